@@ -1,0 +1,1 @@
+//! What runs in a control plane, and in which order it stops.

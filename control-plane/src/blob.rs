@@ -1,0 +1,1 @@
+//! Large message bodies, outside the ledger.

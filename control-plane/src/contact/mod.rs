@@ -1,0 +1,1 @@
+//! Contacts: the order in which they are handed out, and how they change state.

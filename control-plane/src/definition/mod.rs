@@ -1,0 +1,1 @@
+//! Definitions: what an operator wants.

@@ -1,0 +1,16 @@
+//! The control plane: keeps definitions, hands out mailbox leases, holds the ledger and allocates contacts.
+//!
+//! Reading order, which is the way of a message: [`definition`] → [`lease`] → [`ledger`] → [`contact`]. Below them
+//! stand [`store`] (definitions, assignments, sessions), [`blob`] (large bodies) and [`access`] (who may do what);
+//! above them [`api`] (decode, call, encode) and [`app`] (what runs, and in which order it stops).
+
+pub mod access;
+pub mod api;
+pub mod app;
+pub mod blob;
+pub mod config;
+pub mod contact;
+pub mod definition;
+pub mod lease;
+pub mod ledger;
+pub mod store;

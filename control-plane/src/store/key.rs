@@ -1,0 +1,1 @@
+//! Names of the keys in the store. No other file spells one.

@@ -1,0 +1,159 @@
+//! The store: revisioned keys, guarded commits, watch.
+//!
+//! What is durable here: the model and its history, worker sessions, mailbox assignments, leadership, the store's own
+//! id. What is not: messages and contacts (the ledger has them) and when a session was last heard (memory only).
+//!
+//! Every back end behaves alike, down to its limits; `suite` holds them to it.
+
+use std::sync::Arc;
+
+use async_trait::async_trait;
+use bytes::Bytes;
+
+pub mod key;
+pub mod sqlite;
+#[cfg(test)]
+mod suite;
+
+/// Most writes in one commit, for every back end: etcd takes 128 operations a transaction, guards among them.
+pub const MAX_WRITES: usize = 100;
+/// Most bytes of keys and values in one commit, for every back end: etcd takes 1.5 MiB a request.
+pub const MAX_COMMIT_BYTES: usize = 1024 * 1024;
+
+/// A position in the history of the store. Every commit has a higher one than all before it.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, PartialOrd, Ord, Default)]
+pub struct Revision(pub u64);
+
+/// A key with its value.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Entry {
+    /// The key.
+    pub key: String,
+    /// The value.
+    pub value: Bytes,
+    /// When this key was last written. Unlike a count of writes it never goes back, not even after a deletion.
+    pub mod_revision: Revision,
+}
+
+/// What must hold for a commit to happen.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub enum Guard {
+    /// There is no such key.
+    Absent(String),
+    /// The key was last written by this revision.
+    Unchanged(String, Revision),
+}
+
+/// One change of a commit. A key is written at most once in a commit.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub enum Write {
+    /// Creates or replaces a key.
+    Put(String, Bytes),
+    /// Removes a key; nothing happens when it is not there.
+    Delete(String),
+}
+
+/// What became of a commit.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Outcome {
+    /// All guards held and everything is durable, as this revision.
+    Committed(Revision),
+    /// A guard did not hold; nothing was written.
+    Conflict,
+    /// It may have happened or not. Read the keys again before deciding; never just repeat it.
+    Unknown,
+}
+
+/// A part of a listing.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Page {
+    /// In the order of the keys.
+    pub entries: Vec<Entry>,
+    /// The store's revision at which this page was read.
+    pub revision: Revision,
+    /// True: there are more entries behind the last one.
+    pub more: bool,
+}
+
+/// One change that a watch tells of.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Change {
+    /// The key.
+    pub key: String,
+    /// Its new value; `None` when it was removed.
+    pub value: Option<Bytes>,
+    /// The commit that made the change.
+    pub revision: Revision,
+}
+
+/// Why the store could not do what was asked. Nothing was written.
+#[derive(Debug, thiserror::Error)]
+pub enum Error {
+    /// The commit is larger than any back end takes.
+    #[error(
+        "commit of {writes} writes and {bytes} bytes is larger than {MAX_WRITES} writes or {MAX_COMMIT_BYTES} bytes"
+    )]
+    TooLarge {
+        /// Number of writes.
+        writes: usize,
+        /// Bytes of keys and values.
+        bytes: usize,
+    },
+    /// The history asked for is gone. Read everything again and watch from there.
+    #[error("history before revision {} is gone", oldest.0)]
+    Compacted {
+        /// The oldest revision that can still be watched from.
+        oldest: Revision,
+    },
+    /// The database was written by a newer version.
+    #[error(
+        "the store has schema {found}, newer than {known}, the newest that this version knows; install the newer version again"
+    )]
+    NewerSchema {
+        /// Schema of the database.
+        found: i64,
+        /// Newest schema known here.
+        known: i64,
+    },
+    /// The back end failed.
+    #[error("the store failed to {attempt}")]
+    Backend {
+        /// What was tried.
+        attempt: &'static str,
+        /// Why it failed.
+        #[source]
+        source: Box<dyn std::error::Error + Send + Sync>,
+    },
+}
+
+/// A stream of changes. It never ends by itself; an error ends it, and the watcher starts again from a listing.
+#[async_trait]
+pub trait Watch: Send {
+    /// The changes of the next commit that touched the watched keys, in one piece and in order.
+    async fn next(&mut self) -> Result<Vec<Change>, Error>;
+}
+
+/// Revisioned keys with guarded commits.
+#[async_trait]
+pub trait Store: Send + Sync + 'static {
+    /// The id of this store, minted when it was created. A restored copy keeps it.
+    fn id(&self) -> &str;
+
+    /// The newest revision.
+    async fn revision(&self) -> Result<Revision, Error>;
+
+    /// One key. `None`: there is no such key.
+    async fn get(&self, key: &str) -> Result<Option<Entry>, Error>;
+
+    /// The keys that begin with `prefix`, in order, from behind `after`, at most `limit` (1 to 1000) of them.
+    async fn list(&self, prefix: &str, after: Option<&str>, limit: usize) -> Result<Page, Error>;
+
+    /// Writes all of `writes` as one revision if all of `guards` hold. Errors only when certainly nothing was written.
+    async fn commit(&self, guards: Vec<Guard>, writes: Vec<Write>) -> Result<Outcome, Error>;
+
+    /// Every change under `prefix` from revision `from` on, that one included.
+    async fn watch(&self, prefix: &str, from: Revision) -> Result<Box<dyn Watch>, Error>;
+}
+
+/// A store that can be shared.
+pub type SharedStore = Arc<dyn Store>;

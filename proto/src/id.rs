@@ -1,0 +1,139 @@
+//! Who is meant: typed ids, so that one is never taken for another.
+
+use std::fmt;
+
+use sha2::{Digest as _, Sha256};
+
+/// Why a text is not an id of its kind.
+#[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
+#[error("{text:?} is not {what}")]
+pub struct InvalidId {
+    text: String,
+    what: &'static str,
+}
+
+/// True for names of workers, pools and instances: `[a-z][a-z0-9-]{0,61}`.
+pub fn is_name(text: &str) -> bool {
+    let mut bytes = text.bytes();
+    text.len() <= 62
+        && bytes.next().is_some_and(|first| first.is_ascii_lowercase())
+        && bytes.all(|b| b.is_ascii_lowercase() || b.is_ascii_digit() || b == b'-')
+}
+
+/// One life of a worker process. Random, so that a restarted worker is never taken for its former self.
+#[derive(Debug, Clone, PartialEq, Eq, Hash, PartialOrd, Ord)]
+pub struct SessionId(String);
+
+impl SessionId {
+    /// A session id that nobody had before.
+    pub fn random() -> Self {
+        Self(uuid::Uuid::new_v4().simple().to_string())
+    }
+
+    /// Takes what came over the wire: 1 to 64 letters, digits and hyphens.
+    pub fn parse(text: &str) -> Result<Self, InvalidId> {
+        let fits = (1..=64).contains(&text.len()) && text.bytes().all(|b| b.is_ascii_alphanumeric() || b == b'-');
+        if fits { Ok(Self(text.into())) } else { Err(InvalidId { text: text.into(), what: "a session id" }) }
+    }
+
+    /// The text of the id.
+    pub fn as_str(&self) -> &str {
+        &self.0
+    }
+}
+
+impl fmt::Display for SessionId {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str(&self.0)
+    }
+}
+
+/// What a lease is for.
+///
+/// Derived from what is read, never minted: the same e-mail, folder and tenant (or host) always have the same uid, so
+/// that renaming, moving, removing and adding again find the former cursor and ledger.
+#[derive(Debug, Clone, PartialEq, Eq, Hash, PartialOrd, Ord)]
+pub struct MailboxUid(String);
+
+impl MailboxUid {
+    /// The uid of the mailbox that `email` and `folder` name in `realm`, which is the tenant (OAuth) or the IMAP host.
+    pub fn derive(email: &str, folder: &str, realm: &str) -> Self {
+        let email = email.trim().to_lowercase();
+        // RFC 3501 section 5.1: INBOX is the one name without case. Exchange folds all of them, Dovecot none.
+        let folder = if folder.eq_ignore_ascii_case("inbox") { "INBOX" } else { folder };
+        let realm = realm.trim().to_lowercase();
+        let mut hash = Sha256::new();
+        for part in [email.as_str(), folder, realm.as_str()] {
+            hash.update((part.len() as u64).to_be_bytes());
+            hash.update(part.as_bytes());
+        }
+        let digest = hash.finalize();
+        Self(format!("mbx-{}", data_encoding::HEXLOWER.encode(&digest[..12])))
+    }
+
+    /// Takes what came over the wire.
+    pub fn parse(text: &str) -> Result<Self, InvalidId> {
+        let hex = text.strip_prefix("mbx-").unwrap_or_default();
+        let fits = hex.len() == 24 && hex.bytes().all(|b| b.is_ascii_digit() || (b'a'..=b'f').contains(&b));
+        if fits { Ok(Self(text.into())) } else { Err(InvalidId { text: text.into(), what: "a mailbox uid" }) }
+    }
+
+    /// The text of the uid.
+    pub fn as_str(&self) -> &str {
+        &self.0
+    }
+}
+
+impl fmt::Display for MailboxUid {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str(&self.0)
+    }
+}
+
+/// Fences the writes made under a lease. Minted by the store (the revision that wrote the assignment), never by a
+/// holder, and only ever grows for a mailbox.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, PartialOrd, Ord)]
+pub struct Epoch(pub u64);
+
+impl fmt::Display for Epoch {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        self.0.fmt(f)
+    }
+}
+
+/// Counts how often the ledger was handed to another store. Epochs of different generations do not compare.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, PartialOrd, Ord)]
+pub struct Generation(pub u64);
+
+impl fmt::Display for Generation {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        self.0.fmt(f)
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_mailbox_is_known_again_however_it_is_written() {
+        let uid = MailboxUid::derive("Billing@Contoso.example", "inbox", "CONTOSO.example");
+        assert_eq!(uid, MailboxUid::derive(" billing@contoso.example ", "INBOX", "contoso.example"));
+        assert_ne!(uid, MailboxUid::derive("billing@contoso.example", "Archive", "contoso.example"));
+        assert_ne!(uid, MailboxUid::derive("billing@contoso.example", "INBOX", "fabrikam.example"));
+        assert_eq!(MailboxUid::parse(uid.as_str()), Ok(uid));
+    }
+
+    #[test]
+    fn parts_of_a_mailbox_do_not_run_into_each_other() {
+        assert_ne!(MailboxUid::derive("a", "bc", "d"), MailboxUid::derive("ab", "c", "d"));
+    }
+
+    #[test]
+    fn names_are_those_of_dns_labels_with_a_letter_first() {
+        assert!(is_name("core1") && is_name("a") && is_name(&"a".repeat(62)));
+        for bad in ["", "1core", "Core1", "core_1", "-a", "ä", &"a".repeat(63)] {
+            assert!(!is_name(bad), "{bad}");
+        }
+    }
+}

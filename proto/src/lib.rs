@@ -1,0 +1,21 @@
+//! The words of Postroom: wire types, ids, lease terms and error reasons.
+//!
+//! Everything else speaks these. Nothing here does I/O or knows of a runtime.
+//!
+//! Reading order: [`v1`] (what is on the wire), [`id`] (who is meant), [`lease`] (the times that worker and leader agree
+//! on), [`reason`] (why a call failed), [`convert`] (values that protobuf spells differently).
+
+pub mod convert;
+pub mod id;
+pub mod lease;
+pub mod reason;
+mod redact;
+
+/// Wire types and gRPC stubs, generated from `proto/postroom/v1/*.proto`. Their manual is in those files.
+#[allow(missing_docs, unreachable_pub, clippy::all)]
+pub mod v1 {
+    tonic::include_proto!("postroom.v1");
+
+    /// The compiled protos with their comments, for reflection and for the JSON mapping.
+    pub const FILE_DESCRIPTOR_SET: &[u8] = include_bytes!(concat!(env!("OUT_DIR"), "/descriptor_set.bin"));
+}

@@ -1,0 +1,17 @@
+//! The worker: reads mailboxes under leases and reports their messages as contacts.
+//!
+//! Reading order, which is the way of a message: [`holder`] (what may be read, pure) → [`supervisor`] (one task a
+//! mailbox) → [`mailbox`] (sign in, catch up, settle, wait) → [`contact`] (bytes to contact, pure) → [`report`].
+//! [`token`] signs in, [`control`] talks to the control plane, [`diagnosis`] turns errors into causes with remedies,
+//! [`app`] says what runs and in which order it stops.
+
+pub mod app;
+pub mod config;
+pub mod contact;
+pub mod control;
+pub mod diagnosis;
+pub mod holder;
+pub mod mailbox;
+pub mod report;
+pub mod supervisor;
+pub mod token;
