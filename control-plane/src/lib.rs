@@ -13,4 +13,5 @@ pub mod contact;
 pub mod definition;
 pub mod lease;
 pub mod ledger;
+pub mod sqlite;
 pub mod store;
