@@ -1,1 +1,4 @@
-//! Contacts: the order in which they are handed out, and how they change state.
+//! Contacts: the order in which they are handed out, how they change state, and how takers wait for them.
+
+pub mod allocation;
+pub mod arrival;

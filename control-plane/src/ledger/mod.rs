@@ -1,1 +1,318 @@
-//! The record of every message ever seen.
+//! The record of every message ever seen, of the contacts made of them, and of how far each mailbox is read.
+//!
+//! Invariant: what a worker reports is written by one transaction whose first statement is the fence; nothing matched,
+//! nothing written. Invariant: a message stands here once, however often it is reported.
+//!
+//! Every back end behaves alike; `suite` holds them to it. Deadlines run on the ledger's clock, which is handed in.
+
+use std::sync::Arc;
+
+use async_trait::async_trait;
+use bytes::Bytes;
+use postroom_proto::id::{Epoch, Generation, MailboxUid, SessionId};
+use postroom_proto::v1;
+
+use crate::contact::allocation::Refused;
+
+pub mod sqlite;
+#[cfg(test)]
+mod suite;
+
+/// Microseconds since 1970.
+pub type Micros = i64;
+
+/// What every write of a worker carries and the ledger compares.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Fence {
+    /// Generation of the store.
+    pub generation: Generation,
+    /// Epoch of the lease.
+    pub epoch: Epoch,
+    /// Who holds it.
+    pub session: SessionId,
+}
+
+/// How far a mailbox is read; opaque here.
+#[derive(Debug, Clone, PartialEq, Eq, Default)]
+pub struct Cursor {
+    /// Protocol that wrote it; empty when nothing was ever read.
+    pub protocol: String,
+    /// The protocol's own encoding.
+    pub value: Vec<u8>,
+}
+
+/// What the ledger knows of a mailbox that was opened.
+#[derive(Debug, Clone, PartialEq, Default)]
+pub struct Opened {
+    /// Go on from here.
+    pub cursor: Cursor,
+    /// Source keys not yet settled, oldest first, at most 500.
+    pub unsettled: Vec<String>,
+    /// What its reader last said.
+    pub status: Option<v1::MailboxStatus>,
+}
+
+/// Where contacts of a mailbox go, frozen into each at intake.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Intake {
+    /// Uid of the instance.
+    pub instance_uid: String,
+    /// Its name.
+    pub instance: String,
+    /// Uid of the queue.
+    pub queue_uid: String,
+    /// Its name.
+    pub queue: String,
+    /// E-mail of the address.
+    pub address: String,
+    /// Effective priority.
+    pub priority: u32,
+    /// Effective language.
+    pub language: String,
+}
+
+/// Where the raw message is.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub enum Raw {
+    /// It was not fetched.
+    None,
+    /// Here.
+    Inline(Bytes),
+    /// In the blob of this digest, which is durable already.
+    Blob(String),
+}
+
+/// One message of a batch.
+#[derive(Debug, Clone, PartialEq)]
+pub struct Message {
+    /// Identity within the mailbox.
+    pub source_key: String,
+    /// What becomes of it.
+    pub disposition: v1::Disposition,
+    /// Why it is no contact.
+    pub reason: String,
+    /// When the mail server received it.
+    pub received_at: Option<Micros>,
+    /// Length of the raw message.
+    pub size_bytes: u64,
+    /// Hash of the headers that do not change.
+    pub fingerprint: Vec<u8>,
+    /// The raw message.
+    pub raw: Raw,
+    /// What was read out of it; contacts have one.
+    pub content: Option<v1::ContactContent>,
+}
+
+/// What a worker reports, committed as one.
+#[derive(Debug, Clone, PartialEq)]
+pub struct Batch {
+    /// The mailbox.
+    pub mailbox: MailboxUid,
+    /// The lease it is reported under.
+    pub fence: Fence,
+    /// The worker's name for this batch.
+    pub id: String,
+    /// The cursor that must be committed now.
+    pub expected: Cursor,
+    /// The cursor afterwards.
+    pub next: Cursor,
+    /// Where its contacts go.
+    pub intake: Intake,
+    /// The messages.
+    pub messages: Vec<Message>,
+    /// Source keys whose after-intake step is done.
+    pub settled: Vec<String>,
+}
+
+/// Why a batch was not committed. Nothing of it was written.
+#[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
+pub enum NotCommitted {
+    /// The mailbox is under another fence.
+    #[error("the lease on this mailbox is held by another session or epoch")]
+    LeaseLost,
+    /// The mailbox was read further, or less far, than the worker believes.
+    #[error("the committed cursor is not the expected one")]
+    CursorMismatch {
+        /// The committed one.
+        committed: Cursor,
+    },
+}
+
+/// What the ledger counts of a mailbox.
+#[derive(Debug, Clone, PartialEq)]
+pub struct MailboxRecord {
+    /// The mailbox.
+    pub uid: MailboxUid,
+    /// What its reader last said.
+    pub status: Option<v1::MailboxStatus>,
+    /// Messages seen.
+    pub message_count: u64,
+    /// Contacts among them.
+    pub contact_count: u64,
+    /// Last committed report.
+    pub reported_at: Option<Micros>,
+}
+
+/// A wish for contacts.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Take {
+    /// Uid of the instance.
+    pub instance_uid: String,
+    /// Most contacts.
+    pub max: u32,
+    /// The taker's name for this taking.
+    pub request_id: String,
+    /// How long it may take to accept.
+    pub accept_within: Micros,
+}
+
+/// What was handed out.
+#[derive(Debug, Clone, PartialEq, Default)]
+pub struct Allocated {
+    /// Best first.
+    pub contacts: Vec<v1::Contact>,
+    /// True: contacts of the instance were put back on the way, so others who wait should look again.
+    pub put_back: bool,
+}
+
+/// Accept or reject.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Answer {
+    /// Take custody.
+    Accept,
+    /// Give back.
+    Reject,
+}
+
+/// One contact of an answer: its id and the allocation it is meant under; an empty one means whichever it is in.
+pub type Answered = (String, String);
+
+/// What became of one contact of an answer.
+pub type AnswerOutcome = Result<v1::ContactState, Refused>;
+
+/// Position behind the last contact of a page.
+#[derive(Debug, Clone, PartialEq, Eq, serde::Serialize, serde::Deserialize)]
+pub struct ContactPosition {
+    /// Instance of the last contact.
+    pub instance_uid: String,
+    /// Its state.
+    pub state: i32,
+    /// Its priority.
+    pub priority: u32,
+    /// Since when it waits.
+    pub waiting_since: Micros,
+    /// Its message.
+    pub message: i64,
+}
+
+/// Which contacts to list.
+#[derive(Debug, Clone, PartialEq, Eq, Default)]
+pub struct ContactFilter {
+    /// Only of this instance.
+    pub instance_uid: Option<String>,
+    /// Only in this state.
+    pub state: Option<v1::ContactState>,
+}
+
+/// Why the ledger could not do what was asked.
+#[derive(Debug, thiserror::Error)]
+pub enum Error {
+    /// The database could not be opened.
+    #[error(transparent)]
+    Open(#[from] crate::sqlite::OpenError),
+    /// A write failed.
+    #[error("the ledger failed to {attempt}")]
+    Write {
+        /// What was tried.
+        attempt: &'static str,
+        /// Why; also says whether it may have happened.
+        #[source]
+        source: crate::sqlite::writer::WriteError,
+    },
+    /// A read failed.
+    #[error("the ledger failed to {attempt}")]
+    Read {
+        /// What was tried.
+        attempt: &'static str,
+        /// Why.
+        #[source]
+        source: sqlx::Error,
+    },
+    /// The ledger belongs to another store: its fences would not compare with the epochs of this one.
+    #[error(
+        "this ledger belongs to store {bound}, and the store at hand is {found}; start with the store it belongs to"
+    )]
+    ForeignStore {
+        /// The store it belongs to.
+        bound: String,
+        /// The store at hand.
+        found: String,
+    },
+    /// The store is older than the ledger: it was restored from a backup.
+    #[error(
+        "the ledger has seen epoch {epoch}, but the store is only at revision {revision}: it was restored from a \
+         backup; restore a newer one"
+    )]
+    StoreBehind {
+        /// Highest epoch of the ledger.
+        epoch: u64,
+        /// Revision of the store.
+        revision: u64,
+    },
+}
+
+/// Messages, contacts, cursors and fences.
+#[async_trait]
+pub trait Ledger: Send + Sync + 'static {
+    /// Id of this ledger, minted when it was created.
+    fn id(&self) -> &str;
+
+    /// Ties the ledger to the store whose epochs fence it, and returns the generation to fence with. The first store is
+    /// taken as it is; another one, or one that went back in time, is refused.
+    async fn bind(&self, store_id: &str, store_revision: u64) -> Result<Generation, Error>;
+
+    /// Raises the fence of a mailbox, never lowers it. `None`: a higher one stands, or another session's equal one.
+    async fn open(&self, mailbox: &MailboxUid, fence: &Fence) -> Result<Option<Opened>, Error>;
+
+    /// Commits a batch; the last one, repeated, returns its stored answer.
+    async fn report(&self, batch: Batch, now: Micros) -> Result<Result<v1::ReportResponse, NotCommitted>, Error>;
+
+    /// Records what readers say; of mailboxes under another fence nothing is recorded.
+    async fn record_statuses(&self, statuses: Vec<(MailboxUid, Fence, v1::MailboxStatus)>) -> Result<(), Error>;
+
+    /// What is known of these mailboxes, in no order; those never opened are missing.
+    async fn mailboxes(&self, uids: &[MailboxUid]) -> Result<Vec<MailboxRecord>, Error>;
+
+    /// Hands out the best waiting contacts, best first. What a request that is known still holds is returned instead.
+    async fn allocate(&self, take: Take, now: Micros) -> Result<Allocated, Error>;
+
+    /// Accepts or rejects contacts of an instance; outcomes in the order of `contacts`.
+    async fn answer(
+        &self,
+        instance_uid: &str,
+        answer: Answer,
+        contacts: Vec<Answered>,
+        now: Micros,
+    ) -> Result<Vec<AnswerOutcome>, Error>;
+
+    /// Puts back what was not accepted in time; the instances that have waiting contacts because of it.
+    async fn lapse(&self, now: Micros) -> Result<Vec<String>, Error>;
+
+    /// Contacts in the order (instance, state, as they would be handed out), from behind `after`, without their content's
+    /// text and html. The position of each comes with it.
+    async fn contacts(
+        &self,
+        filter: &ContactFilter,
+        after: Option<&ContactPosition>,
+        limit: usize,
+    ) -> Result<Vec<(ContactPosition, v1::Contact)>, Error>;
+
+    /// One contact with everything, and the uid of its instance.
+    async fn contact(&self, id: &str) -> Result<Option<(String, v1::Contact)>, Error>;
+
+    /// The raw message of a contact, and the uid of its instance.
+    async fn raw(&self, id: &str) -> Result<Option<(String, Raw)>, Error>;
+}
+
+/// A ledger that can be shared.
+pub type SharedLedger = Arc<dyn Ledger>;

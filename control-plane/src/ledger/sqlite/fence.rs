@@ -1,0 +1,91 @@
+//! The fence of a mailbox, and the store that the fences belong to.
+
+use postroom_proto::id::{Generation, MailboxUid};
+use postroom_proto::v1;
+use prost::Message as _;
+use sqlx::SqliteConnection;
+
+use super::super::{Cursor, Fence, Opened};
+use super::row::{int, uint};
+
+/// Most unsettled messages that an opening returns.
+const UNSETTLED: i64 = 500;
+
+/// The ledger's id, minted at its first use.
+pub(super) async fn identity(connection: &mut SqliteConnection) -> Result<String, sqlx::Error> {
+    sqlx::query("INSERT INTO ledger (only, id, store_id, generation) VALUES (1, ?, NULL, 1) ON CONFLICT DO NOTHING")
+        .bind(uuid::Uuid::new_v4().simple().to_string())
+        .execute(&mut *connection)
+        .await?;
+    sqlx::query_scalar("SELECT id FROM ledger").fetch_one(connection).await
+}
+
+/// Which store the ledger belongs to.
+pub(super) struct Bound {
+    pub(super) store_id: String,
+    pub(super) generation: Generation,
+    pub(super) highest_epoch: u64,
+}
+
+/// Ties the ledger to `store_id` unless it is tied already; says to which.
+pub(super) async fn bind(connection: &mut SqliteConnection, store_id: String) -> Result<Bound, sqlx::Error> {
+    sqlx::query("UPDATE ledger SET store_id = ? WHERE store_id IS NULL")
+        .bind(store_id)
+        .execute(&mut *connection)
+        .await?;
+    let (store_id, generation): (String, i64) =
+        sqlx::query_as("SELECT store_id, generation FROM ledger").fetch_one(&mut *connection).await?;
+    let highest_epoch: i64 = sqlx::query_scalar("SELECT coalesce(max(epoch), 0) FROM mailbox WHERE generation = ?")
+        .bind(generation)
+        .fetch_one(connection)
+        .await?;
+    Ok(Bound { store_id, generation: Generation(uint(generation)), highest_epoch: uint(highest_epoch) })
+}
+
+/// Raises the fence. `None` when it would have to be lowered, or another session holds the same epoch.
+pub(super) async fn raise(
+    connection: &mut SqliteConnection,
+    mailbox: MailboxUid,
+    fence: Fence,
+) -> Result<Option<Opened>, sqlx::Error> {
+    let row: Option<(i64, String, Vec<u8>, Option<Vec<u8>>)> = sqlx::query_as(
+        "INSERT INTO mailbox (uid, generation, epoch, session) VALUES (?1, ?2, ?3, ?4)
+         ON CONFLICT (uid) DO UPDATE SET generation = ?2, epoch = ?3, session = ?4
+         WHERE (generation, epoch) < (?2, ?3) OR ((generation, epoch) = (?2, ?3) AND session = ?4)
+         RETURNING id, cursor_protocol, cursor, status",
+    )
+    .bind(mailbox.as_str())
+    .bind(int(fence.generation.0))
+    .bind(int(fence.epoch.0))
+    .bind(fence.session.as_str())
+    .fetch_optional(&mut *connection)
+    .await?;
+    let Some((id, protocol, value, status)) = row else { return Ok(None) };
+    let unsettled =
+        sqlx::query_scalar("SELECT source_key FROM message WHERE mailbox = ? AND unsettled = 1 ORDER BY id LIMIT ?")
+            .bind(id)
+            .bind(UNSETTLED)
+            .fetch_all(connection)
+            .await?;
+    // A status of a newer version that cannot be read is worth less than reading the mailbox.
+    let status = status.and_then(|bytes| v1::MailboxStatus::decode(bytes.as_slice()).ok());
+    Ok(Some(Opened { cursor: Cursor { protocol, value }, unsettled, status }))
+}
+
+/// Records statuses; those under another fence than the standing one are left out.
+pub(super) async fn record_statuses(
+    connection: &mut SqliteConnection,
+    statuses: Vec<(MailboxUid, Fence, v1::MailboxStatus)>,
+) -> Result<(), sqlx::Error> {
+    for (mailbox, fence, status) in statuses {
+        sqlx::query("UPDATE mailbox SET status = ? WHERE uid = ? AND generation = ? AND epoch = ? AND session = ?")
+            .bind(status.encode_to_vec())
+            .bind(mailbox.as_str())
+            .bind(int(fence.generation.0))
+            .bind(int(fence.epoch.0))
+            .bind(fence.session.as_str())
+            .execute(&mut *connection)
+            .await?;
+    }
+    Ok(())
+}

@@ -1,0 +1,140 @@
+//! The ledger on SQLite.
+//!
+//! Writes go through the one writer (see [`crate::sqlite::writer`]), reads through the pool. One file a matter: `fence`
+//! (opening and binding), `report` (the commit of a batch), `allocate` (handing out and answers), `read` (listings).
+
+use async_trait::async_trait;
+use postroom_proto::id::{Generation, MailboxUid};
+use postroom_proto::v1;
+use sqlx::SqlitePool;
+
+use super::{
+    Allocated, Answer, AnswerOutcome, Answered, Batch, ContactFilter, ContactPosition, Error, Fence, Ledger,
+    MailboxRecord, Micros, NotCommitted, Opened, Raw, Take,
+};
+use crate::sqlite::writer::{WriteError, Writer};
+use crate::sqlite::{Location, Step, open};
+
+mod allocate;
+mod fence;
+mod read;
+mod report;
+mod row;
+
+const STEPS: &[Step] = &[(1, "ledger", include_str!("../../../migrations/ledger/0001_ledger.sql"))];
+
+/// Rows in one statement of several rows; SQLite takes 32,766 values a statement.
+const ROWS: usize = 500;
+
+/// A ledger in a SQLite database.
+#[derive(Debug)]
+pub struct Sqlite {
+    id: String,
+    writer: Writer,
+    readers: SqlitePool,
+}
+
+impl Sqlite {
+    /// Opens the ledger, creating it when it is missing. The future is its writer: it must be spawned, and ends when the
+    /// ledger is dropped.
+    pub async fn open(location: &Location) -> Result<(Self, impl Future<Output = ()> + Send + 'static), Error> {
+        let mut database = open(location, STEPS).await?;
+        let id = fence::identity(&mut database.writer).await.map_err(reading("read its id"))?;
+        let (writer, run) = Writer::new(database.writer);
+        Ok((Self { id, writer, readers: database.readers }, run))
+    }
+
+    /// Closes the readers, so that dropping the ledger closes the file.
+    pub async fn close_readers(&self) {
+        self.readers.close().await;
+    }
+
+    async fn write<T, F>(&self, attempt: &'static str, operation: F) -> Result<T, Error>
+    where
+        T: Send + 'static,
+        F: for<'c> FnOnce(&'c mut sqlx::SqliteConnection) -> crate::sqlite::writer::Work<'c, T> + Send + 'static,
+    {
+        self.writer.write(operation).await.map_err(|source: WriteError| Error::Write { attempt, source })
+    }
+}
+
+fn reading(attempt: &'static str) -> impl Fn(sqlx::Error) -> Error {
+    move |source| Error::Read { attempt, source }
+}
+
+#[async_trait]
+impl Ledger for Sqlite {
+    fn id(&self) -> &str {
+        &self.id
+    }
+
+    async fn bind(&self, store_id: &str, store_revision: u64) -> Result<Generation, Error> {
+        let store = store_id.to_owned();
+        let bound = self.write("bind the store", move |c| Box::pin(fence::bind(c, store))).await?;
+        if bound.store_id != store_id {
+            return Err(Error::ForeignStore { bound: bound.store_id, found: store_id.into() });
+        }
+        if bound.highest_epoch > store_revision {
+            return Err(Error::StoreBehind { epoch: bound.highest_epoch, revision: store_revision });
+        }
+        Ok(bound.generation)
+    }
+
+    async fn open(&self, mailbox: &MailboxUid, fence: &Fence) -> Result<Option<Opened>, Error> {
+        let (mailbox, fence) = (mailbox.clone(), fence.clone());
+        self.write("open a mailbox", move |c| Box::pin(fence::raise(c, mailbox, fence))).await
+    }
+
+    async fn report(&self, batch: Batch, now: Micros) -> Result<Result<v1::ReportResponse, NotCommitted>, Error> {
+        self.write("commit a report", move |c| Box::pin(report::commit(c, batch, now))).await
+    }
+
+    async fn record_statuses(&self, statuses: Vec<(MailboxUid, Fence, v1::MailboxStatus)>) -> Result<(), Error> {
+        self.write("record statuses", move |c| Box::pin(fence::record_statuses(c, statuses))).await
+    }
+
+    async fn mailboxes(&self, uids: &[MailboxUid]) -> Result<Vec<MailboxRecord>, Error> {
+        read::mailboxes(&self.readers, uids).await.map_err(reading("read mailboxes"))
+    }
+
+    async fn allocate(&self, take: Take, now: Micros) -> Result<Allocated, Error> {
+        self.write("allocate contacts", move |c| Box::pin(allocate::allocate(c, take, now))).await
+    }
+
+    async fn answer(
+        &self,
+        instance_uid: &str,
+        answer: Answer,
+        contacts: Vec<Answered>,
+        now: Micros,
+    ) -> Result<Vec<AnswerOutcome>, Error> {
+        let instance = instance_uid.to_owned();
+        self.write("answer for contacts", move |c| Box::pin(allocate::answer(c, instance, answer, contacts, now))).await
+    }
+
+    async fn lapse(&self, now: Micros) -> Result<Vec<String>, Error> {
+        // A look first: with nothing to put back, which is nearly always, no transaction is made.
+        let due = read::any_lapsed(&self.readers, now).await.map_err(reading("look for missed deadlines"))?;
+        if !due {
+            return Ok(Vec::new());
+        }
+        self.write("put contacts back", move |c| Box::pin(allocate::lapse(c, None, now))).await
+    }
+
+    async fn contacts(
+        &self,
+        filter: &ContactFilter,
+        after: Option<&ContactPosition>,
+        limit: usize,
+    ) -> Result<Vec<(ContactPosition, v1::Contact)>, Error> {
+        read::contacts(&self.readers, filter, after, limit).await.map_err(reading("list contacts"))
+    }
+
+    async fn contact(&self, id: &str) -> Result<Option<(String, v1::Contact)>, Error> {
+        read::contact(&self.readers, id).await.map_err(reading("read a contact"))
+    }
+
+    async fn raw(&self, id: &str) -> Result<Option<(String, Raw)>, Error> {
+        read::raw(&self.readers, id).await.map_err(reading("read a raw message"))
+    }
+}

@@ -1,0 +1,113 @@
+//! Rows to values and back.
+
+use postroom_proto::convert::to_timestamp;
+use postroom_proto::v1::{self, ContactState};
+use prost::Message as _;
+use sqlx::sqlite::SqliteRow;
+use sqlx::{FromRow, Row as _};
+
+use super::super::{ContactPosition, Micros};
+
+/// Columns of [`ContactRow`] without the body, for a query over `contact`.
+pub(super) const CONTACT: &str = "contact.message AS message, contact.id AS id, instance_uid, instance, queue_uid, queue, address, \
+     mailbox_uid, state, priority, waiting_since, language, created_at, contact.size_bytes AS size_bytes, request_id, allocated_at, \
+     deadline_at, accepted_at, refusal_count";
+
+/// SQLite has signed integers only. Revisions, sizes and counts stay far below the limit; what does not is held to it.
+pub(super) fn int(value: u64) -> i64 {
+    i64::try_from(value).unwrap_or(i64::MAX)
+}
+
+/// Back from [`int`].
+pub(super) fn uint(value: i64) -> u64 {
+    u64::try_from(value).unwrap_or(0)
+}
+
+#[derive(Debug)]
+pub(super) struct ContactRow {
+    pub(super) message: i64,
+    pub(super) id: String,
+    pub(super) instance_uid: String,
+    instance: String,
+    queue_uid: String,
+    queue: String,
+    address: String,
+    mailbox_uid: String,
+    pub(super) state: i32,
+    pub(super) priority: u32,
+    pub(super) waiting_since: Micros,
+    language: String,
+    created_at: Micros,
+    size_bytes: i64,
+    pub(super) request_id: Option<String>,
+    allocated_at: Option<Micros>,
+    pub(super) deadline_at: Option<Micros>,
+    accepted_at: Option<Micros>,
+    refusal_count: u32,
+    content: Option<Vec<u8>>,
+}
+
+impl FromRow<'_, SqliteRow> for ContactRow {
+    fn from_row(row: &SqliteRow) -> Result<Self, sqlx::Error> {
+        Ok(Self {
+            message: row.try_get("message")?,
+            id: row.try_get("id")?,
+            instance_uid: row.try_get("instance_uid")?,
+            instance: row.try_get("instance")?,
+            queue_uid: row.try_get("queue_uid")?,
+            queue: row.try_get("queue")?,
+            address: row.try_get("address")?,
+            mailbox_uid: row.try_get("mailbox_uid")?,
+            state: row.try_get("state")?,
+            priority: row.try_get("priority")?,
+            waiting_since: row.try_get("waiting_since")?,
+            language: row.try_get("language")?,
+            created_at: row.try_get("created_at")?,
+            size_bytes: row.try_get("size_bytes")?,
+            request_id: row.try_get("request_id")?,
+            allocated_at: row.try_get("allocated_at")?,
+            deadline_at: row.try_get("deadline_at")?,
+            accepted_at: row.try_get("accepted_at")?,
+            refusal_count: row.try_get("refusal_count")?,
+            content: row.try_get("content")?,
+        })
+    }
+}
+
+impl ContactRow {
+    pub(super) fn position(&self) -> ContactPosition {
+        ContactPosition {
+            instance_uid: self.instance_uid.clone(),
+            state: self.state,
+            priority: self.priority,
+            waiting_since: self.waiting_since,
+            message: self.message,
+        }
+    }
+
+    pub(super) fn contact(self) -> v1::Contact {
+        let queued = self.state == ContactState::Queued as i32;
+        v1::Contact {
+            id: self.id,
+            instance: self.instance,
+            queue: self.queue,
+            queue_uid: self.queue_uid,
+            address: self.address,
+            mailbox: self.mailbox_uid,
+            state: self.state,
+            priority: self.priority,
+            language: self.language,
+            received_time: Some(to_timestamp(self.waiting_since)),
+            created_time: Some(to_timestamp(self.created_at)),
+            size_bytes: uint(self.size_bytes),
+            content: self.content.map(|bytes| v1::ContactContent::decode(bytes.as_slice()).unwrap_or_default()),
+            allocation: (!queued).then(|| v1::Allocation {
+                request_id: self.request_id.unwrap_or_default(),
+                allocated_time: self.allocated_at.map(to_timestamp),
+                deadline_time: self.deadline_at.map(to_timestamp),
+                accepted_time: self.accepted_at.map(to_timestamp),
+            }),
+            refusal_count: self.refusal_count,
+        }
+    }
+}

@@ -1,0 +1,332 @@
+//! What every ledger must do. One function a promise; `conformance!` makes tests of them for a back end.
+
+use postroom_proto::id::{Epoch, Generation, MailboxUid, SessionId};
+use postroom_proto::v1::{self, ContactState, Disposition};
+
+use super::{
+    Answer, Batch, ContactFilter, Cursor, Error, Fence, Intake, Ledger, Message, Micros, NotCommitted, Raw, Take,
+};
+use crate::contact::allocation::Refused;
+
+const SECOND: Micros = 1_000_000;
+
+pub(crate) fn mailbox(email: &str) -> MailboxUid {
+    MailboxUid::derive(email, "INBOX", "contoso.example")
+}
+
+pub(crate) fn fence(epoch: u64, session: &str) -> Fence {
+    Fence { generation: Generation(1), epoch: Epoch(epoch), session: SessionId::parse(session).unwrap() }
+}
+
+fn cursor(value: u8) -> Cursor {
+    if value == 0 { Cursor::default() } else { Cursor { protocol: "imap".into(), value: vec![value] } }
+}
+
+pub(crate) fn message(key: &str, received_at: Micros) -> Message {
+    Message {
+        source_key: key.into(),
+        disposition: Disposition::Contact,
+        reason: String::new(),
+        received_at: Some(received_at),
+        size_bytes: 3,
+        fingerprint: vec![1],
+        raw: Raw::Inline(bytes::Bytes::from_static(b"raw")),
+        content: Some(v1::ContactContent { subject: key.into(), text: "text".into(), ..Default::default() }),
+    }
+}
+
+fn batch(email: &str, fence: Fence, from: u8, to: u8, messages: Vec<Message>) -> Batch {
+    Batch {
+        mailbox: mailbox(email),
+        fence,
+        id: format!("batch-{email}-{from}-{to}"),
+        expected: cursor(from),
+        next: cursor(to),
+        intake: Intake {
+            instance_uid: "i1".into(),
+            instance: "core1".into(),
+            queue_uid: "q1".into(),
+            queue: "Münster / \"Büro\" #1 🙂".into(),
+            address: email.into(),
+            priority: 10,
+            language: "fi".into(),
+        },
+        messages,
+        settled: Vec::new(),
+    }
+}
+
+fn take(max: u32, request_id: &str) -> Take {
+    Take { instance_uid: "i1".into(), max, request_id: request_id.into(), accept_within: 120 * SECOND }
+}
+
+/// Opens a mailbox and fills it with contacts of the given (priority, received) keys.
+async fn fill(ledger: &impl Ledger, email: &str, keys: &[(u32, Micros)], now: Micros) {
+    ledger.open(&mailbox(email), &fence(1, "s1")).await.unwrap().unwrap();
+    for (number, (priority, received_at)) in keys.iter().enumerate() {
+        let number = u8::try_from(number).unwrap();
+        let mut batch =
+            batch(email, fence(1, "s1"), number, number + 1, vec![message(&format!("1:{number}"), *received_at)]);
+        batch.intake.priority = *priority;
+        ledger.report(batch, now).await.unwrap().unwrap();
+    }
+}
+
+async fn total(ledger: &impl Ledger) -> usize {
+    ledger.contacts(&ContactFilter::default(), None, 1000).await.unwrap().len()
+}
+
+fn subjects(contacts: &[v1::Contact]) -> Vec<&str> {
+    contacts.iter().map(|contact| contact.content.as_ref().unwrap().subject.as_str()).collect()
+}
+
+pub(crate) async fn a_report_becomes_contacts_once(ledger: impl Ledger) {
+    ledger.open(&mailbox("a@x.example"), &fence(7, "s1")).await.unwrap().unwrap();
+    let first = batch("a@x.example", fence(7, "s1"), 0, 1, vec![message("1:1", 5), message("1:2", 6)]);
+    let answer = ledger.report(first.clone(), 100).await.unwrap().unwrap();
+    assert_eq!(answer.outcomes.len(), 2);
+    assert!(answer.outcomes.iter().all(|o| o.contact.len() == 32 && !o.already_known));
+
+    // The answer was lost: the same batch gets the same answer, and nothing is made twice.
+    assert_eq!(ledger.report(first, 200).await.unwrap().unwrap(), answer);
+    // The same messages under another batch, as after a cursor that was not kept: known already.
+    let again = batch("a@x.example", fence(7, "s1"), 1, 2, vec![message("1:2", 6), message("1:3", 7)]);
+    let second = ledger.report(again, 300).await.unwrap().unwrap();
+    assert!(second.outcomes[0].already_known && !second.outcomes[1].already_known);
+    assert_eq!(second.outcomes[0].contact, answer.outcomes[1].contact);
+    assert_eq!(total(&ledger).await, 3);
+
+    let record = ledger.mailboxes(&[mailbox("a@x.example")]).await.unwrap().remove(0);
+    assert_eq!((record.message_count, record.contact_count, record.reported_at), (3, 3, Some(300)));
+    let (instance, raw) = ledger.raw(&answer.outcomes[0].contact).await.unwrap().unwrap();
+    assert_eq!((instance.as_str(), raw), ("i1", Raw::Inline(bytes::Bytes::from_static(b"raw"))));
+}
+
+pub(crate) async fn a_fence_is_raised_and_never_lowered(ledger: impl Ledger) {
+    let uid = mailbox("a@x.example");
+    assert!(ledger.open(&uid, &fence(7, "s1")).await.unwrap().is_some());
+    assert!(ledger.open(&uid, &fence(7, "s1")).await.unwrap().is_some(), "opening can be repeated");
+    assert!(ledger.open(&uid, &fence(6, "s1")).await.unwrap().is_none(), "a lower epoch");
+    assert!(ledger.open(&uid, &fence(7, "s2")).await.unwrap().is_none(), "another session's equal epoch");
+    assert!(ledger.open(&uid, &fence(8, "s2")).await.unwrap().is_some());
+
+    let late = batch("a@x.example", fence(7, "s1"), 0, 1, vec![message("1:1", 5)]);
+    assert_eq!(ledger.report(late, 100).await.unwrap(), Err(NotCommitted::LeaseLost));
+    assert_eq!(total(&ledger).await, 0, "nothing matched, nothing written");
+    let mine = batch("a@x.example", fence(8, "s2"), 0, 1, vec![message("1:1", 5)]);
+    assert!(ledger.report(mine, 100).await.unwrap().is_ok());
+    let never_opened = batch("b@x.example", fence(8, "s2"), 0, 1, vec![]);
+    assert_eq!(ledger.report(never_opened, 100).await.unwrap(), Err(NotCommitted::LeaseLost));
+}
+
+pub(crate) async fn a_cursor_moves_only_from_where_it_is(ledger: impl Ledger) {
+    let uid = mailbox("a@x.example");
+    assert_eq!(ledger.open(&uid, &fence(7, "s1")).await.unwrap().unwrap().cursor, Cursor::default());
+    let anchor = batch("a@x.example", fence(7, "s1"), 0, 4, vec![]);
+    ledger.report(anchor, 100).await.unwrap().unwrap();
+    let stale = batch("a@x.example", fence(7, "s1"), 3, 5, vec![message("1:1", 5)]);
+    let committed = cursor(4);
+    assert_eq!(ledger.report(stale, 100).await.unwrap(), Err(NotCommitted::CursorMismatch { committed }));
+    assert_eq!(total(&ledger).await, 0);
+    assert_eq!(ledger.open(&uid, &fence(9, "s2")).await.unwrap().unwrap().cursor, cursor(4), "it outlives its holder");
+}
+
+pub(crate) async fn one_refused_report_leaves_the_others_of_its_group_alone(ledger: impl Ledger) {
+    for email in ["a@x.example", "b@x.example", "c@x.example"] {
+        ledger.open(&mailbox(email), &fence(1, "s1")).await.unwrap().unwrap();
+    }
+    let (a, b, c) = tokio::join!(
+        ledger.report(batch("a@x.example", fence(1, "s1"), 0, 1, vec![message("1:1", 1)]), 10),
+        ledger.report(batch("b@x.example", fence(1, "other"), 0, 1, vec![message("1:1", 1)]), 10),
+        ledger.report(batch("c@x.example", fence(1, "s1"), 0, 1, vec![message("1:1", 1)]), 10),
+    );
+    assert!(a.unwrap().is_ok() && b.unwrap().is_err() && c.unwrap().is_ok());
+    assert_eq!(total(&ledger).await, 2);
+}
+
+pub(crate) async fn what_is_not_a_contact_is_recorded_all_the_same(ledger: impl Ledger) {
+    let uid = mailbox("a@x.example");
+    ledger.open(&uid, &fence(1, "s1")).await.unwrap().unwrap();
+    let large = Message {
+        disposition: Disposition::TooLarge,
+        reason: "80 MB, the queue takes 25".into(),
+        raw: Raw::None,
+        content: None,
+        ..message("1:1", 5)
+    };
+    let answer = ledger.report(batch("a@x.example", fence(1, "s1"), 0, 1, vec![large]), 10).await.unwrap().unwrap();
+    assert_eq!(answer.outcomes[0].contact, "");
+    let record = ledger.mailboxes(std::slice::from_ref(&uid)).await.unwrap().remove(0);
+    assert_eq!((record.message_count, record.contact_count), (1, 0));
+    let unsettled = ledger.open(&uid, &fence(1, "s1")).await.unwrap().unwrap().unsettled;
+    assert!(unsettled.is_empty(), "what is no contact is left as it is in the mailbox");
+}
+
+pub(crate) async fn settling_is_remembered(ledger: impl Ledger) {
+    let uid = mailbox("a@x.example");
+    ledger.open(&uid, &fence(1, "s1")).await.unwrap().unwrap();
+    let messages = vec![message("1:1", 5), message("1:2", 6)];
+    ledger.report(batch("a@x.example", fence(1, "s1"), 0, 1, messages), 10).await.unwrap().unwrap();
+    let opened = ledger.open(&uid, &fence(1, "s1")).await.unwrap().unwrap();
+    assert_eq!(opened.unsettled, ["1:1", "1:2"]);
+    let mut settled = batch("a@x.example", fence(1, "s1"), 1, 2, vec![]);
+    settled.settled = vec!["1:1".into()];
+    ledger.report(settled, 20).await.unwrap().unwrap();
+    assert_eq!(ledger.open(&uid, &fence(1, "s1")).await.unwrap().unwrap().unsettled, ["1:2"]);
+}
+
+pub(crate) async fn the_best_contacts_come_first(ledger: impl Ledger) {
+    fill(&ledger, "a@x.example", &[(10, 1), (5, 30), (5, 20), (10, 2), (1, 99)], 1000).await;
+    let first = ledger.allocate(take(2, "r1"), 2000).await.unwrap().contacts;
+    assert_eq!(subjects(&first), ["1:4", "1:2"]);
+    assert_eq!(first[0].state(), ContactState::Allocated);
+    let rest = ledger.allocate(take(10, "r2"), 2000).await.unwrap().contacts;
+    assert_eq!(subjects(&rest), ["1:1", "1:0", "1:3"]);
+    assert!(ledger.allocate(take(10, "r3"), 2000).await.unwrap().contacts.is_empty());
+    let foreign = Take { instance_uid: "i2".into(), ..take(10, "r4") };
+    assert!(ledger.allocate(foreign, 2000).await.unwrap().contacts.is_empty());
+}
+
+pub(crate) async fn a_repeated_request_holds_the_same_contacts(ledger: impl Ledger) {
+    fill(&ledger, "a@x.example", &[(5, 1), (5, 2), (5, 3)], 1000).await;
+    let first = ledger.allocate(take(2, "r1"), 2000).await.unwrap().contacts;
+    assert_eq!(ledger.allocate(take(2, "r1"), 3000).await.unwrap().contacts, first);
+    let accepted = vec![(first[0].id.clone(), "r1".to_owned())];
+    ledger.answer("i1", Answer::Accept, accepted, 4000).await.unwrap();
+    let left = ledger.allocate(take(2, "r1"), 5000).await.unwrap().contacts;
+    assert_eq!(left, first[1..], "what is left of the same set, and nothing new");
+    assert!(ledger.allocate(take(2, "r1"), 500 * SECOND).await.unwrap().contacts.is_empty());
+}
+
+pub(crate) async fn a_contact_given_back_has_its_old_place(ledger: impl Ledger) {
+    fill(&ledger, "a@x.example", &[(5, 1), (5, 2), (5, 3)], 1000).await;
+    let held = ledger.allocate(take(2, "r1"), 2000).await.unwrap().contacts;
+    let reject = vec![(held[0].id.clone(), "r1".to_owned())];
+    assert_eq!(ledger.answer("i1", Answer::Reject, reject.clone(), 3000).await.unwrap(), [Ok(ContactState::Queued)]);
+    assert_eq!(ledger.answer("i1", Answer::Reject, reject, 3000).await.unwrap(), [Ok(ContactState::Queued)]);
+    let next = ledger.allocate(take(2, "r2"), 4000).await.unwrap().contacts;
+    assert_eq!(subjects(&next), ["1:0", "1:2"]);
+    assert_eq!(next[0].refusal_count, 1);
+}
+
+pub(crate) async fn a_missed_deadline_gives_back_and_a_late_answer_is_refused(ledger: impl Ledger) {
+    fill(&ledger, "a@x.example", &[(5, 1)], 1000).await;
+    let held = ledger.allocate(take(1, "r1"), 0).await.unwrap().contacts;
+    let id = held[0].id.clone();
+    let accept = |request: &str| vec![(id.clone(), request.to_owned())];
+    let late = 120 * SECOND;
+    let refused = ledger.answer("i1", Answer::Accept, accept("r1"), late).await.unwrap();
+    assert_eq!(refused, [Err(Refused::NotAllocated)]);
+    assert_eq!(ledger.lapse(late - 1).await.unwrap(), Vec::<String>::new());
+    assert_eq!(ledger.lapse(late).await.unwrap(), ["i1"]);
+    assert_eq!(subjects(&ledger.allocate(take(1, "r2"), late).await.unwrap().contacts), ["1:0"]);
+    let refused = ledger.answer("i1", Answer::Accept, accept("r1"), late + 1).await.unwrap();
+    assert_eq!(refused, [Err(Refused::OtherRequest)], "it is somebody else's by now");
+    let done = ledger.answer("i1", Answer::Accept, accept("r2"), late + 2).await.unwrap();
+    assert_eq!(done, [Ok(ContactState::Accepted)]);
+    let again = ledger.answer("i1", Answer::Accept, accept("r2"), 999 * SECOND).await.unwrap();
+    assert_eq!(again, [Ok(ContactState::Accepted)], "accepting can be repeated, even after the deadline");
+    let foreign = ledger.answer("i2", Answer::Accept, accept("r2"), late + 3).await.unwrap();
+    assert_eq!(foreign, [Err(Refused::Unknown)], "an instance never sees another's contacts");
+}
+
+pub(crate) async fn contacts_are_listed_page_by_page(ledger: impl Ledger) {
+    fill(&ledger, "a@x.example", &[(5, 3), (5, 1), (1, 9), (10, 2), (5, 2)], 1000).await;
+    ledger.allocate(take(1, "r1"), 2000).await.unwrap();
+    let filter = ContactFilter { instance_uid: Some("i1".into()), state: Some(ContactState::Queued) };
+    let (mut after, mut seen) = (None, Vec::new());
+    loop {
+        let page = ledger.contacts(&filter, after.as_ref(), 2).await.unwrap();
+        let Some((position, _)) = page.last() else { break };
+        after = Some(position.clone());
+        seen.extend(page.into_iter().map(|(_, contact)| contact));
+    }
+    assert_eq!(subjects(&seen), ["1:1", "1:4", "1:0", "1:3"]);
+    assert!(seen.iter().all(|contact| contact.content.as_ref().unwrap().text.is_empty()));
+    let (_, whole) = ledger.contact(&seen[0].id).await.unwrap().unwrap();
+    assert_eq!(whole.content.unwrap().text, "text");
+    assert_eq!(ledger.contact("no such").await.unwrap(), None);
+}
+
+pub(crate) async fn only_the_holder_says_how_reading_goes(ledger: impl Ledger) {
+    let uid = mailbox("a@x.example");
+    ledger.open(&uid, &fence(7, "s1")).await.unwrap().unwrap();
+    let status = |code: &str| v1::MailboxStatus {
+        problem: Some(v1::Problem { code: code.into(), ..Default::default() }),
+        ..Default::default()
+    };
+    let mine = (uid.clone(), fence(7, "s1"), status("MINE"));
+    let stale = (uid.clone(), fence(6, "s1"), status("STALE"));
+    ledger.record_statuses(vec![mine, stale]).await.unwrap();
+    let opened = ledger.open(&uid, &fence(8, "s2")).await.unwrap().unwrap();
+    assert_eq!(opened.status.unwrap().problem.unwrap().code, "MINE", "the next holder is told");
+}
+
+pub(crate) async fn another_or_an_older_store_is_refused(ledger: impl Ledger) {
+    assert_eq!(ledger.bind("store-1", 10).await.unwrap(), Generation(1));
+    assert_eq!(ledger.bind("store-1", 10).await.unwrap(), Generation(1));
+    assert!(matches!(ledger.bind("store-2", 10).await, Err(Error::ForeignStore { .. })));
+    ledger.open(&mailbox("a@x.example"), &fence(20, "s1")).await.unwrap().unwrap();
+    assert!(matches!(ledger.bind("store-1", 19).await, Err(Error::StoreBehind { epoch: 20, revision: 19 })));
+    assert!(ledger.bind("store-1", 20).await.is_ok());
+}
+
+/// Makes a test of every promise for the back end that `$open` opens.
+macro_rules! conformance {
+    ($open:expr => $($promise:ident),+ $(,)?) => {
+        $(#[tokio::test]
+        async fn $promise() {
+            super::$promise($open.await).await;
+        })+
+    };
+}
+
+mod sqlite {
+    use super::super::sqlite::Sqlite;
+    use super::*;
+    use crate::sqlite::Location;
+
+    async fn memory() -> Sqlite {
+        let (ledger, writer) = Sqlite::open(&Location::Memory).await.unwrap();
+        tokio::spawn(writer);
+        ledger
+    }
+
+    conformance!(memory() =>
+        a_report_becomes_contacts_once,
+        a_fence_is_raised_and_never_lowered,
+        a_cursor_moves_only_from_where_it_is,
+        one_refused_report_leaves_the_others_of_its_group_alone,
+        what_is_not_a_contact_is_recorded_all_the_same,
+        settling_is_remembered,
+        the_best_contacts_come_first,
+        a_repeated_request_holds_the_same_contacts,
+        a_contact_given_back_has_its_old_place,
+        a_missed_deadline_gives_back_and_a_late_answer_is_refused,
+        contacts_are_listed_page_by_page,
+        only_the_holder_says_how_reading_goes,
+        another_or_an_older_store_is_refused,
+    );
+
+    #[tokio::test]
+    async fn a_restart_keeps_everything() {
+        let folder = tempfile::tempdir().unwrap();
+        let location = Location::File(folder.path().join("ledger.db"));
+        let (ledger, writer) = Sqlite::open(&location).await.unwrap();
+        let running = tokio::spawn(writer);
+        fill(&ledger, "a@x.example", &[(5, 1), (5, 2)], 1000).await;
+        ledger.allocate(take(1, "r1"), 2000).await.unwrap();
+        let id = ledger.id().to_owned();
+        ledger.close_readers().await;
+        drop(ledger);
+        running.await.unwrap();
+
+        let (ledger, writer) = Sqlite::open(&location).await.unwrap();
+        tokio::spawn(writer);
+        assert_eq!(ledger.id(), id);
+        assert_eq!(subjects(&ledger.allocate(take(5, "r1"), 3000).await.unwrap().contacts), ["1:0"]);
+        assert_eq!(subjects(&ledger.allocate(take(5, "r2"), 3000).await.unwrap().contacts), ["1:1"]);
+        let opened = ledger.open(&mailbox("a@x.example"), &fence(1, "s1")).await.unwrap().unwrap();
+        assert_eq!(opened.cursor, cursor(2));
+    }
+}
