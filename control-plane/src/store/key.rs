@@ -1,1 +1,93 @@
 //! Names of the keys in the store. No other file spells one.
+
+use postroom_proto::id::{MailboxUid, SessionId};
+
+/// Who leads.
+pub const LEADER: &str = "leader";
+/// Prefix of the worker sessions.
+pub const SESSIONS: &str = "session/";
+/// Prefix of the mailbox assignments.
+pub const ASSIGNMENTS: &str = "assign/";
+/// The newest revision of the model.
+pub const MODEL_HEAD: &str = "model/head";
+/// Prefix of all revisions of the model; they sort by number.
+pub const MODEL_REVISIONS: &str = "model/revision/";
+/// Prefix of the objects of the model.
+pub const MODEL_OBJECTS: &str = "model/object/";
+
+/// A worker session.
+pub fn session(id: &SessionId) -> String {
+    format!("{SESSIONS}{id}")
+}
+
+/// The session that a key names.
+pub fn parse_session(key: &str) -> Option<SessionId> {
+    SessionId::parse(key.strip_prefix(SESSIONS)?).ok()
+}
+
+/// The assignment of a mailbox.
+pub fn assignment(mailbox: &MailboxUid) -> String {
+    format!("{ASSIGNMENTS}{mailbox}")
+}
+
+/// The mailbox whose assignment a key names.
+pub fn parse_assignment(key: &str) -> Option<MailboxUid> {
+    MailboxUid::parse(key.strip_prefix(ASSIGNMENTS)?).ok()
+}
+
+/// A revision of the model.
+pub fn model_revision(number: u64) -> String {
+    format!("{MODEL_REVISIONS}{number:010}")
+}
+
+/// The revision of the model that a key names.
+pub fn parse_model_revision(key: &str) -> Option<u64> {
+    let digits = key.strip_prefix(MODEL_REVISIONS)?;
+    let fits = digits.len() >= 10 && digits.bytes().all(|b| b.is_ascii_digit());
+    fits.then(|| digits.parse().ok()).flatten()
+}
+
+/// An object of the model by its digest: SHA-256 in lower-case hexadecimal.
+pub fn model_object(digest: &str) -> String {
+    format!("{MODEL_OBJECTS}{digest}")
+}
+
+/// The digest of the object that a key names.
+pub fn parse_model_object(key: &str) -> Option<&str> {
+    let digest = key.strip_prefix(MODEL_OBJECTS)?;
+    let hex = |b: u8| b.is_ascii_digit() || (b'a'..=b'f').contains(&b);
+    (digest.len() == 64 && digest.bytes().all(hex)).then_some(digest)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn every_key_is_read_back() {
+        let id = SessionId::random();
+        assert_eq!(parse_session(&session(&id)), Some(id));
+        let mailbox = MailboxUid::derive("a@b.example", "INBOX", "b.example");
+        assert_eq!(parse_assignment(&assignment(&mailbox)), Some(mailbox));
+        assert_eq!(model_revision(42), "model/revision/0000000042");
+        for number in [0, 42, 9_999_999_999] {
+            assert_eq!(parse_model_revision(&model_revision(number)), Some(number));
+        }
+        let digest = "ab".repeat(32);
+        assert_eq!(parse_model_object(&model_object(&digest)), Some(digest.as_str()));
+    }
+
+    #[test]
+    fn revisions_sort_by_number() {
+        assert!(model_revision(9) < model_revision(10));
+        assert!(model_revision(999_999) < model_revision(1_000_000));
+    }
+
+    #[test]
+    fn other_keys_are_not_mistaken() {
+        assert_eq!(parse_session("assign/x"), None);
+        assert_eq!(parse_assignment("assign/someone"), None);
+        assert_eq!(parse_model_revision("model/revision/+000000001"), None);
+        assert_eq!(parse_model_object("model/object/../x"), None);
+    }
+}

@@ -13,9 +13,9 @@ use bytes::Bytes;
 pub mod key;
 pub mod sqlite;
 #[cfg(test)]
-mod suite;
+pub(crate) mod suite;
 
-/// Most writes in one commit, for every back end: etcd takes 128 operations a transaction, guards among them.
+/// Most writes, and most guards, in one commit, for every back end: etcd takes 128 operations a transaction, guards among them.
 pub const MAX_WRITES: usize = 100;
 /// Most bytes of keys and values in one commit, for every back end: etcd takes 1.5 MiB a request.
 pub const MAX_COMMIT_BYTES: usize = 1024 * 1024;
@@ -91,14 +91,19 @@ pub struct Change {
 pub enum Error {
     /// The commit is larger than any back end takes.
     #[error(
-        "commit of {writes} writes and {bytes} bytes is larger than {MAX_WRITES} writes or {MAX_COMMIT_BYTES} bytes"
+        "commit of {writes} writes, {guards} guards and {bytes} bytes is larger than {MAX_WRITES} of either or {MAX_COMMIT_BYTES} bytes"
     )]
     TooLarge {
         /// Number of writes.
         writes: usize,
+        /// Number of guards.
+        guards: usize,
         /// Bytes of keys and values.
         bytes: usize,
     },
+    /// A key stands twice among the writes of one commit, which etcd refuses too.
+    #[error("key {0:?} is written twice in one commit")]
+    WrittenTwice(String),
     /// The history asked for is gone. Read everything again and watch from there.
     #[error("history before revision {} is gone", oldest.0)]
     Compacted {
@@ -157,3 +162,26 @@ pub trait Store: Send + Sync + 'static {
 
 /// A store that can be shared.
 pub type SharedStore = Arc<dyn Store>;
+
+/// What every back end refuses before it tries.
+fn check(guards: &[Guard], writes: &[Write]) -> Result<(), Error> {
+    let guard_bytes = guards.iter().map(|guard| match guard {
+        Guard::Absent(key) | Guard::Unchanged(key, _) => key.len(),
+    });
+    let write_bytes = writes.iter().map(|write| match write {
+        Write::Put(key, value) => key.len() + value.len(),
+        Write::Delete(key) => key.len(),
+    });
+    let bytes = guard_bytes.chain(write_bytes).sum();
+    if guards.len().max(writes.len()) > MAX_WRITES || bytes > MAX_COMMIT_BYTES {
+        return Err(Error::TooLarge { writes: writes.len(), guards: guards.len(), bytes });
+    }
+    let mut seen = std::collections::HashSet::new();
+    for write in writes {
+        let (Write::Put(key, _) | Write::Delete(key)) = write;
+        if !seen.insert(key) {
+            return Err(Error::WrittenTwice(key.clone()));
+        }
+    }
+    Ok(())
+}
