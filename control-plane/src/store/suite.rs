@@ -102,7 +102,7 @@ pub(crate) async fn losers_abort_nobody(store: SharedStore) {
     let attempt = |n: usize| {
         let store = Arc::clone(&store);
         async move {
-            let guard = if n % 3 == 0 { absent("taken") } else { unchanged("taken", taken) };
+            let guard = if n.is_multiple_of(3) { absent("taken") } else { unchanged("taken", taken) };
             store.commit(vec![guard], vec![put(&format!("k{n}"), "x")]).await.unwrap()
         }
     };
@@ -115,7 +115,7 @@ pub(crate) async fn losers_abort_nobody(store: SharedStore) {
                 assert_eq!(entry.mod_revision, revision);
                 revisions.push(revision);
             }
-            Outcome::Conflict => assert!(n % 3 == 0),
+            Outcome::Conflict => assert!(n.is_multiple_of(3)),
             Outcome::Unknown => panic!("unknown"),
         }
     }

@@ -1,7 +1,7 @@
 //! The store on SQLite: a file for one machine, or memory for tests.
 //!
-//! One actor owns the only connection that writes ([`writer`]); everything else reads through a pool. A watch reads
-//! the change log and sleeps until the writer wakes it ([`watch`]).
+//! One actor owns the only connection that writes (`writer`); everything else reads through a pool. A watch reads
+//! the change log and sleeps until the writer wakes it (`watch`).
 
 use std::path::Path;
 

@@ -17,12 +17,10 @@ conformance!(file, async {
 
 #[tokio::test]
 async fn a_watch_that_falls_behind_is_told() {
-    for location in [Location::Memory, Location::File(tempfile::tempdir().unwrap().keep().join("store.db"))] {
+    let dir = tempfile::tempdir().unwrap();
+    for location in [Location::Memory, Location::File(dir.path().join("store.db"))] {
         let store: SharedStore = Arc::new(Sqlite::start(&location, 20).await.unwrap());
         suite::compaction_ends_a_watch(store, 60).await;
-        if let Location::File(path) = location {
-            std::fs::remove_dir_all(path.parent().unwrap()).unwrap();
-        }
     }
 }
 
