@@ -1,1 +1,155 @@
 //! Definitions: what an operator wants.
+//!
+//! An apply goes [`wire`] (read, normalise) → `merge` (with what is stored, by name) → `validate` (all faults at once)
+//! → `plan` (what changes) → `tree` (one guarded commit). All but the last are pure. [`view`] follows the store and
+//! publishes the [`model`].
+
+use postroom_proto::id::MailboxUid;
+use postroom_proto::reason::{Failure, Reason};
+use postroom_proto::v1;
+use secrecy::ExposeSecret as _;
+
+use self::model::{Authentication, Model};
+use self::tree::WriteError;
+pub use self::tree::{Author, ReadError};
+pub use self::view::Definitions;
+use crate::access::vault::{self, Vault};
+use crate::store;
+
+mod merge;
+pub mod model;
+pub mod normalise;
+mod object;
+mod plan;
+mod tree;
+mod validate;
+pub mod view;
+pub mod wire;
+
+/// Applies a model: all of it or, with a failure, nothing. Applied again it changes nothing.
+pub async fn apply(
+    definitions: &Definitions,
+    vault: &Vault,
+    request: v1::ApplyModelRequest,
+    author: &Author,
+) -> Result<v1::ApplyModelResponse, Failure> {
+    let base = definitions.refresh().await.map_err(unreadable)?;
+    check_etag(&request.etag, base.model.revision())?;
+    let asked = wire::read(request.model.unwrap_or_default());
+    let mut mint = || uuid::Uuid::now_v7().simple().to_string();
+    let draft = merge::merge(&base.model, asked, vault, &mut mint).map_err(unsealed)?;
+    let faults = validate::validate(&draft);
+    if !faults.is_empty() {
+        return Err(Failure::invalid(faults));
+    }
+    let plan = plan::plan(&base.model, draft);
+    let revision = plan.model.revision();
+    if plan.changes.is_empty() {
+        return Ok(v1::ApplyModelResponse { revision, changes: Vec::new() });
+    }
+    if request.validate_only {
+        return Ok(v1::ApplyModelResponse { revision: base.model.revision(), changes: plan.changes });
+    }
+    let written = tree::write(definitions.store(), &base, plan.model, author).await.map_err(unwritten)?;
+    // A caller that reads right after its apply finds it, here and now.
+    definitions.publish(written);
+    Ok(v1::ApplyModelResponse { revision, changes: plan.changes })
+}
+
+/// All that a worker needs to read one mailbox, secrets opened.
+pub fn resolve(model: &Model, vault: &Vault, mailbox: &MailboxUid) -> Result<v1::MailboxDefinition, Failure> {
+    let Some(found) = model.mailbox(mailbox) else {
+        return Err(Failure::new(Reason::NotFound, format!("no queue reads mailbox {mailbox}")));
+    };
+    let (queue, address, server) = (found.queue, found.address, found.server);
+    let open = |what: String, owner: String, sealed: Option<&vault::Sealed>| {
+        let unreadable = |message: String| Failure::new(Reason::SecretUnreadable, message);
+        let sealed = sealed.ok_or_else(|| unreadable(format!("no {what} is stored; set it")))?;
+        let opened = vault.open(&owner, sealed).map_err(|error| unreadable(format!("{what}: {error}")));
+        opened.map(|secret| secret.expose_secret().to_owned())
+    };
+    let (mut client_secret, mut password) = (String::new(), String::new());
+    match server.authentication {
+        Authentication::OauthService => {
+            let what = format!("secret of incoming server {:?}", server.name);
+            client_secret = open(what, server.secret_owner(), server.secret.as_ref())?;
+        }
+        Authentication::OauthUser | Authentication::Password => {
+            let what = format!("password of {} in queue {:?}", address.email, queue.name);
+            password = open(what, queue.password_owner(address), address.password.as_ref())?;
+        }
+    }
+    let oauth = server.authentication != Authentication::Password;
+    let only_oauth = |text: &str| if oauth { text.to_owned() } else { String::new() };
+    Ok(v1::MailboxDefinition {
+        mailbox: mailbox.to_string(),
+        revision: found.revision,
+        email: address.email.clone(),
+        account: address.account().to_owned(),
+        folder: address.folder().to_owned(),
+        server: server.name.clone(),
+        authentication: wire::authentication(server.authentication).into(),
+        authority: only_oauth(&server.address),
+        client_id: only_oauth(&server.client_id),
+        scope: only_oauth(server.scope()),
+        client_secret,
+        password,
+        imap_host: server.imap_host().to_owned(),
+        imap_port: server.imap_port().into(),
+        imap_security: wire::security(server.imap_security).into(),
+        ca_file: server.ca_file.clone(),
+        max_message_bytes: queue.max_message_bytes(),
+        start: Some(wire::start(queue.start)),
+        after_intake: Some(wire::after_intake(&queue.after_intake)),
+    })
+}
+
+/// The failure that a failing store is to a caller.
+pub fn storage_failed(error: &store::Error) -> Failure {
+    use std::error::Error as _;
+    let cause = error.source().map_or_else(String::new, |source| format!(": {source}"));
+    Failure::new(Reason::StorageFailed, format!("{error}{cause}"))
+}
+
+fn check_etag(etag: &str, revision: u64) -> Result<(), Failure> {
+    if etag.is_empty() {
+        return Ok(());
+    }
+    let seen: u64 = etag.trim().parse().map_err(|_| {
+        Failure::invalid_field("etag", format!("{etag:?} is no revision; write the number that export shows"))
+    })?;
+    if seen == revision { Ok(()) } else { Err(moved(revision)) }
+}
+
+fn moved(revision: u64) -> Failure {
+    let message = format!("the model is at revision {revision} now; read it again, then apply again");
+    Failure::new(Reason::EtagMismatch, message).with("revision", revision.to_string())
+}
+
+fn unreadable(error: ReadError) -> Failure {
+    match error {
+        ReadError::Store(error) => storage_failed(&error),
+        other => Failure::new(Reason::StorageFailed, other.to_string()),
+    }
+}
+
+fn unsealed(error: vault::Error) -> Failure {
+    Failure::new(Reason::Internal, error.to_string())
+}
+
+fn unwritten(error: WriteError) -> Failure {
+    match error {
+        WriteError::Conflict => Failure::new(
+            Reason::EtagMismatch,
+            "somebody else changed the model meanwhile; read it again, then apply again",
+        ),
+        WriteError::Unknown => Failure::new(
+            Reason::OutcomeUnknown,
+            "it is not known whether the model was changed; apply again, which changes nothing if it was",
+        ),
+        WriteError::Read(error) => unreadable(error),
+    }
+}
+
+#[cfg(test)]
+mod tests;

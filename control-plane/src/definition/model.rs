@@ -1,0 +1,401 @@
+//! The model: all definitions together, with the look-ups that the rest of the control plane needs.
+//!
+//! Fields hold what the operator wrote, normalised; methods answer what it means, defaults included.
+
+use std::collections::{BTreeMap, HashMap};
+use std::sync::Arc;
+
+use postroom_proto::id::MailboxUid;
+use serde::{Deserialize, Serialize};
+
+use super::normalise;
+use crate::access::vault::Sealed;
+
+/// Folder that is read unless another is named.
+pub const DEFAULT_FOLDER: &str = "INBOX";
+/// Language of contacts unless another is named (BCP 47).
+pub const DEFAULT_LANGUAGE: &str = "en";
+/// Priority of contacts unless another is named; 1 is first.
+pub const DEFAULT_PRIORITY: u32 = 1;
+/// Largest message that becomes a contact unless another limit is named: 25 MiB.
+pub const DEFAULT_MAX_MESSAGE_BYTES: u64 = 26_214_400;
+/// TCP port of IMAP inside TLS (RFC 8314 section 3.2).
+pub const DEFAULT_IMAP_PORT: u16 = 993;
+/// Pool of workers unless another is named.
+pub const DEFAULT_POOL: &str = "default";
+
+/// The receiver of contacts.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "camelCase")]
+pub struct Instance {
+    /// Never changes and is never used again.
+    pub uid: String,
+    /// Unique among instances.
+    pub name: String,
+    /// As written; may be empty.
+    pub pool: String,
+    /// How its contacts are put in order.
+    pub allocation: Allocation,
+    /// Revision of the model that last changed it.
+    #[serde(skip)]
+    pub revision: u64,
+}
+
+/// How the contacts of an instance are put in order.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "kebab-case")]
+pub enum Allocation {
+    /// Lowest priority value first, then longest waiting.
+    Strict,
+}
+
+/// Where to sign in and read.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "camelCase")]
+pub struct IncomingServer {
+    /// Never changes and is never used again.
+    pub uid: String,
+    /// Unique among incoming servers.
+    pub name: String,
+    /// OAuth: `https://<login host>/<tenant>`.
+    pub address: String,
+    /// How to sign in.
+    pub authentication: Authentication,
+    /// OAuth: application (client) id.
+    pub client_id: String,
+    /// OAuth Service: client secret.
+    pub secret: Option<Sealed>,
+    /// As written; may be empty.
+    pub imap_host: String,
+    /// As written; may be 0.
+    pub imap_port: u16,
+    /// Protection of the connection.
+    pub imap_security: Security,
+    /// As written; may be empty.
+    pub scope: String,
+    /// PEM file of further trusted CAs on the worker's machine; may be empty.
+    pub ca_file: String,
+    /// Revision of the model that last changed it.
+    #[serde(skip)]
+    pub revision: u64,
+}
+
+/// How a worker proves who it is.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "kebab-case")]
+pub enum Authentication {
+    /// Password grant (RFC 6749 section 4.3).
+    OauthUser,
+    /// Client credentials grant (RFC 6749 section 4.4).
+    OauthService,
+    /// SASL PLAIN (RFC 4616).
+    Password,
+}
+
+/// How the connection to the mail server is protected.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "kebab-case")]
+pub enum Security {
+    /// TLS from the first byte.
+    Tls,
+}
+
+/// An e-mail queue of one instance.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "camelCase")]
+pub struct Queue {
+    /// Never changes and is never used again.
+    pub uid: String,
+    /// Unique among queues.
+    pub name: String,
+    /// Name of the instance that receives its contacts.
+    pub instance: String,
+    /// As written; may be empty.
+    pub language: String,
+    /// As written; may be 0.
+    pub priority: u32,
+    /// As written; may be 0.
+    pub max_message_bytes: u64,
+    /// Which messages are taken at the first reading.
+    pub start: Start,
+    /// What is done in the mailbox after intake.
+    pub after_intake: AfterIntake,
+    /// The mailboxes that feed it.
+    pub addresses: Vec<Address>,
+    /// Revision of the model that last changed it.
+    #[serde(skip)]
+    pub revision: u64,
+}
+
+/// Which messages are taken when a mailbox is read for the first time.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "kebab-case")]
+pub enum Start {
+    /// Those without \Seen.
+    Unseen,
+    /// Only what arrives later.
+    New,
+    /// Everything.
+    All,
+    /// What the server received at or after this time, in microseconds since 1970.
+    Since(i64),
+}
+
+/// What is done in the mailbox to a message that is in the ledger.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "kebab-case")]
+pub enum AfterIntake {
+    /// \Seen is set.
+    Seen,
+    /// It is moved to this folder.
+    Move(String),
+    /// Nothing.
+    Leave,
+}
+
+/// One mailbox to read for a queue.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "camelCase")]
+pub struct Address {
+    /// The mailbox that is opened.
+    pub email: String,
+    /// As written; may be 0.
+    pub priority: u32,
+    /// As written; may be empty.
+    pub language: String,
+    /// As written; may be empty.
+    pub account: String,
+    /// OAuth User and password: password of the account.
+    pub password: Option<Sealed>,
+    /// True when it may be used as From.
+    pub sender: bool,
+    /// Name of the incoming server.
+    pub server: String,
+    /// As written; may be empty.
+    pub folder: String,
+}
+
+impl Instance {
+    /// Workers of this pool read its queues.
+    pub fn pool(&self) -> &str {
+        or(&self.pool, DEFAULT_POOL)
+    }
+}
+
+impl IncomingServer {
+    /// Host of the IMAP server. Empty only in a server that validation refuses.
+    pub fn imap_host(&self) -> &str {
+        or(&self.imap_host, normalise::cloud_of(&self.address).and_then(|cloud| cloud.imap_host).unwrap_or(""))
+    }
+
+    /// Port of the IMAP server.
+    pub fn imap_port(&self) -> u16 {
+        if self.imap_port == 0 { DEFAULT_IMAP_PORT } else { self.imap_port }
+    }
+
+    /// OAuth scope to ask for. Empty with a password, and in a server that validation refuses.
+    pub fn scope(&self) -> &str {
+        let default = |cloud: &'static normalise::Cloud| match self.authentication {
+            Authentication::OauthUser => cloud.user_scope,
+            Authentication::OauthService => cloud.service_scope,
+            Authentication::Password => "",
+        };
+        or(&self.scope, normalise::cloud_of(&self.address).map_or("", default))
+    }
+
+    /// What the mailboxes of this server are told apart by: the tenant, or the host where there is no tenant.
+    pub fn realm(&self) -> &str {
+        match self.authentication {
+            Authentication::Password => self.imap_host(),
+            Authentication::OauthUser | Authentication::OauthService => {
+                normalise::split(&self.address).map_or("", |(_, tenant)| tenant)
+            }
+        }
+    }
+
+    /// Owner of its secret in the vault.
+    pub fn secret_owner(&self) -> String {
+        format!("incoming-server/{}/secret", self.uid)
+    }
+}
+
+impl Queue {
+    /// Largest message that becomes a contact, in bytes.
+    pub fn max_message_bytes(&self) -> u64 {
+        if self.max_message_bytes == 0 { DEFAULT_MAX_MESSAGE_BYTES } else { self.max_message_bytes }
+    }
+
+    /// Owner of the password of one of its addresses in the vault. It names neither server nor folder, so that a
+    /// password outlives a change of those.
+    pub fn password_owner(&self, address: &Address) -> String {
+        format!("queue/{}/address/{}/password", self.uid, address.email.to_lowercase())
+    }
+}
+
+impl Address {
+    /// Who signs in.
+    pub fn account(&self) -> &str {
+        or(&self.account, &self.email)
+    }
+
+    /// Folder to read.
+    pub fn folder(&self) -> &str {
+        or(&self.folder, DEFAULT_FOLDER)
+    }
+
+    /// The mailbox that this address reads, on that server.
+    pub fn mailbox(&self, server: &IncomingServer) -> MailboxUid {
+        MailboxUid::derive(&self.email, self.folder(), server.realm())
+    }
+}
+
+/// All definitions together. Never changed; the next revision is another model.
+#[derive(Debug, Default)]
+pub struct Model {
+    revision: u64,
+    instances: BTreeMap<String, Arc<Instance>>,
+    servers: BTreeMap<String, Arc<IncomingServer>>,
+    queues: BTreeMap<String, Arc<Queue>>,
+    mailboxes: HashMap<MailboxUid, Place>,
+}
+
+#[derive(Debug)]
+struct Place {
+    queue: Arc<Queue>,
+    index: usize,
+    server: Arc<IncomingServer>,
+    instance: Arc<Instance>,
+}
+
+/// A mailbox with everything that it was defined by.
+#[derive(Debug, Clone, Copy)]
+pub struct MailboxRef<'a> {
+    /// The queue that it feeds.
+    pub queue: &'a Queue,
+    /// The address that names it.
+    pub address: &'a Address,
+    /// The server that holds it.
+    pub server: &'a IncomingServer,
+    /// The instance that receives its contacts.
+    pub instance: &'a Instance,
+    /// Grows when anything changed that reading it depends on: the newer revision of queue and server.
+    pub revision: u64,
+}
+
+impl MailboxRef<'_> {
+    /// Priority of its contacts.
+    pub fn priority(&self) -> u32 {
+        let written = [self.address.priority, self.queue.priority];
+        written.into_iter().find(|priority| *priority != 0).unwrap_or(DEFAULT_PRIORITY)
+    }
+
+    /// Language of its contacts.
+    pub fn language(&self) -> &str {
+        or(&self.address.language, or(&self.queue.language, DEFAULT_LANGUAGE))
+    }
+}
+
+impl Model {
+    /// Puts definitions together. A queue whose instance or server is not among them has no mailboxes.
+    pub fn new(
+        revision: u64,
+        instances: impl IntoIterator<Item = Arc<Instance>>,
+        servers: impl IntoIterator<Item = Arc<IncomingServer>>,
+        queues: impl IntoIterator<Item = Arc<Queue>>,
+    ) -> Self {
+        let mut model = Self {
+            revision,
+            instances: instances.into_iter().map(|it| (it.name.clone(), it)).collect(),
+            servers: servers.into_iter().map(|it| (it.name.clone(), it)).collect(),
+            queues: queues.into_iter().map(|it| (it.name.clone(), it)).collect(),
+            mailboxes: HashMap::new(),
+        };
+        for queue in model.queues.values() {
+            let Some(instance) = model.instances.get(&queue.instance) else { continue };
+            for (index, address) in queue.addresses.iter().enumerate() {
+                let Some(server) = model.servers.get(&address.server) else { continue };
+                let place = Place {
+                    queue: Arc::clone(queue),
+                    index,
+                    server: Arc::clone(server),
+                    instance: Arc::clone(instance),
+                };
+                model.mailboxes.insert(address.mailbox(server), place);
+            }
+        }
+        model
+    }
+
+    /// 0: nothing was ever applied.
+    pub fn revision(&self) -> u64 {
+        self.revision
+    }
+
+    /// Ordered by name.
+    pub fn instances(&self) -> impl ExactSizeIterator<Item = &Arc<Instance>> {
+        self.instances.values()
+    }
+
+    /// Ordered by name.
+    pub fn servers(&self) -> impl ExactSizeIterator<Item = &Arc<IncomingServer>> {
+        self.servers.values()
+    }
+
+    /// Ordered by name.
+    pub fn queues(&self) -> impl ExactSizeIterator<Item = &Arc<Queue>> {
+        self.queues.values()
+    }
+
+    /// By name, else by uid.
+    pub fn instance(&self, name_or_uid: &str) -> Option<&Arc<Instance>> {
+        self.instances.get(name_or_uid).or_else(|| self.instances.values().find(|it| it.uid == name_or_uid))
+    }
+
+    /// By name, else by uid.
+    pub fn server(&self, name_or_uid: &str) -> Option<&Arc<IncomingServer>> {
+        self.servers.get(name_or_uid).or_else(|| self.servers.values().find(|it| it.uid == name_or_uid))
+    }
+
+    /// By name, else by uid.
+    pub fn queue(&self, name_or_uid: &str) -> Option<&Arc<Queue>> {
+        self.queues.get(name_or_uid).or_else(|| self.queues.values().find(|it| it.uid == name_or_uid))
+    }
+
+    pub(super) fn instance_named(&self, name: &str) -> Option<&Arc<Instance>> {
+        self.instances.get(name)
+    }
+
+    pub(super) fn server_named(&self, name: &str) -> Option<&Arc<IncomingServer>> {
+        self.servers.get(name)
+    }
+
+    pub(super) fn queue_named(&self, name: &str) -> Option<&Arc<Queue>> {
+        self.queues.get(name)
+    }
+
+    /// One mailbox.
+    pub fn mailbox(&self, uid: &MailboxUid) -> Option<MailboxRef<'_>> {
+        self.mailboxes.get(uid).map(Place::reference)
+    }
+
+    /// All mailboxes, in no order.
+    pub fn mailboxes(&self) -> impl ExactSizeIterator<Item = (&MailboxUid, MailboxRef<'_>)> {
+        self.mailboxes.iter().map(|(uid, place)| (uid, place.reference()))
+    }
+}
+
+impl Place {
+    fn reference(&self) -> MailboxRef<'_> {
+        MailboxRef {
+            queue: &self.queue,
+            address: &self.queue.addresses[self.index],
+            server: &self.server,
+            instance: &self.instance,
+            revision: self.queue.revision.max(self.server.revision),
+        }
+    }
+}
+
+fn or<'a>(written: &'a str, default: &'a str) -> &'a str {
+    if written.is_empty() { default } else { written }
+}

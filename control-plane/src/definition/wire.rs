@@ -1,0 +1,301 @@
+//! Definitions on the wire.
+//!
+//! Reading trims and normalises what can be; what cannot be read becomes a fault and a harmless stand-in, so that all
+//! other faults are found in the same call.
+
+use std::collections::HashSet;
+
+use postroom_proto::convert::{from_timestamp, to_timestamp};
+use postroom_proto::reason::FieldFault;
+use postroom_proto::v1;
+use secrecy::SecretString;
+
+use super::model::{
+    Address, AfterIntake, Allocation, Authentication, IncomingServer, Instance, Model, Queue, Security, Start,
+};
+use super::normalise;
+
+/// What was asked for, before it meets what is stored. Uids, revisions and sealed secrets are still empty.
+#[derive(Debug, Default)]
+pub(super) struct Request {
+    pub(super) instances: Vec<Instance>,
+    pub(super) servers: Vec<(IncomingServer, Option<SecretString>)>,
+    /// With the password of each address.
+    pub(super) queues: Vec<(Queue, Vec<Option<SecretString>>)>,
+    /// Names of servers whose way to sign in could not be read; nothing can be said about their secrets.
+    pub(super) unread: HashSet<String>,
+    pub(super) faults: Vec<FieldFault>,
+}
+
+/// Reads a request.
+pub(super) fn read(model: v1::Model) -> Request {
+    let mut faults = Vec::new();
+    let mut fault = |field: String, description: String| faults.push(FieldFault { field, description });
+    let unreadable = |it: &&v1::IncomingServer| read_authentication(it.authentication).is_none();
+    let unread = model.incoming_servers.iter().filter(unreadable).map(|it| trim(&it.name)).collect();
+    let instances = model.instances.into_iter().enumerate();
+    let instances = instances.map(|(n, it)| read_instance(it, &format!("instances[{n}]"), &mut fault)).collect();
+    let servers = model.incoming_servers.into_iter().enumerate();
+    let servers = servers.map(|(n, it)| read_server(it, &format!("incomingServers[{n}]"), &mut fault)).collect();
+    let queues = model.queues.into_iter().enumerate();
+    let queues = queues.map(|(n, it)| read_queue(it, &format!("queues[{n}]"), &mut fault)).collect();
+    Request { instances, servers, queues, unread, faults }
+}
+
+type Fault<'a> = dyn FnMut(String, String) + 'a;
+
+fn read_instance(wire: v1::Instance, path: &str, fault: &mut Fault<'_>) -> Instance {
+    use v1::AllocationPolicy as Wire;
+    if !matches!(Wire::try_from(wire.allocation), Ok(Wire::Unspecified | Wire::Strict)) {
+        fault(format!("{path}.allocation"), "is not known here; write strict".into());
+    }
+    Instance {
+        uid: String::new(),
+        name: trim(&wire.name),
+        pool: trim(&wire.pool),
+        allocation: Allocation::Strict,
+        revision: 0,
+    }
+}
+
+fn read_server(wire: v1::IncomingServer, path: &str, fault: &mut Fault<'_>) -> (IncomingServer, Option<SecretString>) {
+    let authentication = read_authentication(wire.authentication);
+    if authentication.is_none() {
+        let description = "is missing or not known here; write oauth-user, oauth-service or password";
+        fault(format!("{path}.authentication"), description.into());
+    }
+    if !matches!(v1::Security::try_from(wire.imap_security), Ok(v1::Security::Unspecified | v1::Security::Tls)) {
+        fault(format!("{path}.imap.security"), "is not known here; write tls".into());
+    }
+    let imap_port = u16::try_from(wire.imap_port).unwrap_or_else(|_| {
+        fault(format!("{path}.imap.port"), format!("is {}; write a port from 1 to 65535", wire.imap_port));
+        0
+    });
+    let mut address = trim(&wire.address);
+    if matches!(authentication, Some(Authentication::OauthUser | Authentication::OauthService)) {
+        match normalise::address(&address) {
+            Ok(normal) => address = normal,
+            Err(description) => fault(format!("{path}.address"), description),
+        }
+    }
+    let server = IncomingServer {
+        uid: String::new(),
+        name: trim(&wire.name),
+        address,
+        authentication: authentication.unwrap_or(Authentication::Password),
+        client_id: trim(&wire.client_id),
+        secret: None,
+        imap_host: trim(&wire.imap_host).to_ascii_lowercase(),
+        imap_port,
+        imap_security: Security::Tls,
+        scope: trim(&wire.scope),
+        ca_file: trim(&wire.ca_file),
+        revision: 0,
+    };
+    (server, secret(wire.secret, &format!("{path}.secret"), fault))
+}
+
+fn read_authentication(wire: i32) -> Option<Authentication> {
+    use v1::Authentication as Wire;
+    match Wire::try_from(wire) {
+        Ok(Wire::OauthUser) => Some(Authentication::OauthUser),
+        Ok(Wire::OauthService) => Some(Authentication::OauthService),
+        Ok(Wire::Password) => Some(Authentication::Password),
+        Ok(Wire::Unspecified) | Err(_) => None,
+    }
+}
+
+fn read_queue(wire: v1::Queue, path: &str, fault: &mut Fault<'_>) -> (Queue, Vec<Option<SecretString>>) {
+    let start = read_start(wire.start.unwrap_or_default(), &format!("{path}.start"), fault);
+    let after_intake = read_after_intake(wire.after_intake.unwrap_or_default(), &format!("{path}.afterIntake"), fault);
+    let mut passwords = Vec::with_capacity(wire.addresses.len());
+    let mut addresses = Vec::with_capacity(wire.addresses.len());
+    for (n, wire) in wire.addresses.into_iter().enumerate() {
+        passwords.push(secret(wire.password, &format!("{path}.addresses[{n}].password"), fault));
+        addresses.push(Address {
+            email: trim(&wire.email),
+            priority: wire.priority,
+            language: trim(&wire.language),
+            account: trim(&wire.account),
+            password: None,
+            sender: wire.sender,
+            server: trim(&wire.server),
+            folder: trim(&wire.folder),
+        });
+    }
+    let queue = Queue {
+        uid: String::new(),
+        name: trim(&wire.name),
+        instance: trim(&wire.instance),
+        language: trim(&wire.language),
+        priority: wire.priority,
+        max_message_bytes: wire.max_message_bytes,
+        start,
+        after_intake,
+        addresses,
+        revision: 0,
+    };
+    (queue, passwords)
+}
+
+fn read_start(wire: v1::Start, path: &str, fault: &mut Fault<'_>) -> Start {
+    use v1::StartPolicy as Wire;
+    let start = match (Wire::try_from(wire.policy), &wire.since_time) {
+        (Ok(Wire::Unspecified | Wire::Unseen), _) => Start::Unseen,
+        (Ok(Wire::New), _) => Start::New,
+        (Ok(Wire::All), _) => Start::All,
+        (Ok(Wire::Since), Some(time)) => Start::Since(from_timestamp(time)),
+        (Ok(Wire::Since), None) => {
+            let description = "is since, but names no time; write one, for example 2026-01-31T00:00:00Z";
+            fault(path.into(), description.into());
+            Start::Unseen
+        }
+        (Err(_), _) => {
+            fault(path.into(), "is not known here; write unseen, new, all or since with a time".into());
+            Start::Unseen
+        }
+    };
+    if wire.since_time.is_some() && !matches!(start, Start::Since(_)) {
+        fault(path.into(), "names a time, which only goes with since; write since, or leave the time out".into());
+    }
+    start
+}
+
+fn read_after_intake(wire: v1::AfterIntake, path: &str, fault: &mut Fault<'_>) -> AfterIntake {
+    use v1::AfterIntakePolicy as Wire;
+    let folder = trim(&wire.folder);
+    match Wire::try_from(wire.policy) {
+        Ok(Wire::Move) => {
+            if folder.is_empty() {
+                fault(path.into(), "is move, but names no folder; write move:<folder>".into());
+            }
+            return AfterIntake::Move(folder);
+        }
+        Ok(_) if !folder.is_empty() => {
+            fault(
+                path.into(),
+                "names a folder, which only goes with move; write move:<folder>, or leave it out".into(),
+            );
+        }
+        Ok(Wire::Leave) => return AfterIntake::Leave,
+        Ok(Wire::Unspecified | Wire::Seen) => {}
+        Err(_) => fault(path.into(), "is not known here; write seen, leave or move:<folder>".into()),
+    }
+    AfterIntake::Seen
+}
+
+fn secret(wire: Option<v1::SecretInput>, path: &str, fault: &mut Fault<'_>) -> Option<SecretString> {
+    let value = wire?.value;
+    if value.is_empty() {
+        fault(path.into(), "is empty; write the secret, or leave the field out to keep what is stored".into());
+    }
+    Some(SecretString::from(value))
+}
+
+fn trim(text: &str) -> String {
+    text.trim().to_owned()
+}
+
+/// An instance for the wire.
+pub fn instance(instance: &Instance) -> v1::Instance {
+    v1::Instance {
+        uid: instance.uid.clone(),
+        name: instance.name.clone(),
+        pool: instance.pool.clone(),
+        allocation: match instance.allocation {
+            Allocation::Strict => v1::AllocationPolicy::Strict.into(),
+        },
+        revision: instance.revision,
+    }
+}
+
+/// An incoming server for the wire, without its secret.
+pub fn server(server: &IncomingServer) -> v1::IncomingServer {
+    v1::IncomingServer {
+        uid: server.uid.clone(),
+        name: server.name.clone(),
+        address: server.address.clone(),
+        authentication: authentication(server.authentication).into(),
+        client_id: server.client_id.clone(),
+        secret: None,
+        secret_set: server.secret.is_some(),
+        imap_host: server.imap_host.clone(),
+        imap_port: server.imap_port.into(),
+        imap_security: security(server.imap_security).into(),
+        scope: server.scope.clone(),
+        ca_file: server.ca_file.clone(),
+        revision: server.revision,
+    }
+}
+
+/// A queue for the wire, without passwords.
+pub fn queue(queue: &Queue, model: &Model) -> v1::Queue {
+    let address = |address: &Address| v1::Address {
+        email: address.email.clone(),
+        priority: address.priority,
+        language: address.language.clone(),
+        account: address.account.clone(),
+        password: None,
+        password_set: address.password.is_some(),
+        sender: address.sender,
+        server: address.server.clone(),
+        folder: address.folder.clone(),
+        mailbox: model
+            .server_named(&address.server)
+            .map_or_else(String::new, |server| address.mailbox(server).to_string()),
+    };
+    v1::Queue {
+        uid: queue.uid.clone(),
+        name: queue.name.clone(),
+        instance: queue.instance.clone(),
+        language: queue.language.clone(),
+        priority: queue.priority,
+        max_message_bytes: queue.max_message_bytes,
+        start: Some(start(queue.start)),
+        after_intake: Some(after_intake(&queue.after_intake)),
+        addresses: queue.addresses.iter().map(address).collect(),
+        revision: queue.revision,
+    }
+}
+
+/// A whole model for the wire, without secrets. Applied again it changes nothing.
+pub fn model(model: &Model) -> v1::Model {
+    v1::Model {
+        instances: model.instances().map(|it| instance(it)).collect(),
+        incoming_servers: model.servers().map(|it| server(it)).collect(),
+        queues: model.queues().map(|it| queue(it, model)).collect(),
+    }
+}
+
+pub(super) fn authentication(authentication: Authentication) -> v1::Authentication {
+    match authentication {
+        Authentication::OauthUser => v1::Authentication::OauthUser,
+        Authentication::OauthService => v1::Authentication::OauthService,
+        Authentication::Password => v1::Authentication::Password,
+    }
+}
+
+pub(super) fn security(security: Security) -> v1::Security {
+    match security {
+        Security::Tls => v1::Security::Tls,
+    }
+}
+
+pub(super) fn start(start: Start) -> v1::Start {
+    let (policy, since_time) = match start {
+        Start::Unseen => (v1::StartPolicy::Unseen, None),
+        Start::New => (v1::StartPolicy::New, None),
+        Start::All => (v1::StartPolicy::All, None),
+        Start::Since(micros) => (v1::StartPolicy::Since, Some(to_timestamp(micros))),
+    };
+    v1::Start { policy: policy.into(), since_time }
+}
+
+pub(super) fn after_intake(after_intake: &AfterIntake) -> v1::AfterIntake {
+    let (policy, folder) = match after_intake {
+        AfterIntake::Seen => (v1::AfterIntakePolicy::Seen, String::new()),
+        AfterIntake::Move(folder) => (v1::AfterIntakePolicy::Move, folder.clone()),
+        AfterIntake::Leave => (v1::AfterIntakePolicy::Leave, String::new()),
+    };
+    v1::AfterIntake { policy: policy.into(), folder }
+}
