@@ -1,0 +1,161 @@
+//! `DefinitionService`.
+
+use std::sync::Arc;
+use std::time::SystemTime;
+
+use postroom_proto::convert;
+use postroom_proto::reason::{Failure, Reason};
+use postroom_proto::v1;
+use postroom_proto::v1::definition_service_server::DefinitionService;
+use tonic::{Request, Response, Status};
+
+use super::page::Page;
+use crate::access::vault::Vault;
+use crate::definition::{self, Author, Definitions, wire};
+
+/// Name of the caller, which whoever admits a call puts into the extensions of its request.
+#[derive(Debug, Clone)]
+pub struct Caller(pub String);
+
+/// Serves definitions.
+#[derive(Debug)]
+pub struct Service {
+    definitions: Arc<Definitions>,
+    vault: Arc<Vault>,
+}
+
+impl Service {
+    /// Serves these definitions; secrets are sealed with this vault.
+    pub fn new(definitions: Arc<Definitions>, vault: Arc<Vault>) -> Self {
+        Self { definitions, vault }
+    }
+}
+
+type Answer<T> = Result<Response<T>, Status>;
+
+#[tonic::async_trait]
+impl DefinitionService for Service {
+    async fn apply_model(&self, request: Request<v1::ApplyModelRequest>) -> Answer<v1::ApplyModelResponse> {
+        let name = request.extensions().get::<Caller>().map_or_else(String::new, |caller| caller.0.clone());
+        let author = Author { name, time: convert::micros(SystemTime::now()) };
+        let (definitions, vault) = (Arc::clone(&self.definitions), Arc::clone(&self.vault));
+        let request = request.into_inner();
+        let applied = Box::pin(definition::apply(&definitions, &vault, request, &author)).await?;
+        Ok(Response::new(applied))
+    }
+
+    async fn export_model(&self, _: Request<v1::ExportModelRequest>) -> Answer<v1::ExportModelResponse> {
+        let model = self.definitions.model();
+        Ok(Response::new(v1::ExportModelResponse { revision: model.revision(), model: Some(wire::model(&model)) }))
+    }
+
+    async fn list_instances(&self, request: Request<v1::ListInstancesRequest>) -> Answer<v1::ListInstancesResponse> {
+        let request = request.into_inner();
+        let page = Page::read(request.page_size, &request.page_token, &["instances"])?;
+        let model = self.definitions.model();
+        let (rows, next_page_token) = page.cut(model.instances(), |it| it.name.clone());
+        let instances = rows.into_iter().map(|it| wire::instance(it)).collect();
+        Ok(Response::new(v1::ListInstancesResponse { instances, next_page_token }))
+    }
+
+    async fn get_instance(&self, request: Request<v1::GetInstanceRequest>) -> Answer<v1::Instance> {
+        let asked = request.into_inner().instance;
+        let model = self.definitions.model();
+        let found = model.instance(&asked).ok_or_else(|| missing("instance", &asked))?;
+        Ok(Response::new(wire::instance(found)))
+    }
+
+    async fn list_incoming_servers(
+        &self,
+        request: Request<v1::ListIncomingServersRequest>,
+    ) -> Answer<v1::ListIncomingServersResponse> {
+        let request = request.into_inner();
+        let page = Page::read(request.page_size, &request.page_token, &["incoming-servers"])?;
+        let model = self.definitions.model();
+        let (rows, next_page_token) = page.cut(model.servers(), |it| it.name.clone());
+        let incoming_servers = rows.into_iter().map(|it| wire::server(it)).collect();
+        Ok(Response::new(v1::ListIncomingServersResponse { incoming_servers, next_page_token }))
+    }
+
+    async fn get_incoming_server(&self, request: Request<v1::GetIncomingServerRequest>) -> Answer<v1::IncomingServer> {
+        let asked = request.into_inner().incoming_server;
+        let model = self.definitions.model();
+        let found = model.server(&asked).ok_or_else(|| missing("incoming server", &asked))?;
+        Ok(Response::new(wire::server(found)))
+    }
+
+    async fn list_queues(&self, request: Request<v1::ListQueuesRequest>) -> Answer<v1::ListQueuesResponse> {
+        let request = request.into_inner();
+        let page = Page::read(request.page_size, &request.page_token, &["queues"])?;
+        let model = self.definitions.model();
+        let (rows, next_page_token) = page.cut(model.queues(), |it| it.name.clone());
+        let queues = rows.into_iter().map(|it| wire::queue(it, &model)).collect();
+        Ok(Response::new(v1::ListQueuesResponse { queues, next_page_token }))
+    }
+
+    async fn get_queue(&self, request: Request<v1::GetQueueRequest>) -> Answer<v1::Queue> {
+        let asked = request.into_inner().queue;
+        let model = self.definitions.model();
+        let found = model.queue(&asked).ok_or_else(|| missing("queue", &asked))?;
+        Ok(Response::new(wire::queue(found, &model)))
+    }
+}
+
+fn missing(what: &str, asked: &str) -> Failure {
+    Failure::new(Reason::NotFound, format!("there is no {what} {asked:?}"))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::store::sqlite::Sqlite;
+
+    async fn service() -> Service {
+        let key = secrecy::SecretString::from("AAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAA=");
+        let definitions = Definitions::load(Arc::new(Sqlite::memory().await.unwrap())).await.unwrap();
+        Service::new(Arc::new(definitions), Arc::new(Vault::from_text(&key).unwrap()))
+    }
+
+    #[tokio::test]
+    async fn what_is_applied_is_listed_found_and_exported() {
+        let service = service().await;
+        let instances = (0..250).map(|n| v1::Instance { name: format!("core{n:03}"), ..Default::default() }).collect();
+        let model = v1::Model { instances, ..Default::default() };
+        let mut request = Request::new(v1::ApplyModelRequest { model: Some(model), ..Default::default() });
+        request.extensions_mut().insert(Caller("ada".into()));
+        let applied = service.apply_model(request).await.unwrap().into_inner();
+        assert_eq!((applied.revision, applied.changes.len()), (1, 250));
+
+        let (mut seen, mut page_token) = (Vec::new(), String::new());
+        let mut sizes = Vec::new();
+        loop {
+            let request = v1::ListInstancesRequest { page_size: 0, page_token };
+            let page = service.list_instances(Request::new(request)).await.unwrap().into_inner();
+            sizes.push(page.instances.len());
+            seen.extend(page.instances);
+            page_token = page.next_page_token;
+            if page_token.is_empty() {
+                break;
+            }
+        }
+        assert_eq!(sizes, [100, 100, 50]);
+        assert!(seen.is_sorted_by(|a, b| a.name < b.name));
+        for instance in [&seen[7].name, &seen[7].uid] {
+            let request = Request::new(v1::GetInstanceRequest { instance: instance.clone() });
+            assert_eq!(service.get_instance(request).await.unwrap().into_inner(), seen[7]);
+        }
+        let exported = service.export_model(Request::new(v1::ExportModelRequest {})).await.unwrap().into_inner();
+        assert_eq!((exported.revision, exported.model.unwrap().instances), (1, seen));
+    }
+
+    #[tokio::test]
+    async fn what_is_not_there_and_tokens_of_other_lists_are_refused() {
+        let service = service().await;
+        let reason = |status: Status| Failure::from_status(&status).unwrap().reason;
+        let request = Request::new(v1::GetQueueRequest { queue: "Münster / \"Büro\"".into() });
+        assert_eq!(reason(service.get_queue(request).await.unwrap_err()), Reason::NotFound);
+        let page_token = Page::read(0, "", &["instances"]).unwrap().next("a");
+        let request = Request::new(v1::ListQueuesRequest { page_size: 0, page_token });
+        assert_eq!(reason(service.list_queues(request).await.unwrap_err()), Reason::InvalidField);
+    }
+}
