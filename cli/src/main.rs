@@ -1,1 +1,14 @@
-fn main() {}
+//! The `postroom` command.
+
+use std::io;
+use std::process::ExitCode;
+
+#[tokio::main]
+async fn main() -> ExitCode {
+    // Ordering: before anything that may speak TLS; rustls has no provider of its own here. A second installation is
+    // refused, which is harmless.
+    let _ = rustls::crypto::ring::default_provider().install_default();
+    let environment = |name: &str| std::env::var_os(name);
+    let code = postroom_cli::run(std::env::args_os(), &environment, &mut io::stdout(), &mut io::stderr()).await;
+    ExitCode::from(code)
+}

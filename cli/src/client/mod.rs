@@ -1,0 +1,345 @@
+//! Calls to the control plane: one method a call, each with token, deadline and retry.
+//!
+//! Every call here may safely be repeated: reading changes nothing, applying the same model twice changes nothing, and
+//! what an instance does with contacts is told apart by contact and request id.
+
+use std::future::Future;
+use std::time::Duration;
+
+use postroom_proto::reason::Failure;
+use postroom_proto::v1::contact_service_client::ContactServiceClient;
+use postroom_proto::v1::definition_service_client::DefinitionServiceClient;
+use postroom_proto::v1::operator_service_client::OperatorServiceClient;
+use postroom_proto::{convert, v1};
+use tonic::metadata::{Ascii, MetadataValue};
+use tonic::service::Interceptor;
+use tonic::service::interceptor::InterceptedService;
+use tonic::transport::Channel;
+use tonic::{Code, Request, Response, Status};
+
+mod connect;
+mod retry;
+
+pub use retry::Repeat;
+
+/// How long one try of a call may take, beside the time that the call itself asks to wait.
+const DEADLINE: Duration = Duration::from_secs(10);
+/// Most rows of one page.
+const PAGE_SIZE: u32 = 1000;
+/// Largest answer. The control plane is trusted; a model of a large cluster passes the 4 MiB that tonic allows.
+const MAX_ANSWER: usize = 64 << 20;
+
+/// Why a call did not succeed.
+#[derive(Debug, thiserror::Error)]
+pub enum Error {
+    /// The control plane answered with a failure of its own.
+    #[error("{failure}")]
+    Answered {
+        /// What it said.
+        failure: Failure,
+    },
+    /// No answer in time.
+    #[error("{endpoint} did not answer within {seconds} s")]
+    Deadline {
+        /// Who was called.
+        endpoint: String,
+        /// How long was waited.
+        seconds: u64,
+    },
+    /// TLS: the other side is not who it should be.
+    #[error("the certificate of {endpoint} is not trusted: {detail}")]
+    Untrusted {
+        /// Who was called.
+        endpoint: String,
+        /// What is wrong with the certificate.
+        detail: String,
+    },
+    /// No connection, or it broke.
+    #[error("cannot reach {endpoint}: {detail}")]
+    Unreachable {
+        /// Who was called.
+        endpoint: String,
+        /// The innermost cause.
+        detail: String,
+    },
+    /// An answer that does not come from Postroom, for example from a proxy.
+    #[error("{endpoint} answered {code:?}: {message}")]
+    Foreign {
+        /// Who was called.
+        endpoint: String,
+        /// Its gRPC code.
+        code: Code,
+        /// What it said.
+        message: String,
+    },
+    /// The connection cannot even be tried.
+    #[error("{message}")]
+    Setup {
+        /// What is wrong.
+        message: String,
+        /// What to do.
+        help: String,
+    },
+}
+
+/// A connection to a control plane. It connects with the first call.
+#[derive(Debug, Clone)]
+pub struct Client {
+    endpoint: String,
+    channel: Channel,
+    bearer: Bearer,
+    deadline: Duration,
+}
+
+/// Adds the token to every request.
+#[derive(Debug, Clone)]
+struct Bearer(MetadataValue<Ascii>);
+
+impl Interceptor for Bearer {
+    fn call(&mut self, mut request: Request<()>) -> Result<Request<()>, Status> {
+        request.metadata_mut().insert("authorization", self.0.clone());
+        Ok(request)
+    }
+}
+
+type Authorized = InterceptedService<Channel, Bearer>;
+
+impl Client {
+    /// The same client with another deadline for one try of a call.
+    pub fn with_deadline(self, deadline: Duration) -> Self {
+        Self { deadline, ..self }
+    }
+
+    /// Creates and updates what the model names.
+    pub async fn apply_model(&self, model: v1::Model) -> Result<v1::ApplyModelResponse, Error> {
+        let request = v1::ApplyModelRequest { model: Some(model), ..Default::default() };
+        // Nothing was read before that could be stale, so a conflict with another apply is settled by applying again.
+        self.call(Repeat::Operation, Duration::ZERO, request, async |r| self.definitions().apply_model(r).await).await
+    }
+
+    /// All definitions, without secrets.
+    pub async fn export_model(&self) -> Result<v1::ExportModelResponse, Error> {
+        self.read(v1::ExportModelRequest {}, async |r| self.definitions().export_model(r).await).await
+    }
+
+    /// All instances, by name.
+    pub async fn list_instances(&self) -> Result<v1::ListInstancesResponse, Error> {
+        let mut all = v1::ListInstancesResponse::default();
+        loop {
+            let page = v1::ListInstancesRequest { page_size: page_size(None), page_token: all.next_page_token };
+            let page = self.read(page, async |r| self.definitions().list_instances(r).await).await?;
+            all.instances.extend(page.instances);
+            all.next_page_token = page.next_page_token;
+            if all.next_page_token.is_empty() {
+                return Ok(all);
+            }
+        }
+    }
+
+    /// One instance by name or uid.
+    pub async fn get_instance(&self, instance: String) -> Result<v1::Instance, Error> {
+        self.read(v1::GetInstanceRequest { instance }, async |r| self.definitions().get_instance(r).await).await
+    }
+
+    /// All incoming servers, by name.
+    pub async fn list_incoming_servers(&self) -> Result<v1::ListIncomingServersResponse, Error> {
+        let mut all = v1::ListIncomingServersResponse::default();
+        loop {
+            let page = v1::ListIncomingServersRequest { page_size: page_size(None), page_token: all.next_page_token };
+            let page = self.read(page, async |r| self.definitions().list_incoming_servers(r).await).await?;
+            all.incoming_servers.extend(page.incoming_servers);
+            all.next_page_token = page.next_page_token;
+            if all.next_page_token.is_empty() {
+                return Ok(all);
+            }
+        }
+    }
+
+    /// One incoming server by name or uid.
+    pub async fn get_incoming_server(&self, incoming_server: String) -> Result<v1::IncomingServer, Error> {
+        let request = v1::GetIncomingServerRequest { incoming_server };
+        self.read(request, async |r| self.definitions().get_incoming_server(r).await).await
+    }
+
+    /// All queues, by name.
+    pub async fn list_queues(&self) -> Result<v1::ListQueuesResponse, Error> {
+        let mut all = v1::ListQueuesResponse::default();
+        loop {
+            let page = v1::ListQueuesRequest { page_size: page_size(None), page_token: all.next_page_token };
+            let page = self.read(page, async |r| self.definitions().list_queues(r).await).await?;
+            all.queues.extend(page.queues);
+            all.next_page_token = page.next_page_token;
+            if all.next_page_token.is_empty() {
+                return Ok(all);
+            }
+        }
+    }
+
+    /// One queue by name or uid.
+    pub async fn get_queue(&self, queue: String) -> Result<v1::Queue, Error> {
+        self.read(v1::GetQueueRequest { queue }, async |r| self.definitions().get_queue(r).await).await
+    }
+
+    /// All mailboxes, by e-mail.
+    pub async fn list_mailboxes(&self) -> Result<v1::ListMailboxesResponse, Error> {
+        let mut all = v1::ListMailboxesResponse::default();
+        loop {
+            let page = v1::ListMailboxesRequest { page_size: page_size(None), page_token: all.next_page_token };
+            let page = self.read(page, async |r| self.operator().list_mailboxes(r).await).await?;
+            all.mailboxes.extend(page.mailboxes);
+            all.next_page_token = page.next_page_token;
+            if all.next_page_token.is_empty() {
+                return Ok(all);
+            }
+        }
+    }
+
+    /// One mailbox by e-mail or uid.
+    pub async fn get_mailbox(&self, mailbox: String) -> Result<v1::Mailbox, Error> {
+        self.read(v1::GetMailboxRequest { mailbox }, async |r| self.operator().get_mailbox(r).await).await
+    }
+
+    /// The first `limit` contacts in the order in which they are handed out. `next_page_token` stays when there are
+    /// more. An empty `instance` means all.
+    pub async fn list_contacts(
+        &self,
+        instance: String,
+        state: v1::ContactState,
+        limit: u32,
+    ) -> Result<v1::ListContactsResponse, Error> {
+        let mut all = v1::ListContactsResponse::default();
+        loop {
+            let missing = limit - u32::try_from(all.contacts.len()).unwrap_or(limit).min(limit);
+            let page = v1::ListContactsRequest {
+                instance: instance.clone(),
+                state: state.into(),
+                page_size: page_size(Some(missing)),
+                page_token: all.next_page_token,
+            };
+            let page = self.read(page, async |r| self.contacts().list_contacts(r).await).await?;
+            all.contacts.extend(page.contacts);
+            all.next_page_token = page.next_page_token;
+            if all.next_page_token.is_empty() || all.contacts.len() >= limit as usize {
+                return Ok(all);
+            }
+        }
+    }
+
+    /// One contact with everything.
+    pub async fn get_contact(&self, contact: String) -> Result<v1::Contact, Error> {
+        self.read(v1::GetContactRequest { contact }, async |r| self.contacts().get_contact(r).await).await
+    }
+
+    /// Takes contacts. The request id is repeated with the request, so a lost answer takes nothing twice.
+    pub async fn allocate_contacts(
+        &self,
+        request: v1::AllocateContactsRequest,
+    ) -> Result<v1::AllocateContactsResponse, Error> {
+        let wait = request.wait.as_ref().and_then(convert::from_duration).unwrap_or_default();
+        self.call(Repeat::Call, wait, request, async |r| self.contacts().allocate_contacts(r).await).await
+    }
+
+    /// Accepts taken contacts.
+    pub async fn accept_contacts(
+        &self,
+        request: v1::AcceptContactsRequest,
+    ) -> Result<v1::AcceptContactsResponse, Error> {
+        self.read(request, async |r| self.contacts().accept_contacts(r).await).await
+    }
+
+    /// Gives taken contacts back.
+    pub async fn reject_contacts(
+        &self,
+        request: v1::RejectContactsRequest,
+    ) -> Result<v1::RejectContactsResponse, Error> {
+        self.read(request, async |r| self.contacts().reject_contacts(r).await).await
+    }
+
+    /// The raw message of a contact. Each chunk has the deadline of a call.
+    pub async fn get_raw_message(&self, contact: String) -> Result<RawMessage, Error> {
+        let request = v1::GetRawMessageRequest { contact };
+        let open = async |mut request: Request<v1::GetRawMessageRequest>| {
+            // It would limit the whole stream, however long the message.
+            request.metadata_mut().remove("grpc-timeout");
+            self.contacts().get_raw_message(request).await
+        };
+        let stream = self.read(request, open).await?;
+        Ok(RawMessage { client: self.clone(), stream })
+    }
+
+    async fn read<Req: Clone, Res>(
+        &self,
+        request: Req,
+        call: impl AsyncFn(Request<Req>) -> Result<Response<Res>, Status>,
+    ) -> Result<Res, Error> {
+        self.call(Repeat::Call, Duration::ZERO, request, call).await
+    }
+
+    /// The one way to the control plane: every try has a deadline, and what may be repeated is.
+    async fn call<Req: Clone, Res>(
+        &self,
+        repeat: Repeat,
+        wait: Duration,
+        request: Req,
+        call: impl AsyncFn(Request<Req>) -> Result<Response<Res>, Status>,
+    ) -> Result<Res, Error> {
+        let deadline = self.deadline + wait;
+        let mut tries = retry::Tries::new(repeat);
+        loop {
+            let mut attempt = Request::new(request.clone());
+            // So that the other side stops too. Later than our own timer, because tonic watches this one as well.
+            attempt.set_timeout(deadline + Duration::from_secs(1));
+            let status = match self.within(deadline, call(attempt)).await? {
+                Ok(response) => return Ok(response.into_inner()),
+                Err(status) => status,
+            };
+            match tries.delay_after(&status) {
+                Some(delay) => tokio::time::sleep(delay).await,
+                None => return Err(connect::classify(&self.endpoint, &status)),
+            }
+        }
+    }
+
+    /// Waits with our own timer: tonic's answers CANCELLED, which is something else.
+    async fn within<T>(&self, deadline: Duration, future: impl Future<Output = T>) -> Result<T, Error> {
+        let late = |_| Error::Deadline { endpoint: self.endpoint.clone(), seconds: deadline.as_secs() };
+        tokio::time::timeout(deadline, future).await.map_err(late)
+    }
+
+    fn definitions(&self) -> DefinitionServiceClient<Authorized> {
+        DefinitionServiceClient::with_interceptor(self.channel.clone(), self.bearer.clone())
+            .max_decoding_message_size(MAX_ANSWER)
+    }
+
+    fn operator(&self) -> OperatorServiceClient<Authorized> {
+        OperatorServiceClient::with_interceptor(self.channel.clone(), self.bearer.clone())
+            .max_decoding_message_size(MAX_ANSWER)
+    }
+
+    fn contacts(&self) -> ContactServiceClient<Authorized> {
+        ContactServiceClient::with_interceptor(self.channel.clone(), self.bearer.clone())
+            .max_decoding_message_size(MAX_ANSWER)
+    }
+}
+
+/// A raw message on its way here.
+#[derive(Debug)]
+pub struct RawMessage {
+    client: Client,
+    stream: tonic::Streaming<v1::RawMessageChunk>,
+}
+
+impl RawMessage {
+    /// The next chunk; `None` after the last.
+    pub async fn next(&mut self) -> Result<Option<bytes::Bytes>, Error> {
+        let client = self.client.clone();
+        match client.within(client.deadline, self.stream.message()).await? {
+            Ok(chunk) => Ok(chunk.map(|chunk| chunk.data)),
+            Err(status) => Err(connect::classify(&client.endpoint, &status)),
+        }
+    }
+}
+
+fn page_size(missing: Option<u32>) -> i32 {
+    missing.unwrap_or(PAGE_SIZE).min(PAGE_SIZE).cast_signed()
+}

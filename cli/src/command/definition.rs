@@ -1,0 +1,206 @@
+//! `instance`, `incoming-server` and `queue`.
+
+use postroom_proto::v1;
+
+use super::Session;
+use crate::args::Definition;
+use crate::error::Error;
+use crate::model_file;
+use crate::render::{table, time, words};
+
+pub(super) async fn instance(session: &mut Session<'_, '_>, verb: Definition) -> Result<(), Error> {
+    let client = session.client()?;
+    match verb {
+        Definition::List => session.show(&client.list_instances().await?, |all| instances(&all.instances)),
+        Definition::Show { name } => session.show(&client.get_instance(name).await?, one_instance),
+    }
+}
+
+pub(super) async fn incoming_server(session: &mut Session<'_, '_>, verb: Definition) -> Result<(), Error> {
+    let client = session.client()?;
+    match verb {
+        Definition::List => session.show(&client.list_incoming_servers().await?, |all| servers(&all.incoming_servers)),
+        Definition::Show { name } => session.show(&client.get_incoming_server(name).await?, one_server),
+    }
+}
+
+pub(super) async fn queue(session: &mut Session<'_, '_>, verb: Definition) -> Result<(), Error> {
+    let client = session.client()?;
+    match verb {
+        Definition::List => session.show(&client.list_queues().await?, |all| queues(&all.queues)),
+        Definition::Show { name } => session.show(&client.get_queue(name).await?, one_queue),
+    }
+}
+
+fn instances(instances: &[v1::Instance]) -> String {
+    let row = |i: &v1::Instance| [i.name.clone(), i.pool.clone(), words::allocation(i.allocation)];
+    table::rows(["NAME", "POOL", "ALLOCATION"], instances.iter().map(row))
+}
+
+fn one_instance(instance: &v1::Instance) -> String {
+    table::pairs([
+        ("name", instance.name.clone()),
+        ("uid", instance.uid.clone()),
+        ("pool", instance.pool.clone()),
+        ("allocation", words::allocation(instance.allocation)),
+        ("revision", instance.revision.to_string()),
+    ])
+}
+
+fn servers(servers: &[v1::IncomingServer]) -> String {
+    let row = |s: &v1::IncomingServer| {
+        [s.name.clone(), words::authentication(s.authentication), s.address.clone(), imap(s), set(s.secret_set)]
+    };
+    table::rows(["NAME", "AUTHENTICATION", "ADDRESS", "IMAP", "SECRET"], servers.iter().map(row))
+}
+
+fn one_server(server: &v1::IncomingServer) -> String {
+    table::pairs([
+        ("name", server.name.clone()),
+        ("uid", server.uid.clone()),
+        ("address", server.address.clone()),
+        ("authentication", words::authentication(server.authentication)),
+        ("client id", server.client_id.clone()),
+        ("secret", set(server.secret_set)),
+        ("imap", imap(server)),
+        ("imap security", words::security(server.imap_security)),
+        ("scope", server.scope.clone()),
+        ("ca file", server.ca_file.clone()),
+        ("revision", server.revision.to_string()),
+    ])
+}
+
+fn queues(queues: &[v1::Queue]) -> String {
+    let row = |q: &v1::Queue| {
+        [
+            q.name.clone(),
+            q.instance.clone(),
+            q.language.clone(),
+            number(q.priority),
+            q.addresses.len().to_string(),
+            start(q),
+            after_intake(q),
+        ]
+    };
+    let header = ["NAME", "INSTANCE", "LANGUAGE", "PRIORITY", "ADDRESSES", "START", "AFTER INTAKE"];
+    table::rows(header, queues.iter().map(row))
+}
+
+fn one_queue(queue: &v1::Queue) -> String {
+    let max = Some(queue.max_message_bytes).filter(|max| *max > 0);
+    let mut shown = table::pairs([
+        ("name", queue.name.clone()),
+        ("uid", queue.uid.clone()),
+        ("instance", queue.instance.clone()),
+        ("language", queue.language.clone()),
+        ("priority", number(queue.priority)),
+        ("largest message", max.map(time::size).unwrap_or_default()),
+        ("start", start(queue)),
+        ("after intake", after_intake(queue)),
+        ("revision", queue.revision.to_string()),
+    ]);
+    if queue.addresses.is_empty() {
+        return shown;
+    }
+    let row = |a: &v1::Address| {
+        [
+            a.email.clone(),
+            number(a.priority),
+            a.language.clone(),
+            a.account.clone(),
+            set(a.password_set),
+            if a.sender { "yes" } else { "no" }.into(),
+            a.server.clone(),
+            a.folder.clone(),
+            a.mailbox.clone(),
+        ]
+    };
+    let header = ["EMAIL", "PRIORITY", "LANGUAGE", "ACCOUNT", "PASSWORD", "SENDER", "SERVER", "FOLDER", "MAILBOX"];
+    shown.push('\n');
+    shown + &table::rows(header, queue.addresses.iter().map(row))
+}
+
+fn imap(server: &v1::IncomingServer) -> String {
+    match (server.imap_host.as_str(), server.imap_port) {
+        ("", 0) => String::new(),
+        (host, 0) => host.into(),
+        (host, port) => format!("{host}:{port}"),
+    }
+}
+
+fn start(queue: &v1::Queue) -> String {
+    let start = queue.start.unwrap_or_default();
+    match &start.since_time {
+        Some(since) => format!("since {}", time::time(Some(since))),
+        None => words::start(start.policy),
+    }
+}
+
+fn after_intake(queue: &v1::Queue) -> String {
+    queue.after_intake.as_ref().and_then(model_file::after_intake).unwrap_or_default()
+}
+
+fn set(set: bool) -> String {
+    if set { "set" } else { "-" }.into()
+}
+
+/// 0 stands for the default of whatever is above.
+fn number(number: u32) -> String {
+    if number == 0 { String::new() } else { number.to_string() }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn a_queue() -> v1::Queue {
+        let address = |email: &str, priority| v1::Address {
+            email: email.into(),
+            priority,
+            server: "Office 365 (service)".into(),
+            folder: "INBOX".into(),
+            mailbox: "mbx-0123456789abcdef01234567".into(),
+            password_set: priority == 5,
+            sender: priority == 5,
+            ..Default::default()
+        };
+        v1::Queue {
+            uid: "que-1".into(),
+            name: "Billing".into(),
+            instance: "core1".into(),
+            language: "en".into(),
+            priority: 10,
+            max_message_bytes: 26_214_400,
+            start: Some(v1::Start { policy: v1::StartPolicy::Unseen.into(), since_time: None }),
+            after_intake: Some(v1::AfterIntake { policy: v1::AfterIntakePolicy::Move.into(), folder: "Done".into() }),
+            addresses: vec![address("billing@contoso.example", 5), address("rechnung@contoso.example", 0)],
+            revision: 7,
+        }
+    }
+
+    #[test]
+    fn a_queue_is_shown_in_a_line_and_with_everything() {
+        let queue = a_queue();
+        insta::assert_snapshot!(queues(std::slice::from_ref(&queue)));
+        insta::assert_snapshot!(one_queue(&queue));
+    }
+
+    #[test]
+    fn a_server_is_shown_in_a_line_and_with_everything() {
+        let server = v1::IncomingServer {
+            uid: "srv-1".into(),
+            name: "Office 365 (service)".into(),
+            address: "https://login.microsoftonline.com/contoso.example".into(),
+            authentication: v1::Authentication::OauthService.into(),
+            client_id: "11111111-2222-3333-4444-555555555555".into(),
+            secret_set: true,
+            imap_host: "outlook.office365.com".into(),
+            imap_port: 993,
+            imap_security: v1::Security::Tls.into(),
+            revision: 3,
+            ..Default::default()
+        };
+        insta::assert_snapshot!(servers(std::slice::from_ref(&server)));
+        insta::assert_snapshot!(one_server(&server));
+    }
+}

@@ -1,0 +1,159 @@
+//! `mailbox`: who reads each, and what is wrong with it.
+
+use jiff::Timestamp;
+use postroom_proto::v1;
+
+use super::Session;
+use crate::args::Mailbox;
+use crate::error::Error;
+use crate::render::{table, time, words};
+
+pub(super) async fn run(session: &mut Session<'_, '_>, verb: Mailbox) -> Result<(), Error> {
+    let client = session.client()?;
+    match verb {
+        Mailbox::List => {
+            let all = client.list_mailboxes().await?;
+            session.show(&all, |all| list(&all.mailboxes, Timestamp::now()))
+        }
+        Mailbox::Show { mailbox } => {
+            let mailbox = client.get_mailbox(mailbox).await?;
+            session.show(&mailbox, |mailbox| show(mailbox, Timestamp::now()))
+        }
+    }
+}
+
+fn list(mailboxes: &[v1::Mailbox], now: Timestamp) -> String {
+    let row = |m: &v1::Mailbox| {
+        [
+            m.email.clone(),
+            m.queue.clone(),
+            m.instance.clone(),
+            words::mailbox_state(m.state),
+            time::time_and_age(m.since_time.as_ref(), now),
+            worker(m),
+            m.contact_count.to_string(),
+            m.problem.as_ref().map(|problem| problem.code.clone()).unwrap_or_default(),
+        ]
+    };
+    let header = ["EMAIL", "QUEUE", "INSTANCE", "STATE", "SINCE", "WORKER", "CONTACTS", "PROBLEM"];
+    let mut shown = table::rows(header, mailboxes.iter().map(row));
+    for mailbox in mailboxes {
+        let Some(problem) = &mailbox.problem else { continue };
+        shown.push('\n');
+        shown += &table::indented(0, &format!("{} {}", mailbox.email, problem.code));
+        shown += &table::indented(1, &format!("cause: {}", problem.cause));
+        shown += &table::indented(1, &format!("remedy: {}", problem.remedy));
+        if problem.next_attempt_time.is_some() {
+            let next = time::time_and_age(problem.next_attempt_time.as_ref(), now);
+            shown += &table::indented(1, &format!("next attempt: {next}"));
+        }
+    }
+    shown
+}
+
+fn show(mailbox: &v1::Mailbox, now: Timestamp) -> String {
+    let when = |time: &Option<prost_types::Timestamp>| time::time_and_age(time.as_ref(), now);
+    let mut pairs = vec![
+        ("email", mailbox.email.clone()),
+        ("folder", mailbox.folder.clone()),
+        ("uid", mailbox.uid.clone()),
+        ("queue", mailbox.queue.clone()),
+        ("instance", mailbox.instance.clone()),
+        ("server", mailbox.server.clone()),
+        ("state", words::mailbox_state(mailbox.state)),
+        ("since", when(&mailbox.since_time)),
+        ("worker", worker(mailbox)),
+    ];
+    if let Some(holder) = &mailbox.holder {
+        pairs.extend([("session", holder.session.clone()), ("epoch", holder.epoch.to_string())]);
+    }
+    pairs.extend([
+        ("messages", mailbox.message_count.to_string()),
+        ("contacts", mailbox.contact_count.to_string()),
+        ("last report", when(&mailbox.last_report_time)),
+    ]);
+    if let Some(problem) = &mailbox.problem {
+        pairs.extend([
+            ("problem", problem.code.clone()),
+            ("kind", words::problem_kind(problem.kind)),
+            ("cause", problem.cause.clone()),
+            ("remedy", problem.remedy.clone()),
+            ("problem since", when(&problem.since_time)),
+            ("next attempt", when(&problem.next_attempt_time)),
+        ]);
+    }
+    table::pairs(pairs)
+}
+
+fn worker(mailbox: &v1::Mailbox) -> String {
+    mailbox.holder.as_ref().map(|holder| holder.worker.clone()).unwrap_or_default()
+}
+
+#[cfg(test)]
+mod tests {
+    use postroom_proto::convert;
+
+    use super::*;
+
+    const NOW: i64 = 1_772_366_400_000_000;
+
+    fn now() -> Timestamp {
+        Timestamp::from_microsecond(NOW).unwrap()
+    }
+
+    fn at(seconds: i64) -> Option<prost_types::Timestamp> {
+        Some(convert::to_timestamp(NOW + seconds * 1_000_000))
+    }
+
+    fn healthy() -> v1::Mailbox {
+        v1::Mailbox {
+            uid: "mbx-0123456789abcdef01234567".into(),
+            email: "billing@contoso.example".into(),
+            folder: "INBOX".into(),
+            queue: "Billing".into(),
+            instance: "core1".into(),
+            server: "Office 365 (service)".into(),
+            state: v1::MailboxState::Idle.into(),
+            since_time: at(-200),
+            holder: Some(v1::Holder { worker: "worker-1".into(), session: "abc".into(), epoch: 17 }),
+            message_count: 12,
+            contact_count: 11,
+            last_report_time: at(-30),
+            ..Default::default()
+        }
+    }
+
+    fn failing() -> v1::Mailbox {
+        v1::Mailbox {
+            email: "sales@contoso.example".into(),
+            queue: "Sales".into(),
+            state: v1::MailboxState::Failing.into(),
+            problem: Some(v1::Problem {
+                kind: v1::ProblemKind::Credential.into(),
+                code: "AADSTS7000215".into(),
+                cause: "the client secret is wrong".into(),
+                remedy: "use the secret's value, not its id, then apply the model again".into(),
+                since_time: at(-4000),
+                next_attempt_time: at(90),
+            }),
+            ..healthy()
+        }
+    }
+
+    #[test]
+    fn a_list_tells_below_what_is_wrong() {
+        let unassigned = v1::Mailbox {
+            email: "new@contoso.example".into(),
+            state: v1::MailboxState::Unassigned.into(),
+            holder: None,
+            contact_count: 0,
+            ..healthy()
+        };
+        insta::assert_snapshot!(list(&[healthy(), unassigned, failing()], now()));
+    }
+
+    #[test]
+    fn one_mailbox_is_shown_with_everything() {
+        insta::assert_snapshot!(show(&failing(), now()));
+    }
+}

@@ -1,0 +1,124 @@
+//! Definitions as YAML: what `apply` reads and `export` prints.
+//!
+//! The file's own form stands here; [`read()`] turns text into a [`v1::Model`], [`write()`] a model into text. What is
+//! written can be read again and means the same, but for secrets, which are never written: applied, an absent secret
+//! keeps what is stored.
+//!
+//! Words (`oauth-service`, `seen`, …) are plain text here and checked when they are converted, so that all faults of a
+//! file are told at once; only a fault in its shape ends the reading.
+
+use serde::de::IgnoredAny;
+use serde::{Deserialize, Serialize};
+
+mod read;
+mod secret;
+mod start;
+mod write;
+
+pub use read::{read, read_file};
+pub(crate) use write::after_intake;
+pub use write::write;
+
+use secret::Secret;
+use start::Start;
+
+/// The whole file.
+#[derive(Default, Serialize, Deserialize)]
+#[serde(rename_all = "camelCase", deny_unknown_fields)]
+struct File {
+    /// Not in this version; known, to say so.
+    #[serde(skip_serializing, default)]
+    system: Option<IgnoredAny>,
+    /// Not in this version; known, to say so.
+    #[serde(skip_serializing, default)]
+    outgoing_servers: Option<IgnoredAny>,
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    instances: Vec<Instance>,
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    incoming_servers: Vec<IncomingServer>,
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    queues: Vec<Queue>,
+}
+
+#[derive(Default, Serialize, Deserialize)]
+#[serde(rename_all = "camelCase", deny_unknown_fields)]
+struct Instance {
+    name: String,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pool: Option<String>,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    allocation: Option<String>,
+}
+
+#[derive(Default, Serialize, Deserialize)]
+#[serde(rename_all = "camelCase", deny_unknown_fields)]
+struct IncomingServer {
+    name: String,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    address: Option<String>,
+    authentication: String,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    client_id: Option<String>,
+    #[serde(default, skip_serializing)]
+    secret: Option<Secret>,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    protocol: Option<String>,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    imap: Option<Imap>,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    scope: Option<String>,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    ca_file: Option<String>,
+}
+
+#[derive(Default, PartialEq, Serialize, Deserialize)]
+#[serde(rename_all = "camelCase", deny_unknown_fields)]
+struct Imap {
+    #[serde(skip_serializing_if = "Option::is_none")]
+    host: Option<String>,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    port: Option<u32>,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    security: Option<String>,
+}
+
+#[derive(Default, Serialize, Deserialize)]
+#[serde(rename_all = "camelCase", deny_unknown_fields)]
+struct Queue {
+    name: String,
+    instance: String,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    language: Option<String>,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    priority: Option<u32>,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    max_message_bytes: Option<u64>,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    start: Option<Start>,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    after_intake: Option<String>,
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    addresses: Vec<Address>,
+}
+
+#[derive(Default, Serialize, Deserialize)]
+#[serde(rename_all = "camelCase", deny_unknown_fields)]
+struct Address {
+    email: String,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    priority: Option<u32>,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    language: Option<String>,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    account: Option<String>,
+    #[serde(default, skip_serializing)]
+    password: Option<Secret>,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    sender: Option<bool>,
+    server: String,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    folder: Option<String>,
+}
+
+#[cfg(test)]
+mod tests;

@@ -1,0 +1,263 @@
+//! From text to model.
+
+use std::fs;
+use std::io::{self, Read as _};
+use std::path::Path;
+
+use jiff::Timestamp;
+use jiff::civil::Date;
+use jiff::tz::TimeZone;
+use postroom_proto::reason::FieldFault;
+use postroom_proto::{convert, v1};
+
+use super::{Address, File, IncomingServer, Instance, Queue, Secret, Start};
+use crate::Environment;
+use crate::error::{Error, Kind};
+use crate::render::words;
+
+/// Largest model file, in bytes.
+const MAX_FILE: u64 = 64 << 20;
+
+/// Reads a model file; `-` is standard input. Relative paths in it are meant relative to the file.
+pub fn read_file(path: &Path, environment: Environment<'_>) -> Result<v1::Model, Error> {
+    let stdin = path == Path::new("-");
+    let bytes = if stdin { read_at_most(io::stdin()) } else { fs::File::open(path).and_then(read_at_most) };
+    let unreadable = |error: &dyn std::fmt::Display| {
+        Error::new(Kind::Invalid, format!("cannot read the model file {}: {error}", path.display()))
+            .help("name a readable YAML file by -f FILE, or - for standard input")
+    };
+    let text =
+        String::from_utf8(bytes.map_err(|error| unreadable(&error))?).map_err(|_| unreadable(&"it is not UTF-8"))?;
+    let base = if stdin { Path::new(".") } else { path.parent().unwrap_or(Path::new(".")) };
+    read(&text, base, environment)
+        .map_err(|error| Error { message: format!("{}: {}", path.display(), error.message), ..error })
+}
+
+/// Reads the text of a model file and fetches the secrets that it names. `base`: what relative paths are relative to.
+pub fn read(text: &str, base: &Path, environment: Environment<'_>) -> Result<v1::Model, Error> {
+    let file = parse(text)?;
+    let mut reading = Reading { base, environment, faults: Vec::new() };
+    let model = reading.file(file);
+    if reading.faults.is_empty() {
+        return Ok(model);
+    }
+    let message = match reading.faults.len() {
+        1 => "1 field is at fault".to_owned(),
+        count => format!("{count} fields are at fault"),
+    };
+    Err(Error::new(Kind::Invalid, message).faults(reading.faults).help("correct the file; nothing was changed"))
+}
+
+fn read_at_most(input: impl io::Read) -> io::Result<Vec<u8>> {
+    let mut bytes = Vec::new();
+    input.take(MAX_FILE + 1).read_to_end(&mut bytes)?;
+    if bytes.len() as u64 > MAX_FILE {
+        return Err(io::Error::other("it is larger than 64 MiB"));
+    }
+    Ok(bytes)
+}
+
+/// The shape: known keys, the right types.
+fn parse(text: &str) -> Result<File, Error> {
+    // Without snippets: they would quote lines that may hold secrets.
+    let options = serde_saphyr::options! { with_snippet: false };
+    let mut path = String::new();
+    let parsed = serde_saphyr::with_deserializer_from_str_with_options(text, options, |deserializer| {
+        serde_path_to_error::deserialize(deserializer).map_err(|error| {
+            path = error.path().to_string();
+            error.into_inner()
+        })
+    });
+    parsed.map_err(|error: serde_saphyr::Error| {
+        // serde_path_to_error says `.` for the top and `?` for a place that has no name.
+        let path = Some(path.as_str()).filter(|path| !matches!(*path, "" | "." | "?"));
+        let line = error.location().map(|place| format!("line {}", place.line()));
+        let place: Vec<&str> = line.as_deref().into_iter().chain(path).collect();
+        let description = for_people(&error.without_snippet().to_string());
+        Error::new(Kind::Invalid, "the model file cannot be read")
+            .faults(vec![FieldFault { field: place.join(", "), description }])
+            .help("correct the file; nothing was changed")
+    })
+}
+
+/// The parser's message without what only its programmer can use.
+fn for_people(message: &str) -> String {
+    // The place stands before the message already.
+    let message = message.rfind(" at line ").map_or(message, |end| &message[..end]);
+    match message.split(", set ").next().unwrap_or(message) {
+        "invalid u32" | "invalid u64" => "is not a whole number from 0 up, or too large".into(),
+        "invalid bool" | "invalid boolean" => "is neither true nor false".into(),
+        other => other.into(),
+    }
+}
+
+/// What a reading needs, and the faults so far.
+struct Reading<'a> {
+    base: &'a Path,
+    environment: Environment<'a>,
+    faults: Vec<FieldFault>,
+}
+
+impl Reading<'_> {
+    fn file(&mut self, file: File) -> v1::Model {
+        if file.system.is_some() {
+            self.fault("system", "this version has no system settings; remove the key");
+        }
+        if file.outgoing_servers.is_some() {
+            self.fault("outgoingServers", "this version cannot send; remove the key");
+        }
+        v1::Model {
+            instances: numbered("instances", file.instances, |path, instance| self.instance(&path, instance)),
+            incoming_servers: numbered("incomingServers", file.incoming_servers, |path, server| {
+                self.server(&path, server)
+            }),
+            queues: numbered("queues", file.queues, |path, queue| self.queue(&path, queue)),
+        }
+    }
+
+    fn instance(&mut self, path: &str, instance: Instance) -> v1::Instance {
+        v1::Instance {
+            name: instance.name,
+            pool: instance.pool.unwrap_or_default(),
+            allocation: self.word(&format!("{path}.allocation"), instance.allocation.as_deref(), words::allocation),
+            ..Default::default()
+        }
+    }
+
+    fn server(&mut self, path: &str, server: IncomingServer) -> v1::IncomingServer {
+        let at = |field: &str| format!("{path}.{field}");
+        if let Some(protocol) = server.protocol.filter(|protocol| protocol != "imap") {
+            self.fault(at("protocol"), format!("{protocol:?} is not known; write imap"));
+        }
+        let imap = server.imap.unwrap_or_default();
+        v1::IncomingServer {
+            name: server.name,
+            address: server.address.unwrap_or_default(),
+            authentication: self.word(&at("authentication"), Some(&server.authentication), words::authentication),
+            client_id: server.client_id.unwrap_or_default(),
+            secret: self.secret(&at("secret"), server.secret),
+            imap_port: self.positive(&at("imap.port"), imap.port),
+            imap_security: self.word(&at("imap.security"), imap.security.as_deref(), words::security),
+            imap_host: imap.host.unwrap_or_default(),
+            scope: server.scope.unwrap_or_default(),
+            ca_file: server.ca_file.unwrap_or_default(),
+            ..Default::default()
+        }
+    }
+
+    fn queue(&mut self, path: &str, queue: Queue) -> v1::Queue {
+        let at = |field: &str| format!("{path}.{field}");
+        v1::Queue {
+            name: queue.name,
+            instance: queue.instance,
+            language: queue.language.unwrap_or_default(),
+            priority: self.positive(&at("priority"), queue.priority),
+            max_message_bytes: self.positive(&at("maxMessageBytes"), queue.max_message_bytes),
+            start: queue.start.map(|start| self.start(&at("start"), &start)),
+            after_intake: queue.after_intake.map(|after| self.after_intake(&at("afterIntake"), &after)),
+            addresses: numbered(&at("addresses"), queue.addresses, |path, address| self.address(&path, address)),
+            ..Default::default()
+        }
+    }
+
+    fn address(&mut self, path: &str, address: Address) -> v1::Address {
+        v1::Address {
+            email: address.email,
+            priority: self.positive(&format!("{path}.priority"), address.priority),
+            language: address.language.unwrap_or_default(),
+            account: address.account.unwrap_or_default(),
+            password: self.secret(&format!("{path}.password"), address.password),
+            sender: address.sender.unwrap_or_default(),
+            server: address.server,
+            folder: address.folder.unwrap_or_default(),
+            ..Default::default()
+        }
+    }
+
+    fn start(&mut self, path: &str, start: &Start) -> v1::Start {
+        match start {
+            Start::Word(word) if word == "since" => {
+                self.fault(path, "needs a time; write {since: 2026-01-31}");
+                v1::Start::default()
+            }
+            Start::Word(word) => v1::Start { policy: self.word(path, Some(word), words::start), since_time: None },
+            Start::Since(since) => {
+                let time = time(since);
+                if time.is_none() {
+                    self.fault(
+                        format!("{path}.since"),
+                        format!("{since:?} is no time; write 2026-01-31 (midnight UTC) or 2026-01-31T08:00:00+02:00"),
+                    );
+                }
+                v1::Start {
+                    policy: v1::StartPolicy::Since.into(),
+                    since_time: time.map(|time| convert::to_timestamp(time.as_microsecond())),
+                }
+            }
+        }
+    }
+
+    fn after_intake(&mut self, path: &str, after: &str) -> v1::AfterIntake {
+        if let Some(folder) = after.strip_prefix("move:").map(str::trim).filter(|folder| !folder.is_empty()) {
+            return v1::AfterIntake { policy: v1::AfterIntakePolicy::Move.into(), folder: folder.into() };
+        }
+        if after == "move" || after.starts_with("move:") {
+            self.fault(path, "needs a folder; write \"move:Processed\"");
+            return v1::AfterIntake::default();
+        }
+        v1::AfterIntake { policy: self.word(path, Some(after), words::after_intake), folder: String::new() }
+    }
+
+    fn secret(&mut self, path: &str, secret: Option<Secret>) -> Option<v1::SecretInput> {
+        match secret?.fetch(self.base, self.environment) {
+            Ok(input) => Some(input),
+            Err(fault) => {
+                self.fault(path, fault);
+                None
+            }
+        }
+    }
+
+    /// The number of an enum value by its word. An absent word is 0: the control plane's default.
+    fn word(&mut self, path: &str, text: Option<&str>, word_of: fn(i32) -> String) -> i32 {
+        let Some(text) = text else { return 0 };
+        let known: Vec<String> = (1..).map(word_of).take_while(|word| !word.starts_with("unknown-")).collect();
+        match (1..).zip(&known).find(|(_, word)| *word == text) {
+            Some((number, _)) => number,
+            None => {
+                self.fault(path, format!("{text:?} is not known; write {}", known.join(" or ")));
+                0
+            }
+        }
+    }
+
+    /// On the wire 0 means the default; in a file that would be a surprise.
+    fn positive<T: Default + PartialEq>(&mut self, path: &str, number: Option<T>) -> T {
+        if number == Some(T::default()) {
+            self.fault(path, "must be 1 or more; leave it out for the default");
+        }
+        number.unwrap_or_default()
+    }
+
+    fn fault(&mut self, field: impl Into<String>, description: impl Into<String>) {
+        self.faults.push(FieldFault { field: field.into(), description: description.into() });
+    }
+}
+
+/// Converts each item with its path.
+fn numbered<T, U>(path: &str, items: Vec<T>, mut convert: impl FnMut(String, T) -> U) -> Vec<U> {
+    items.into_iter().enumerate().map(|(index, item)| convert(format!("{path}[{index}]"), item)).collect()
+}
+
+/// RFC 3339, or a date, which means its first moment in UTC.
+fn time(text: &str) -> Option<Timestamp> {
+    if let Ok(time) = text.parse::<Timestamp>() {
+        return Some(time);
+    }
+    let date = text.parse::<Date>().ok()?;
+    // jiff reads the date out of a longer text too; a local time without an offset would lose its hours.
+    if date.to_string() != text {
+        return None;
+    }
+    date.to_zoned(TimeZone::UTC).ok().map(|zoned| zoned.timestamp())
+}

@@ -1,0 +1,104 @@
+//! From model to text.
+
+use jiff::Timestamp;
+use postroom_proto::{convert, v1};
+
+use super::{Address, File, Imap, IncomingServer, Instance, Queue, Start};
+use crate::error::{Error, Kind};
+use crate::render::words;
+
+/// The text of a model file that means `model`. Secrets and what only the control plane knows are left out.
+pub fn write(model: &v1::Model) -> Result<String, Error> {
+    let file = File {
+        instances: model.instances.iter().map(instance).collect(),
+        incoming_servers: model.incoming_servers.iter().map(server).collect(),
+        queues: model.queues.iter().map(queue).collect(),
+        ..File::default()
+    };
+    if file.instances.is_empty() && file.incoming_servers.is_empty() && file.queues.is_empty() {
+        // An empty mapping would do as well, but looks like a mistake.
+        return Ok("instances: []\nincomingServers: []\nqueues: []\n".into());
+    }
+    let options = serde_saphyr::ser_options! { compact_list_indent: false, prefer_block_scalars: false };
+    serde_saphyr::to_string_with_options(&file, options)
+        .map_err(|error| Error::new(Kind::Internal, format!("cannot write the model file: {error}")))
+}
+
+fn instance(instance: &v1::Instance) -> Instance {
+    Instance {
+        name: instance.name.clone(),
+        pool: text(&instance.pool),
+        allocation: text(&words::allocation(instance.allocation)),
+    }
+}
+
+fn server(server: &v1::IncomingServer) -> IncomingServer {
+    let imap = Imap {
+        host: text(&server.imap_host),
+        port: number(server.imap_port),
+        security: text(&words::security(server.imap_security)),
+    };
+    IncomingServer {
+        name: server.name.clone(),
+        address: text(&server.address),
+        authentication: words::authentication(server.authentication),
+        client_id: text(&server.client_id),
+        secret: None,
+        protocol: Some("imap".into()),
+        imap: Some(imap).filter(|imap| *imap != Imap::default()),
+        scope: text(&server.scope),
+        ca_file: text(&server.ca_file),
+    }
+}
+
+fn queue(queue: &v1::Queue) -> Queue {
+    Queue {
+        name: queue.name.clone(),
+        instance: queue.instance.clone(),
+        language: text(&queue.language),
+        priority: number(queue.priority),
+        max_message_bytes: number(queue.max_message_bytes),
+        start: queue.start.as_ref().and_then(start),
+        after_intake: queue.after_intake.as_ref().and_then(after_intake),
+        addresses: queue.addresses.iter().map(address).collect(),
+    }
+}
+
+fn address(address: &v1::Address) -> Address {
+    Address {
+        email: address.email.clone(),
+        priority: number(address.priority),
+        language: text(&address.language),
+        account: text(&address.account),
+        password: None,
+        sender: address.sender.then_some(true),
+        server: address.server.clone(),
+        folder: text(&address.folder),
+    }
+}
+
+fn start(start: &v1::Start) -> Option<Start> {
+    match &start.since_time {
+        Some(time) if start.policy() == v1::StartPolicy::Since => {
+            let time = Timestamp::from_microsecond(convert::from_timestamp(time)).ok()?;
+            Some(Start::Since(time.to_string()))
+        }
+        _ => text(&words::start(start.policy)).map(Start::Word),
+    }
+}
+
+/// `seen`, `leave` or `move:<folder>`.
+pub(crate) fn after_intake(after: &v1::AfterIntake) -> Option<String> {
+    match after.policy() {
+        v1::AfterIntakePolicy::Move => Some(format!("move:{}", after.folder)),
+        _ => text(&words::after_intake(after.policy)),
+    }
+}
+
+fn text(value: &str) -> Option<String> {
+    (!value.is_empty()).then(|| value.to_owned())
+}
+
+fn number<T: Default + PartialEq + Copy>(value: T) -> Option<T> {
+    (value != T::default()).then_some(value)
+}

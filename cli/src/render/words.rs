@@ -1,0 +1,54 @@
+//! Enum values as people write them: the words of the model file and of the command line.
+
+use postroom_proto::v1;
+
+/// A word for an enum value: the name without its prefix, lower case, with hyphens. Values of a newer control plane
+/// are shown by number.
+fn word(number: i32, name: Option<&str>, prefix: &str) -> String {
+    match name.map(|name| name.trim_start_matches(prefix)) {
+        None => format!("unknown-{number}"),
+        Some("UNSPECIFIED") => String::new(),
+        Some(name) => name.to_lowercase().replace('_', "-"),
+    }
+}
+
+macro_rules! words {
+    ($($(#[$doc:meta])* $function:ident: $enum:ident, $prefix:literal;)*) => {$(
+        $(#[$doc])*
+        pub fn $function(number: i32) -> String {
+            word(number, v1::$enum::try_from(number).ok().map(|value| value.as_str_name()), $prefix)
+        }
+    )*};
+}
+
+words! {
+    /// `strict`.
+    allocation: AllocationPolicy, "ALLOCATION_POLICY_";
+    /// `oauth-user`, `oauth-service`, `password`.
+    authentication: Authentication, "AUTHENTICATION_";
+    /// `tls`.
+    security: Security, "SECURITY_";
+    /// `unseen`, `new`, `all`, `since`.
+    start: StartPolicy, "START_POLICY_";
+    /// `seen`, `move`, `leave`.
+    after_intake: AfterIntakePolicy, "AFTER_INTAKE_POLICY_";
+    /// `unassigned`, `connecting`, `catching-up`, `idle`, `failing`.
+    mailbox_state: MailboxState, "MAILBOX_STATE_";
+    /// `queued`, `allocated`, `accepted`.
+    contact_state: ContactState, "CONTACT_STATE_";
+    /// `transient`, `throttled`, …
+    problem_kind: ProblemKind, "PROBLEM_KIND_";
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn words_are_those_of_the_model_file() {
+        assert_eq!(authentication(v1::Authentication::OauthService.into()), "oauth-service");
+        assert_eq!(mailbox_state(v1::MailboxState::CatchingUp.into()), "catching-up");
+        assert_eq!(contact_state(0), "");
+        assert_eq!(start(4711), "unknown-4711");
+    }
+}
