@@ -1,0 +1,300 @@
+//! A control plane that answers what a test tells it to, and the command run against it.
+
+use std::collections::VecDeque;
+use std::ffi::OsString;
+use std::net::SocketAddr;
+use std::sync::{Arc, Mutex};
+
+use postroom_cli::context::Context;
+use postroom_proto::v1;
+use postroom_proto::v1::contact_service_server::{ContactService, ContactServiceServer};
+use postroom_proto::v1::definition_service_server::{DefinitionService, DefinitionServiceServer};
+use postroom_proto::v1::operator_service_server::{OperatorService, OperatorServiceServer};
+use tokio::net::TcpListener;
+use tokio_stream::wrappers::TcpListenerStream;
+use tokio_util::sync::{CancellationToken, DropGuard};
+use tonic::transport::{Identity, Server, ServerTlsConfig};
+use tonic::{Request, Response, Status};
+
+pub(crate) const TOKEN: &str = "planted-token";
+
+/// What the control plane holds and has seen.
+#[derive(Default)]
+pub(crate) struct State {
+    /// Statuses that the next calls fail with.
+    pub(crate) failures: VecDeque<Status>,
+    /// True: calls are never answered.
+    pub(crate) silent: bool,
+    /// Methods called so far.
+    pub(crate) calls: Vec<&'static str>,
+    /// `authorization` of the calls.
+    pub(crate) authorizations: Vec<String>,
+    pub(crate) model: v1::Model,
+    pub(crate) mailboxes: Vec<v1::Mailbox>,
+    pub(crate) contacts: Vec<v1::Contact>,
+    pub(crate) allocations: Vec<v1::AllocateContactsRequest>,
+    pub(crate) settled: Vec<v1::AllocatedContact>,
+    pub(crate) raw: Vec<&'static [u8]>,
+}
+
+/// Two rows a page, whatever is asked for: as many pages as possible.
+const PAGE: usize = 2;
+
+#[derive(Clone, Default)]
+struct Fake(Arc<Mutex<State>>);
+
+impl Fake {
+    async fn enter<T>(&self, method: &'static str, request: Request<T>) -> Result<T, Status> {
+        let silent = {
+            let mut state = self.0.lock().unwrap();
+            state.calls.push(method);
+            let authorization = request.metadata().get("authorization").map(|value| value.to_str().unwrap().to_owned());
+            state.authorizations.push(authorization.unwrap_or_default());
+            if let Some(failure) = state.failures.pop_front() {
+                return Err(failure);
+            }
+            state.silent
+        };
+        if silent {
+            std::future::pending::<()>().await;
+        }
+        Ok(request.into_inner())
+    }
+
+    fn page<T: Clone>(all: &[T], size: i32, token: &str) -> (Vec<T>, String) {
+        let start: usize = token.parse().unwrap_or(0);
+        let end = (start + PAGE.min(usize::try_from(size).unwrap())).min(all.len());
+        let next = if end < all.len() { end.to_string() } else { String::new() };
+        (all[start..end].to_vec(), next)
+    }
+}
+
+/// A running control plane; it stops when dropped.
+pub(crate) struct ControlPlane {
+    pub(crate) context: Context,
+    pub(crate) data: tempfile::TempDir,
+    state: Arc<Mutex<State>>,
+    _stop: DropGuard,
+}
+
+/// What a command did.
+#[derive(Debug)]
+pub(crate) struct Outcome {
+    pub(crate) code: u8,
+    pub(crate) out: Vec<u8>,
+    pub(crate) err: String,
+}
+
+impl Outcome {
+    pub(crate) fn out(&self) -> &str {
+        std::str::from_utf8(&self.out).unwrap()
+    }
+}
+
+impl ControlPlane {
+    pub(crate) async fn start(state: State) -> Self {
+        Self::serve(state, Server::builder(), |address| format!("http://{address}")).await
+    }
+
+    /// With a certificate of its own CA, whose PEM file is returned.
+    pub(crate) async fn start_with_tls(state: State) -> (Self, std::path::PathBuf) {
+        let _ = rustls::crypto::ring::default_provider().install_default();
+        let made = rcgen::generate_simple_self_signed(["localhost".to_owned()]).unwrap();
+        let identity = Identity::from_pem(made.cert.pem(), made.signing_key.serialize_pem());
+        let server = Server::builder().tls_config(ServerTlsConfig::new().identity(identity)).unwrap();
+        let plane = Self::serve(state, server, |address| format!("https://localhost:{}", address.port())).await;
+        let ca_file = plane.data.path().join("ca.pem");
+        std::fs::write(&ca_file, made.cert.pem()).unwrap();
+        (plane, ca_file)
+    }
+
+    async fn serve(state: State, mut server: Server, endpoint: impl Fn(SocketAddr) -> String) -> Self {
+        let fake = Fake(Arc::new(Mutex::new(state)));
+        let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
+        let endpoint = endpoint(listener.local_addr().unwrap());
+        let stop = CancellationToken::new();
+        let router = server
+            .add_service(DefinitionServiceServer::new(fake.clone()))
+            .add_service(OperatorServiceServer::new(fake.clone()))
+            .add_service(ContactServiceServer::new(fake.clone()));
+        let stopped = stop.clone().cancelled_owned();
+        tokio::spawn(async move {
+            let serving = router.serve_with_incoming(TcpListenerStream::new(listener));
+            tokio::select! { _ = serving => {}, () = stopped => {} }
+        });
+        let data = tempfile::tempdir().unwrap();
+        let context = Context { endpoint, ca_file: None, token: TOKEN.into() };
+        context.write(data.path()).unwrap();
+        Self { context, data, state: fake.0, _stop: stop.drop_guard() }
+    }
+
+    pub(crate) fn state(&self) -> std::sync::MutexGuard<'_, State> {
+        self.state.lock().unwrap()
+    }
+
+    /// Runs `postroom` with these arguments against it.
+    pub(crate) async fn run(&self, args: &[&str]) -> Outcome {
+        let data = self.data.path().to_str().unwrap();
+        run(&[&["--data", data], args].concat()).await
+    }
+}
+
+/// Runs `postroom` in an empty environment.
+pub(crate) async fn run(args: &[&str]) -> Outcome {
+    let args = std::iter::once("postroom").chain(args.iter().copied()).map(OsString::from);
+    let (mut out, mut err) = (Vec::new(), Vec::new());
+    let code = postroom_cli::run(args, &|_| None, &mut out, &mut err).await;
+    Outcome { code, out, err: String::from_utf8(err).unwrap() }
+}
+
+type Answer<T> = Result<Response<T>, Status>;
+
+#[tonic::async_trait]
+impl DefinitionService for Fake {
+    async fn apply_model(&self, request: Request<v1::ApplyModelRequest>) -> Answer<v1::ApplyModelResponse> {
+        let model = self.enter("ApplyModel", request).await?.model.unwrap();
+        let name = model.instances.first().map(|instance| instance.name.clone()).unwrap_or_default();
+        let change =
+            v1::Change { kind: v1::change::Kind::Create.into(), noun: "instance".into(), name, ..Default::default() };
+        self.0.lock().unwrap().model = model;
+        Ok(Response::new(v1::ApplyModelResponse { revision: 1, changes: vec![change] }))
+    }
+
+    async fn export_model(&self, request: Request<v1::ExportModelRequest>) -> Answer<v1::ExportModelResponse> {
+        self.enter("ExportModel", request).await?;
+        let model = self.0.lock().unwrap().model.clone();
+        Ok(Response::new(v1::ExportModelResponse { revision: 1, model: Some(model) }))
+    }
+
+    async fn list_instances(&self, request: Request<v1::ListInstancesRequest>) -> Answer<v1::ListInstancesResponse> {
+        let request = self.enter("ListInstances", request).await?;
+        let (instances, next_page_token) =
+            Self::page(&self.0.lock().unwrap().model.instances, request.page_size, &request.page_token);
+        Ok(Response::new(v1::ListInstancesResponse { instances, next_page_token }))
+    }
+
+    async fn get_instance(&self, request: Request<v1::GetInstanceRequest>) -> Answer<v1::Instance> {
+        let request = self.enter("GetInstance", request).await?;
+        let found = self.0.lock().unwrap().model.instances.iter().find(|i| i.name == request.instance).cloned();
+        found.map(Response::new).ok_or_else(|| not_found("instance", &request.instance))
+    }
+
+    async fn list_incoming_servers(
+        &self,
+        request: Request<v1::ListIncomingServersRequest>,
+    ) -> Answer<v1::ListIncomingServersResponse> {
+        let request = self.enter("ListIncomingServers", request).await?;
+        let (incoming_servers, next_page_token) =
+            Self::page(&self.0.lock().unwrap().model.incoming_servers, request.page_size, &request.page_token);
+        Ok(Response::new(v1::ListIncomingServersResponse { incoming_servers, next_page_token }))
+    }
+
+    async fn get_incoming_server(&self, request: Request<v1::GetIncomingServerRequest>) -> Answer<v1::IncomingServer> {
+        let name = self.enter("GetIncomingServer", request).await?.incoming_server;
+        let found = self.0.lock().unwrap().model.incoming_servers.iter().find(|s| s.name == name).cloned();
+        found.map(Response::new).ok_or_else(|| not_found("incoming server", &name))
+    }
+
+    async fn list_queues(&self, request: Request<v1::ListQueuesRequest>) -> Answer<v1::ListQueuesResponse> {
+        let request = self.enter("ListQueues", request).await?;
+        let (queues, next_page_token) =
+            Self::page(&self.0.lock().unwrap().model.queues, request.page_size, &request.page_token);
+        Ok(Response::new(v1::ListQueuesResponse { queues, next_page_token }))
+    }
+
+    async fn get_queue(&self, request: Request<v1::GetQueueRequest>) -> Answer<v1::Queue> {
+        let name = self.enter("GetQueue", request).await?.queue;
+        let found = self.0.lock().unwrap().model.queues.iter().find(|q| q.name == name).cloned();
+        found.map(Response::new).ok_or_else(|| not_found("queue", &name))
+    }
+}
+
+#[tonic::async_trait]
+impl OperatorService for Fake {
+    async fn list_mailboxes(&self, request: Request<v1::ListMailboxesRequest>) -> Answer<v1::ListMailboxesResponse> {
+        let request = self.enter("ListMailboxes", request).await?;
+        let (mailboxes, next_page_token) =
+            Self::page(&self.0.lock().unwrap().mailboxes, request.page_size, &request.page_token);
+        Ok(Response::new(v1::ListMailboxesResponse { mailboxes, next_page_token }))
+    }
+
+    async fn get_mailbox(&self, request: Request<v1::GetMailboxRequest>) -> Answer<v1::Mailbox> {
+        let name = self.enter("GetMailbox", request).await?.mailbox;
+        let found = self.0.lock().unwrap().mailboxes.iter().find(|m| m.email == name).cloned();
+        found.map(Response::new).ok_or_else(|| not_found("mailbox", &name))
+    }
+}
+
+#[tonic::async_trait]
+impl ContactService for Fake {
+    type GetRawMessageStream = tokio_stream::Iter<std::vec::IntoIter<Result<v1::RawMessageChunk, Status>>>;
+
+    async fn allocate_contacts(
+        &self,
+        request: Request<v1::AllocateContactsRequest>,
+    ) -> Answer<v1::AllocateContactsResponse> {
+        // Recorded before the failure: the first of two tries is a call whose answer was lost.
+        self.0.lock().unwrap().allocations.push(request.get_ref().clone());
+        let request = self.enter("AllocateContacts", request).await?;
+        let mut contacts = self.0.lock().unwrap().contacts.clone();
+        contacts.truncate(request.max_count as usize);
+        for contact in &mut contacts {
+            contact.allocation = Some(v1::Allocation { request_id: request.request_id.clone(), ..Default::default() });
+        }
+        Ok(Response::new(v1::AllocateContactsResponse { contacts }))
+    }
+
+    async fn accept_contacts(&self, request: Request<v1::AcceptContactsRequest>) -> Answer<v1::AcceptContactsResponse> {
+        let contacts = self.enter("AcceptContacts", request).await?.contacts;
+        let outcomes = self.settle(contacts, v1::ContactState::Accepted);
+        Ok(Response::new(v1::AcceptContactsResponse { outcomes }))
+    }
+
+    async fn reject_contacts(&self, request: Request<v1::RejectContactsRequest>) -> Answer<v1::RejectContactsResponse> {
+        let contacts = self.enter("RejectContacts", request).await?.contacts;
+        let outcomes = self.settle(contacts, v1::ContactState::Queued);
+        Ok(Response::new(v1::RejectContactsResponse { outcomes }))
+    }
+
+    async fn list_contacts(&self, request: Request<v1::ListContactsRequest>) -> Answer<v1::ListContactsResponse> {
+        let request = self.enter("ListContacts", request).await?;
+        let (contacts, next_page_token) =
+            Self::page(&self.0.lock().unwrap().contacts, request.page_size, &request.page_token);
+        Ok(Response::new(v1::ListContactsResponse { contacts, next_page_token }))
+    }
+
+    async fn get_contact(&self, request: Request<v1::GetContactRequest>) -> Answer<v1::Contact> {
+        let id = self.enter("GetContact", request).await?.contact;
+        let found = self.0.lock().unwrap().contacts.iter().find(|c| c.id == id).cloned();
+        found.map(Response::new).ok_or_else(|| not_found("contact", &id))
+    }
+
+    async fn get_raw_message(&self, request: Request<v1::GetRawMessageRequest>) -> Answer<Self::GetRawMessageStream> {
+        self.enter("GetRawMessage", request).await?;
+        let chunk = |data: &&'static [u8]| Ok(v1::RawMessageChunk { data: bytes::Bytes::from_static(data) });
+        let chunks: Vec<_> = self.0.lock().unwrap().raw.iter().map(chunk).collect();
+        Ok(Response::new(tokio_stream::iter(chunks)))
+    }
+}
+
+impl Fake {
+    /// Refuses the contacts whose id starts with "lost".
+    fn settle(&self, contacts: Vec<v1::AllocatedContact>, state: v1::ContactState) -> Vec<v1::ContactOutcome> {
+        self.0.lock().unwrap().settled.extend(contacts.iter().cloned());
+        let outcome = |contact: v1::AllocatedContact| {
+            let lost = contact.contact.starts_with("lost");
+            v1::ContactOutcome {
+                contact: contact.contact,
+                state: if lost { v1::ContactState::Queued } else { state }.into(),
+                reason: if lost { "ALLOCATION_LOST" } else { "" }.into(),
+                message: if lost { "its deadline passed" } else { "" }.into(),
+            }
+        };
+        contacts.into_iter().map(outcome).collect()
+    }
+}
+
+fn not_found(noun: &str, name: &str) -> Status {
+    use postroom_proto::reason::{Failure, Reason};
+    Failure::new(Reason::NotFound, format!("there is no {noun} {name:?}")).into()
+}
