@@ -23,8 +23,8 @@ fn main() -> Result<(), Box<dyn std::error::Error>> {
     let mut config = tonic_prost_build::Config::new();
     config.enable_type_names();
     tonic_prost_build::configure()
-        .bytes(".postroom.v1.ReportedMessage.raw.raw_message")
-        .bytes(".postroom.v1.UploadBlobRequest.part.chunk")
+        .bytes(".postroom.v1.ReportedMessage.raw_message")
+        .bytes(".postroom.v1.UploadBlobRequest.chunk")
         .bytes(".postroom.v1.RawMessageChunk.data")
         // Invariant: no message that carries a secret prints it; `redact.rs` writes their Debug by hand.
         .skip_debug(["postroom.v1.SecretInput", "postroom.v1.MailboxDefinition"])

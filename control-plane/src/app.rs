@@ -1,1 +1,283 @@
 //! What runs in a control plane, and in which order it stops.
+//!
+//! | task | what it does | on stop |
+//! |---|---|---|
+//! | server | answers gRPC | first: refuses new calls, ends waits, finishes what is under way within [`GRACE`] |
+//! | deadlines | puts contacts back that were not accepted | with the server |
+//! | lease plane | leads | after the server, so that goodbyes of workers are heard |
+//! | definitions | follows the model in the store | with the lease plane |
+//! | writers | commit to store and ledger | last: they end when nobody is left to write |
+//!
+//! Every task is essential: when one ends before it was told to, the control plane stops.
+
+use std::fs::{File, TryLockError};
+use std::net::SocketAddr;
+use std::path::{Path, PathBuf};
+use std::sync::Arc;
+use std::time::Duration;
+
+use postroom_proto::id::Generation;
+use postroom_proto::v1::contact_service_server::ContactServiceServer;
+use postroom_proto::v1::definition_service_server::DefinitionServiceServer;
+use postroom_proto::v1::lease_service_server::LeaseServiceServer;
+use postroom_proto::v1::operator_service_server::OperatorServiceServer;
+use postroom_proto::v1::report_service_server::ReportServiceServer;
+use tokio::net::TcpListener;
+use tokio_util::sync::CancellationToken;
+use tokio_util::task::TaskTracker;
+use tonic::transport::server::{Server, TcpIncoming};
+
+use crate::access::gate::Gate;
+use crate::access::vault::Vault;
+use crate::api;
+use crate::api::contact::Contacts;
+use crate::api::lease::Leases;
+use crate::api::operator::Operators;
+use crate::api::report::Reports;
+use crate::blob::Blobs;
+use crate::config::{Config, Invalid};
+use crate::contact::arrival::Arrivals;
+use crate::contact::taking::Desk;
+use crate::definition::Definitions;
+use crate::intake::Intake;
+use crate::lease::run::{LeasePlane, Settings};
+use crate::ledger::{Ledger as _, SharedLedger};
+use crate::observation::Observer;
+use crate::sqlite::Location;
+use crate::store::{SharedStore, Store as _};
+use crate::{access, blob, definition, ledger, store};
+
+/// How long calls under way may take when the control plane stops.
+pub const GRACE: Duration = Duration::from_secs(5);
+/// Largest request. Reports are at most 3 MiB, everything else is smaller.
+const LARGEST_REQUEST: usize = 4 * 1024 * 1024;
+/// Longest call: the longest wait of a taker, and time to answer.
+const LONGEST_CALL: Duration = Duration::from_secs(60);
+
+/// Why a control plane did not start.
+#[derive(Debug, thiserror::Error)]
+pub enum StartError {
+    /// The settings are refused.
+    #[error(transparent)]
+    Config(#[from] Invalid),
+    /// Another process uses the data folder.
+    #[error("the data folder {0} is in use by another process; stop that one, or name another folder with --data")]
+    InUse(PathBuf),
+    /// The data folder cannot be used.
+    #[error("the data folder {path} cannot be used")]
+    Folder {
+        /// The folder.
+        path: PathBuf,
+        /// Why.
+        #[source]
+        source: std::io::Error,
+    },
+    /// The address cannot be listened on.
+    #[error("cannot listen on {address}; it may be in use: name another with --listen")]
+    Listen {
+        /// The address.
+        address: SocketAddr,
+        /// Why.
+        #[source]
+        source: std::io::Error,
+    },
+    /// The store cannot be used.
+    #[error(transparent)]
+    Store(#[from] store::Error),
+    /// The ledger cannot be used.
+    #[error(transparent)]
+    Ledger(#[from] ledger::Error),
+    /// The folder of large bodies cannot be used.
+    #[error(transparent)]
+    Blobs(#[from] blob::Error),
+    /// The key of the secrets cannot be used.
+    #[error(transparent)]
+    Vault(#[from] access::vault::KeyError),
+    /// The model cannot be read.
+    #[error(transparent)]
+    Definitions(#[from] definition::ReadError),
+}
+
+/// A running control plane.
+#[derive(Debug)]
+pub struct App {
+    address: SocketAddr,
+    serving: CancellationToken,
+    keeping: CancellationToken,
+    failed: CancellationToken,
+    front: TaskTracker,
+    back: TaskTracker,
+    // Held until the end: whoever has the lock owns the data folder.
+    _lock: File,
+}
+
+macro_rules! limited {
+    ($server:ident, $service:expr) => {
+        $server::new($service).max_decoding_message_size(LARGEST_REQUEST).max_encoding_message_size(64 * 1024 * 1024)
+    };
+}
+
+/// What the services stand on.
+struct Ground {
+    store: SharedStore,
+    ledger: SharedLedger,
+    blobs: Blobs,
+    vault: Arc<Vault>,
+    generation: Generation,
+}
+
+impl App {
+    /// Opens everything in the data folder, binds the address and starts to serve.
+    pub async fn start(config: Config) -> Result<Self, StartError> {
+        config.check()?;
+        let lock = lock(&config.data)?;
+        let listen = |source| StartError::Listen { address: config.listen, source };
+        let listener = TcpListener::bind(config.listen).await.map_err(listen)?;
+        let address = listener.local_addr().map_err(listen)?;
+        let app = Self {
+            address,
+            serving: CancellationToken::new(),
+            keeping: CancellationToken::new(),
+            failed: CancellationToken::new(),
+            front: TaskTracker::new(),
+            back: TaskTracker::new(),
+            _lock: lock,
+        };
+        match app.run(listener, config).await {
+            Ok(()) => Ok(app),
+            Err(error) => {
+                app.stop().await;
+                Err(error)
+            }
+        }
+    }
+
+    /// Where it listens.
+    pub fn address(&self) -> SocketAddr {
+        self.address
+    }
+
+    /// Returns when a task ended that should not have; the control plane must then be stopped.
+    pub async fn failed(&self) {
+        self.failed.cancelled().await;
+    }
+
+    /// Stops, in the order of the table above.
+    pub async fn stop(self) {
+        self.serving.cancel();
+        self.front.close();
+        if tokio::time::timeout(GRACE, self.front.wait()).await.is_err() {
+            tracing::warn!("calls were still under way after {GRACE:?}; their callers will repeat them");
+        }
+        self.keeping.cancel();
+        self.back.close();
+        if tokio::time::timeout(GRACE, self.back.wait()).await.is_err() {
+            tracing::warn!("writes were still under way after {GRACE:?}; what was not confirmed will be repeated");
+        }
+    }
+
+    async fn run(&self, listener: TcpListener, config: Config) -> Result<(), StartError> {
+        let ground = self.open(&config.data).await?;
+        let definitions = Arc::new(Definitions::load(ground.store.clone()).await?);
+        let (following, told) = (definitions.clone(), self.keeping.clone());
+        self.keep("definitions", async move { following.run(told).await });
+        let settings = Settings { replica: format!("up-{}", std::process::id()), terms: config.terms, alone: true };
+        let (leader, plane) = LeasePlane::new(ground.store.clone(), settings, definitions.subscribe());
+        self.keep("lease plane", plane.run(self.keeping.clone()));
+
+        let arrivals = Arc::new(Arrivals::default());
+        let desk = Desk::new(ground.ledger.clone(), arrivals.clone(), self.serving.clone());
+        self.serve("deadlines", desk.clone().keep_deadlines(config.deadline_interval));
+        let Ground { store, ledger, blobs, vault, generation } = ground;
+        let model = definitions.subscribe();
+        let intake = Intake::new(
+            store.clone(),
+            ledger.clone(),
+            model.clone(),
+            vault.clone(),
+            blobs.clone(),
+            arrivals.clone(),
+            generation,
+        );
+        let router = router(Gate::new(config.tokens))
+            .add_service(limited!(DefinitionServiceServer, api::definition::Service::new(definitions, vault)))
+            .add_service(limited!(LeaseServiceServer, Leases::new(leader, model.clone(), config.terms)))
+            .add_service(limited!(ReportServiceServer, Reports::new(intake)))
+            .add_service(limited!(
+                OperatorServiceServer,
+                Operators::new(Observer::new(store, ledger.clone(), model.clone()))
+            ))
+            .add_service(limited!(ContactServiceServer, Contacts::new(model, ledger, blobs, arrivals, desk)));
+        let incoming = TcpIncoming::from(listener).with_nodelay(Some(true));
+        let stopping = self.serving.clone();
+        self.serve("server", async move {
+            if let Err(error) = router.serve_with_incoming_shutdown(incoming, stopping.cancelled_owned()).await {
+                tracing::error!(%error, "serving has failed");
+            }
+        });
+        Ok(())
+    }
+
+    async fn open(&self, data: &Path) -> Result<Ground, StartError> {
+        let store = store::sqlite::Sqlite::open(&data.join("store.db")).await?;
+        let (ledger, writer) = ledger::sqlite::Sqlite::open(&Location::File(data.join("ledger.db"))).await?;
+        self.back.spawn(writer);
+        let generation = ledger.bind(store.id(), store.revision().await?.0).await?;
+        Ok(Ground {
+            store: Arc::new(store),
+            ledger: Arc::new(ledger),
+            blobs: Blobs::folder(&data.join("blobs"))?,
+            vault: Arc::new(Vault::open_or_create(&data.join("secret.key"))?),
+            generation,
+        })
+    }
+
+    fn serve(&self, name: &'static str, task: impl Future<Output = ()> + Send + 'static) {
+        self.front.spawn(essential(name, task, self.serving.clone(), self.failed.clone()));
+    }
+
+    fn keep(&self, name: &'static str, task: impl Future<Output = ()> + Send + 'static) {
+        self.back.spawn(essential(name, task, self.keeping.clone(), self.failed.clone()));
+    }
+}
+
+fn router(gate: Gate) -> Server<tower::layer::util::Stack<Gate, tower::layer::util::Identity>> {
+    Server::builder()
+        .http2_keepalive_interval(Some(Duration::from_secs(10)))
+        .http2_keepalive_timeout(Some(Duration::from_secs(5)))
+        .concurrency_limit_per_connection(256)
+        .timeout(LONGEST_CALL)
+        .layer(gate)
+}
+
+/// Runs a task to its end; an end that nobody asked for, by return or by panic, fails the control plane.
+async fn essential(
+    name: &'static str,
+    task: impl Future<Output = ()> + Send + 'static,
+    told: CancellationToken,
+    failed: CancellationToken,
+) {
+    /// Speaks up when it is dropped, which a panic cannot prevent.
+    struct Watchman(&'static str, CancellationToken, CancellationToken);
+    impl Drop for Watchman {
+        fn drop(&mut self) {
+            if !self.1.is_cancelled() {
+                tracing::error!(task = self.0, "an essential task has ended; the control plane must stop");
+                self.2.cancel();
+            }
+        }
+    }
+    let _watchman = Watchman(name, told, failed);
+    task.await;
+}
+
+fn lock(data: &Path) -> Result<File, StartError> {
+    let folder = |source| StartError::Folder { path: data.into(), source };
+    std::fs::create_dir_all(data).map_err(folder)?;
+    let file = File::create(data.join("lock")).map_err(folder)?;
+    match file.try_lock() {
+        Ok(()) => Ok(file),
+        Err(TryLockError::WouldBlock) => Err(StartError::InUse(data.into())),
+        Err(TryLockError::Error(source)) => Err(folder(source)),
+    }
+}

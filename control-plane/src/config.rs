@@ -1,1 +1,81 @@
 //! Settings of a control plane.
+
+use std::net::SocketAddr;
+use std::path::PathBuf;
+use std::time::Duration;
+
+use postroom_proto::lease::{InvalidTerms, LeaseTerms};
+
+use crate::access::token::Tokens;
+
+/// How a control plane on one machine is to be run.
+#[derive(Debug)]
+pub struct Config {
+    /// Folder with the store, the ledger, large bodies and the key. Created when it is missing.
+    pub data: PathBuf,
+    /// Where to listen for gRPC. Port 0 takes a free one.
+    pub listen: SocketAddr,
+    /// Listens beyond loopback without TLS.
+    pub insecure: bool,
+    /// Who may call.
+    pub tokens: Tokens,
+    /// Terms of the leases.
+    pub terms: LeaseTerms,
+    /// How often missed deadlines of contacts are looked for.
+    pub deadline_interval: Duration,
+}
+
+/// Why settings are refused.
+#[derive(Debug, thiserror::Error)]
+pub enum Invalid {
+    /// Tokens and mail would cross the network in the clear.
+    #[error(
+        "listening on {0} would send tokens and mail over the network in the clear; listen on 127.0.0.1, or say \
+         --insecure where something else protects the connection"
+    )]
+    Exposed(SocketAddr),
+    /// The terms do not fit together.
+    #[error("the lease terms do not fit together")]
+    Terms(#[from] InvalidTerms),
+}
+
+impl Config {
+    /// Refuses what would be unsafe or could not work.
+    pub fn check(&self) -> Result<(), Invalid> {
+        if !self.listen.ip().is_loopback() && !self.insecure {
+            return Err(Invalid::Exposed(self.listen));
+        }
+        self.terms.check()?;
+        Ok(())
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn config(listen: &str) -> Config {
+        Config {
+            data: PathBuf::new(),
+            listen: listen.parse().unwrap(),
+            insecure: false,
+            tokens: Tokens::default(),
+            terms: LeaseTerms::default(),
+            deadline_interval: Duration::from_secs(1),
+        }
+    }
+
+    #[test]
+    fn beyond_loopback_only_on_the_operators_word() {
+        assert!(config("127.0.0.1:0").check().is_ok());
+        assert!(config("[::1]:0").check().is_ok());
+        assert!(matches!(config("0.0.0.0:7430").check(), Err(Invalid::Exposed(_))));
+        assert!(Config { insecure: true, ..config("0.0.0.0:7430") }.check().is_ok());
+    }
+
+    #[test]
+    fn terms_that_do_not_fit_are_refused() {
+        let terms = LeaseTerms { ttl: Duration::from_secs(3), ..LeaseTerms::default() };
+        assert!(matches!(Config { terms, ..config("127.0.0.1:0") }.check(), Err(Invalid::Terms(_))));
+    }
+}

@@ -4,6 +4,9 @@ use std::time::Duration;
 
 use crate::{convert, v1};
 
+/// A moment on the monotonic clock of one process, as the time since it started. Moments of two processes do not compare.
+pub type Moment = Duration;
+
 /// Terms of the leases of a cluster.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct LeaseTerms {

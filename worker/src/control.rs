@@ -1,1 +1,179 @@
-//! Skeleton.
+//! Calls to the control plane's lease plane, each with a deadline.
+
+use std::time::Duration;
+
+use postroom_proto::convert::from_duration;
+use postroom_proto::id::{Epoch, MailboxUid, SessionId};
+use postroom_proto::lease::{LeaseTerms, Moment};
+use postroom_proto::reason::{Failure, Reason};
+use postroom_proto::v1::lease_service_client::LeaseServiceClient;
+use postroom_proto::v1::{self, Phase};
+use secrecy::{ExposeSecret as _, SecretString};
+use tokio::time::timeout;
+use tonic::metadata::{Ascii, MetadataValue};
+use tonic::service::Interceptor;
+use tonic::service::interceptor::InterceptedService;
+use tonic::transport::{Channel, Endpoint};
+use tonic::{Request, Status};
+
+use crate::holder::{Heartbeat, Offer};
+
+/// Longest wait for a connection.
+const CONNECT: Duration = Duration::from_secs(5);
+/// Longest wait for an answer other than a heartbeat's.
+const ANSWER: Duration = Duration::from_secs(10);
+/// Largest answer: 100,000 offered mailboxes.
+const LARGEST_ANSWER: usize = 16 * 1024 * 1024;
+
+type Bearing = InterceptedService<Channel, Bearer>;
+
+/// Puts the worker's token on every call.
+#[derive(Clone)]
+pub struct Bearer {
+    authorization: MetadataValue<Ascii>,
+}
+
+impl std::fmt::Debug for Bearer {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.write_str("Bearer([redacted])")
+    }
+}
+
+impl Interceptor for Bearer {
+    fn call(&mut self, mut request: Request<()>) -> Result<Request<()>, Status> {
+        request.metadata_mut().insert("authorization", self.authorization.clone());
+        Ok(request)
+    }
+}
+
+/// Why the control plane cannot be called at all.
+#[derive(Debug, thiserror::Error)]
+pub enum Invalid {
+    /// The endpoint is no URL.
+    #[error("the endpoint {0:?} is no URL; write http://host:port")]
+    Endpoint(String),
+    /// The token has characters that no token has.
+    #[error("the worker's token has characters that cannot be sent in a header")]
+    Token,
+}
+
+/// Why a call failed, as far as the worker must tell.
+#[derive(Debug, thiserror::Error)]
+pub enum Error {
+    /// The session is over: drop everything and register again.
+    #[error("the session has ended")]
+    SessionEnded,
+    /// No answer, or one that says nothing about the session. Try again.
+    #[error("the control plane did not answer: {0}")]
+    Unanswered(String),
+}
+
+/// The control plane, as a worker sees it.
+#[derive(Debug, Clone)]
+pub struct Control {
+    leases: LeaseServiceClient<Bearing>,
+    channel: Channel,
+    bearer: Bearer,
+}
+
+impl Control {
+    /// A connection that is made when it is needed, and made again when it breaks.
+    pub fn new(endpoint: &str, token: &SecretString) -> Result<Self, Invalid> {
+        let channel = Endpoint::from_shared(endpoint.to_owned())
+            .map_err(|_| Invalid::Endpoint(endpoint.into()))?
+            .connect_timeout(CONNECT)
+            .tcp_nodelay(true)
+            .http2_keep_alive_interval(Duration::from_secs(10))
+            .keep_alive_timeout(Duration::from_secs(5))
+            .keep_alive_while_idle(true)
+            .connect_lazy();
+        let mut authorization: MetadataValue<Ascii> =
+            format!("Bearer {}", token.expose_secret()).parse().map_err(|_| Invalid::Token)?;
+        authorization.set_sensitive(true);
+        let bearer = Bearer { authorization };
+        let leases = LeaseServiceClient::with_interceptor(channel.clone(), bearer.clone())
+            .max_decoding_message_size(LARGEST_ANSWER);
+        Ok(Self { leases, channel, bearer })
+    }
+
+    /// The connection, for reports, which have deadlines and repetitions of their own.
+    pub fn channel(&self) -> (Channel, Bearer) {
+        (self.channel.clone(), self.bearer.clone())
+    }
+
+    /// Opens a session.
+    pub async fn register(&self, worker: &str, build: &str) -> Result<(SessionId, LeaseTerms), Error> {
+        let request = v1::RegisterRequest { worker_name: worker.into(), build: build.into() };
+        let mut leases = self.leases.clone();
+        let answer = within(ANSWER, leases.register(request)).await?;
+        let session = SessionId::parse(&answer.session).map_err(|error| Error::Unanswered(error.to_string()))?;
+        Ok((session, terms(answer.terms)))
+    }
+
+    /// Sends a heartbeat; the terms and everything the session should hold.
+    pub async fn heartbeat(
+        &self,
+        heartbeat: &Heartbeat,
+        patience: Duration,
+    ) -> Result<(LeaseTerms, Vec<Offer>), Error> {
+        let held = heartbeat.held.iter().map(|held| v1::HeldMailbox {
+            mailbox: held.mailbox.to_string(),
+            epoch: held.epoch.0,
+            phase: if held.draining { Phase::Draining } else { Phase::Held }.into(),
+        });
+        let request = v1::HeartbeatRequest {
+            session: heartbeat.session.to_string(),
+            sequence: heartbeat.ticket.sequence,
+            held: held.collect(),
+            draining: heartbeat.draining,
+        };
+        let mut leases = self.leases.clone();
+        let answer = within(patience, leases.heartbeat(request)).await?;
+        let offers = answer.mailboxes.into_iter().filter_map(|offered| {
+            // A mailbox whose uid this version does not understand is left to others.
+            let mailbox = MailboxUid::parse(&offered.mailbox).ok()?;
+            Some(Offer { mailbox, epoch: Epoch(offered.epoch), definition_revision: offered.definition_revision })
+        });
+        Ok((terms(answer.terms), offers.collect()))
+    }
+
+    /// Ends the session, after everything was let go.
+    pub async fn leave(&self, session: &SessionId, returning: bool) -> Result<(), Error> {
+        let request = v1::LeaveRequest { session: session.to_string(), returning };
+        let mut leases = self.leases.clone();
+        within(ANSWER, leases.leave(request)).await?;
+        Ok(())
+    }
+}
+
+/// Waits for an answer, but not longer than `patience`.
+async fn within<T>(
+    patience: Duration,
+    call: impl Future<Output = Result<tonic::Response<T>, Status>>,
+) -> Result<T, Error> {
+    match timeout(patience, call).await {
+        Err(_) => Err(Error::Unanswered(format!("no answer within {patience:?}"))),
+        Ok(Ok(answer)) => Ok(answer.into_inner()),
+        Ok(Err(status)) => match Failure::from_status(&status) {
+            Some(failure) if failure.reason == Reason::SessionEnded => Err(Error::SessionEnded),
+            Some(failure) => Err(Error::Unanswered(failure.message)),
+            None => Err(Error::Unanswered(format!("{:?}: {}", status.code(), status.message()))),
+        },
+    }
+}
+
+/// Terms of the wire. The leader's own part of them is none of a worker's business and keeps its default.
+fn terms(terms: Option<v1::LeaseTerms>) -> LeaseTerms {
+    let default = LeaseTerms::default();
+    let Some(terms) = terms else { return default };
+    let or = |value: Option<prost_types::Duration>, default: Moment| {
+        value.as_ref().and_then(from_duration).unwrap_or(default)
+    };
+    LeaseTerms {
+        heartbeat: or(terms.heartbeat, default.heartbeat),
+        heartbeat_timeout: or(terms.heartbeat_timeout, default.heartbeat_timeout),
+        ttl: or(terms.ttl, default.ttl),
+        margin: or(terms.margin, default.margin),
+        ..default
+    }
+}

@@ -1,3 +1,6 @@
 //! Who may do what, and how secrets rest.
 
+pub mod gate;
+pub mod role;
+pub mod token;
 pub mod vault;

@@ -10,12 +10,9 @@ use postroom_proto::v1::definition_service_server::DefinitionService;
 use tonic::{Request, Response, Status};
 
 use super::page::Page;
+use crate::access::gate::Caller;
 use crate::access::vault::Vault;
 use crate::definition::{self, Author, Definitions, wire};
-
-/// Name of the caller, which whoever admits a call puts into the extensions of its request.
-#[derive(Debug, Clone)]
-pub struct Caller(pub String);
 
 /// Serves definitions.
 #[derive(Debug)]

@@ -1,4 +1,8 @@
 //! gRPC services: decode, call, encode, and nothing else.
 
+pub mod contact;
 pub mod definition;
+pub mod lease;
+pub mod operator;
 pub mod page;
+pub mod report;

@@ -1,135 +1,88 @@
-//! SQLite as the store and the ledger use it: one writer that groups commits, read-only readers, numbered migrations.
+//! SQLite as the store and the ledger use it: one writer that groups commits, several readers, numbered migrations.
 //!
-//! WAL with `synchronous=FULL`: what was acknowledged is on disk before the answer leaves.
+//! Invariant: what was committed survives the loss of power (`synchronous=FULL` under WAL), and a database written by
+//! a newer version is never touched.
 
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
 use std::time::Duration;
 
-use sqlx::migrate::{Migrate as _, Migration, MigrationType, Migrator};
-use sqlx::sqlite::{SqliteConnectOptions, SqliteJournalMode, SqlitePoolOptions, SqliteSynchronous};
-use sqlx::{ConnectOptions as _, Connection as _, SqlSafeStr as _, SqliteConnection, SqlitePool};
+use sqlx::migrate::{Migration, MigrationType, Migrator};
+use sqlx::sqlite::{SqliteConnectOptions, SqliteJournalMode, SqlitePool, SqlitePoolOptions, SqliteSynchronous};
+use sqlx::{ConnectOptions as _, Connection as _, Row as _, SqlSafeStr as _, SqliteConnection};
 
 pub mod writer;
 
-/// Where a database lives.
+/// Readers of one database.
+const READERS: u32 = 4;
+
+/// Where a database is kept.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub enum Location {
-    /// In a file, created when it is missing.
+    /// In this file, which is created when it is not there; its folder is not.
     File(PathBuf),
     /// In memory, gone when it is closed.
     Memory,
 }
 
-/// One numbered migration: its number, what it is for, and its statements.
-pub type Step = (i64, &'static str, &'static str);
+impl From<&Path> for Location {
+    fn from(path: &Path) -> Self {
+        Self::File(path.into())
+    }
+}
+
+/// One embedded migration. Once released it is never edited; its checksum is compared at every start.
+#[derive(Debug, Clone, Copy)]
+pub struct Step {
+    /// Number, from 1 and without gaps.
+    pub version: i64,
+    /// What it brings, for people.
+    pub title: &'static str,
+    /// Its statements.
+    pub sql: &'static str,
+}
+
+/// An open database.
+#[derive(Debug)]
+pub struct Database {
+    /// The only connection that writes. Begin with `BEGIN IMMEDIATE`: a deferred transaction that reads first fails
+    /// with SQLITE_BUSY_SNAPSHOT, which no timeout covers.
+    pub writer: SqliteConnection,
+    /// Connections that cannot write. Read in single statements: a longer read transaction keeps the WAL growing, and
+    /// holds up the writer of a database in memory.
+    pub readers: SqlitePool,
+}
 
 /// Why a database could not be opened.
 #[derive(Debug, thiserror::Error)]
 pub enum OpenError {
-    /// The database was written by a newer version of Postroom.
-    #[error("{database} has schema {found}, and {known} is the newest that this version knows; run the newer version")]
+    /// It was written by a newer version.
+    #[error("the database has schema {found}, this version knows {known}; install the newer version again")]
     NewerSchema {
-        /// The database.
-        database: String,
-        /// Its schema.
+        /// Schema of the database.
         found: i64,
         /// Newest schema known here.
         known: i64,
     },
     /// SQLite refused.
-    #[error("cannot open {database}")]
-    Sqlite {
-        /// The database.
-        database: String,
-        /// Why.
-        #[source]
-        source: sqlx::Error,
-    },
-    /// A migration failed.
-    #[error("cannot bring {database} to the schema of this version")]
-    Migrate {
-        /// The database.
-        database: String,
-        /// Why.
-        #[source]
-        source: sqlx::migrate::MigrateError,
-    },
+    #[error("cannot open the database")]
+    Sqlite(#[from] sqlx::Error),
+    /// A migration failed, or one that ran before was edited since.
+    #[error("cannot bring the database up to date")]
+    Migrate(#[from] sqlx::migrate::MigrateError),
 }
 
-/// An open database: the only connection that writes, and a pool that only reads.
-#[derive(Debug)]
-pub struct Database {
-    /// For the writer; there is no other.
-    pub writer: SqliteConnection,
-    /// For everybody else.
-    pub readers: SqlitePool,
-}
-
-/// Opens a database and brings its schema to the newest of `steps`. A newer one is refused.
+/// Opens a database and brings its schema up to date.
 pub async fn open(location: &Location, steps: &[Step]) -> Result<Database, OpenError> {
-    let database = match location {
-        Location::File(path) => path.display().to_string(),
-        Location::Memory => "the database in memory".into(),
-    };
-    let sqlite = |source| OpenError::Sqlite { database: database.clone(), source };
-
     let options = options(location);
-    let mut writer = options.clone().create_if_missing(true).connect().await.map_err(sqlite)?;
-    migrate(&mut writer, steps, &database).await?;
-    let readers = SqlitePoolOptions::new()
-        .max_connections(4)
-        .acquire_timeout(Duration::from_secs(10))
-        .connect_with(read_only(location, options))
-        .await
-        .map_err(sqlite)?;
+    let mut writer = options.clone().connect().await?;
+    refuse_newer(&mut writer, steps).await?;
+    migrator(steps).run_direct(None, &mut writer, false).await?;
+
+    // SQLite opens a shared database in memory read-only only if every connection does, so there the pragma alone holds.
+    let readers = options.read_only(matches!(location, Location::File(_))).pragma("query_only", "1");
+    let pool = SqlitePoolOptions::new().max_connections(READERS).acquire_timeout(Duration::from_secs(5));
+    let readers = pool.idle_timeout(None).max_lifetime(None).connect_with(readers).await?;
     Ok(Database { writer, readers })
-}
-
-fn options(location: &Location) -> SqliteConnectOptions {
-    let options = match location {
-        Location::File(path) => SqliteConnectOptions::new().filename(path).journal_mode(SqliteJournalMode::Wal),
-        // Each has a name of its own, by which its readers find it; it lives as long as somebody is connected.
-        Location::Memory => SqliteConnectOptions::new()
-            .filename(format!("file:{}", uuid::Uuid::new_v4().simple()))
-            .in_memory(true)
-            .shared_cache(true),
-    };
-    options
-        .page_size(8192)
-        .synchronous(SqliteSynchronous::Full)
-        .busy_timeout(Duration::from_secs(5))
-        .foreign_keys(true)
-        .pragma("cache_size", "-65536")
-        .pragma("wal_autocheckpoint", "4000")
-        .disable_statement_logging()
-}
-
-fn read_only(location: &Location, options: SqliteConnectOptions) -> SqliteConnectOptions {
-    match location {
-        Location::File(_) => options.read_only(true).pragma("query_only", "true"),
-        // Readers of a shared cache would otherwise fail on the writer's table locks.
-        Location::Memory => options.pragma("read_uncommitted", "true"),
-    }
-}
-
-async fn migrate(writer: &mut SqliteConnection, steps: &[Step], database: &str) -> Result<(), OpenError> {
-    let failed = |source| OpenError::Migrate { database: database.into(), source };
-    let migrator = Migrator::with_migrations(
-        steps
-            .iter()
-            .map(|(number, what, sql)| {
-                Migration::new(*number, (*what).into(), MigrationType::Simple, (*sql).into_sql_str(), false)
-            })
-            .collect(),
-    );
-    writer.ensure_migrations_table(&migrator.table_name).await.map_err(failed)?;
-    let applied = writer.list_applied_migrations(&migrator.table_name).await.map_err(failed)?;
-    let found = applied.iter().map(|migration| migration.version).max().unwrap_or(0);
-    let known = steps.iter().map(|(number, ..)| *number).max().unwrap_or(0);
-    if found > known {
-        return Err(OpenError::NewerSchema { database: database.into(), found, known });
-    }
-    migrator.run(&mut *writer).await.map_err(failed)
 }
 
 /// Closes the writer's connection, so that the write-ahead log is folded into the file.
@@ -139,40 +92,106 @@ pub async fn close(writer: SqliteConnection) {
     }
 }
 
+fn options(location: &Location) -> SqliteConnectOptions {
+    let options = SqliteConnectOptions::new()
+        .page_size(8192)
+        .busy_timeout(Duration::from_secs(5))
+        .synchronous(SqliteSynchronous::Full)
+        .foreign_keys(true)
+        .disable_statement_logging();
+    match location {
+        Location::File(path) => options
+            .filename(path)
+            .create_if_missing(true)
+            .journal_mode(SqliteJournalMode::Wal)
+            .pragma("wal_autocheckpoint", "4000")
+            .pragma("cache_size", "-16384"),
+        Location::Memory => {
+            let name = format!("file:postroom-{}", uuid::Uuid::new_v4().simple());
+            options.filename(name).in_memory(true).shared_cache(true)
+        }
+    }
+}
+
+fn migrator(steps: &[Step]) -> Migrator {
+    let migration = |step: &Step| {
+        Migration::new(step.version, step.title.into(), MigrationType::Simple, step.sql.into_sql_str(), false)
+    };
+    Migrator::with_migrations(steps.iter().map(migration).collect())
+}
+
+/// Ordering: before anything is written, so that the newer version finds its database as it left it.
+async fn refuse_newer(connection: &mut SqliteConnection, steps: &[Step]) -> Result<(), OpenError> {
+    let table = sqlx::query("SELECT 1 FROM sqlite_schema WHERE type = 'table' AND name = '_sqlx_migrations'");
+    if table.fetch_optional(&mut *connection).await?.is_none() {
+        return Ok(());
+    }
+    let row = sqlx::query("SELECT coalesce(max(version), 0) FROM _sqlx_migrations").fetch_one(connection).await?;
+    let found: i64 = row.try_get(0)?;
+    let known = steps.iter().map(|step| step.version).max().unwrap_or(0);
+    if found > known { Err(OpenError::NewerSchema { found, known }) } else { Ok(()) }
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;
 
-    const FIRST: Step = (1, "first", "CREATE TABLE thing (name TEXT)");
-    const SECOND: Step = (2, "second", "ALTER TABLE thing ADD COLUMN size INTEGER");
+    const ONE: Step = Step { version: 1, title: "one", sql: "CREATE TABLE one (x INTEGER) STRICT" };
+    const TWO: Step = Step { version: 2, title: "two", sql: "CREATE TABLE two (x INTEGER) STRICT" };
 
-    #[tokio::test]
-    async fn an_older_database_is_brought_up_and_a_newer_one_refused() {
-        let folder = tempfile::tempdir().unwrap();
-        let location = Location::File(folder.path().join("test.db"));
-        let mut old = open(&location, &[FIRST]).await.unwrap();
-        sqlx::query("INSERT INTO thing VALUES ('kept')").execute(&mut old.writer).await.unwrap();
-        old.readers.close().await;
-        close(old.writer).await;
-
-        let new = open(&location, &[FIRST, SECOND]).await.unwrap();
-        let row: (String, Option<i64>) =
-            sqlx::query_as("SELECT name, size FROM thing").fetch_one(&new.readers).await.unwrap();
-        assert_eq!(row, ("kept".into(), None));
-        new.readers.close().await;
-        close(new.writer).await;
-
-        let refused = open(&location, &[FIRST]).await.unwrap_err();
-        assert!(matches!(refused, OpenError::NewerSchema { found: 2, known: 1, .. }), "{refused:?}");
+    async fn close(database: Database) {
+        database.readers.close().await;
+        database.writer.close().await.unwrap();
     }
 
     #[tokio::test]
-    async fn memory_is_shared_between_writer_and_readers_of_one_database_only() {
-        let mut one = open(&Location::Memory, &[FIRST]).await.unwrap();
-        let other = open(&Location::Memory, &[FIRST]).await.unwrap();
-        sqlx::query("INSERT INTO thing VALUES ('mine')").execute(&mut one.writer).await.unwrap();
-        let count = "SELECT count(*) FROM thing";
-        assert_eq!(sqlx::query_scalar::<_, i64>(count).fetch_one(&one.readers).await.unwrap(), 1);
-        assert_eq!(sqlx::query_scalar::<_, i64>(count).fetch_one(&other.readers).await.unwrap(), 0);
+    async fn migrations_run_once_and_a_newer_schema_is_refused() {
+        let dir = tempfile::tempdir().unwrap();
+        let file = Location::File(dir.path().join("a % strange ? name.db"));
+        close(open(&file, &[ONE]).await.unwrap()).await;
+        close(open(&file, &[ONE, TWO]).await.unwrap()).await;
+        close(open(&file, &[ONE, TWO]).await.unwrap()).await;
+        let refused = open(&file, &[ONE]).await.unwrap_err();
+        assert!(matches!(refused, OpenError::NewerSchema { found: 2, known: 1 }), "{refused:?}");
+        assert!(refused.to_string().contains("install the newer version"));
+        close(open(&file, &[ONE, TWO]).await.unwrap()).await;
+    }
+
+    #[tokio::test]
+    async fn an_edited_migration_is_refused() {
+        let dir = tempfile::tempdir().unwrap();
+        let file = Location::File(dir.path().join("x.db"));
+        close(open(&file, &[ONE]).await.unwrap()).await;
+        let edited = Step { sql: "CREATE TABLE other (x INTEGER) STRICT", ..ONE };
+        assert!(matches!(open(&file, &[edited]).await.unwrap_err(), OpenError::Migrate(_)));
+    }
+
+    #[tokio::test]
+    async fn a_file_is_durable_and_its_readers_cannot_write() {
+        let dir = tempfile::tempdir().unwrap();
+        for location in [Location::File(dir.path().join("x.db")), Location::Memory] {
+            let mut database = open(&location, &[ONE]).await.unwrap();
+            let on_file = matches!(location, Location::File(_));
+            let mode: String = sqlx::query_scalar("PRAGMA journal_mode").fetch_one(&mut database.writer).await.unwrap();
+            assert_eq!(mode, if on_file { "wal" } else { "memory" });
+            let full: i64 = sqlx::query_scalar("PRAGMA synchronous").fetch_one(&mut database.writer).await.unwrap();
+            assert_eq!(full, 2);
+            sqlx::query("INSERT INTO one VALUES (1)").execute(&mut database.writer).await.unwrap();
+            assert!(sqlx::query("INSERT INTO one VALUES (2)").execute(&database.readers).await.is_err());
+            let rows: i64 = sqlx::query_scalar("SELECT count(*) FROM one").fetch_one(&database.readers).await.unwrap();
+            assert_eq!(rows, 1);
+            close(database).await;
+        }
+    }
+
+    #[tokio::test]
+    async fn databases_in_memory_are_apart() {
+        let mut one = open(&Location::Memory, &[ONE]).await.unwrap();
+        let two = open(&Location::Memory, &[ONE]).await.unwrap();
+        sqlx::query("INSERT INTO one VALUES (1)").execute(&mut one.writer).await.unwrap();
+        let rows: i64 = sqlx::query_scalar("SELECT count(*) FROM one").fetch_one(&two.readers).await.unwrap();
+        assert_eq!(rows, 0);
+        close(one).await;
+        close(two).await;
     }
 }

@@ -141,12 +141,12 @@ async fn transaction(connection: &mut SqliteConnection, group: &mut [Box<dyn Job
 
 #[cfg(test)]
 mod tests {
-    use super::super::{Location, open};
+    use super::super::{Location, Step, open};
     use super::*;
 
     async fn writer() -> (Writer, sqlx::SqlitePool, tokio::task::JoinHandle<()>) {
-        let steps = [(1, "thing", "CREATE TABLE thing (name TEXT PRIMARY KEY)")];
-        let database = open(&Location::Memory, &steps).await.unwrap();
+        let step = Step { version: 1, title: "thing", sql: "CREATE TABLE thing (name TEXT PRIMARY KEY)" };
+        let database = open(&Location::Memory, &[step]).await.unwrap();
         let (writer, run) = Writer::new(database.writer);
         (writer, database.readers, tokio::spawn(run))
     }

@@ -48,7 +48,8 @@ pub(super) async fn raise(
     mailbox: MailboxUid,
     fence: Fence,
 ) -> Result<Option<Opened>, sqlx::Error> {
-    let row: Option<(i64, String, Vec<u8>, Option<Vec<u8>>)> = sqlx::query_as(
+    type Standing = (i64, String, Vec<u8>, Option<Vec<u8>>);
+    let row: Option<Standing> = sqlx::query_as(
         "INSERT INTO mailbox (uid, generation, epoch, session) VALUES (?1, ?2, ?3, ?4)
          ON CONFLICT (uid) DO UPDATE SET generation = ?2, epoch = ?3, session = ?4
          WHERE (generation, epoch) < (?2, ?3) OR ((generation, epoch) = (?2, ?3) AND session = ?4)

@@ -21,7 +21,12 @@ mod read;
 mod report;
 mod row;
 
-const STEPS: &[Step] = &[(1, "ledger", include_str!("../../../migrations/ledger/0001_ledger.sql"))];
+/// Numbered, forward only.
+const SCHEMA: &[Step] = &[Step {
+    version: 1,
+    title: "mailboxes, messages, contacts and allocations",
+    sql: include_str!("../../../migrations/ledger/0001_ledger.sql"),
+}];
 
 /// Rows in one statement of several rows; SQLite takes 32,766 values a statement.
 const ROWS: usize = 500;
@@ -38,7 +43,7 @@ impl Sqlite {
     /// Opens the ledger, creating it when it is missing. The future is its writer: it must be spawned, and ends when the
     /// ledger is dropped.
     pub async fn open(location: &Location) -> Result<(Self, impl Future<Output = ()> + Send + 'static), Error> {
-        let mut database = open(location, STEPS).await?;
+        let mut database = open(location, SCHEMA).await?;
         let id = fence::identity(&mut database.writer).await.map_err(reading("read its id"))?;
         let (writer, run) = Writer::new(database.writer);
         Ok((Self { id, writer, readers: database.readers }, run))

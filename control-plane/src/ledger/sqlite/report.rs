@@ -178,7 +178,8 @@ async fn insert_bodies(
     messages: &[Message],
     new: &HashMap<&str, i64>,
 ) -> Result<(), sqlx::Error> {
-    let bodies: Vec<(i64, Option<Vec<u8>>, Option<&[u8]>)> = messages
+    type Body<'m> = (i64, Option<Vec<u8>>, Option<&'m [u8]>);
+    let bodies: Vec<Body<'_>> = messages
         .iter()
         .filter_map(|message| Some((message, *new.get(message.source_key.as_str())?)))
         .map(|(message, id)| {

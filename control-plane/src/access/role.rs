@@ -1,0 +1,130 @@
+//! Which role may make which call. One table; a test fails for an RPC that is not in it.
+
+use std::fmt;
+
+/// What a caller is.
+#[derive(Debug, Clone, PartialEq, Eq, PartialOrd, Ord)]
+pub enum Role {
+    /// Definitions and everything that is not a worker's own.
+    Admin,
+    /// Mailboxes, workers, quarantine.
+    Operator,
+    /// Looks, never touches.
+    Viewer,
+    /// A worker's own session and reports.
+    Worker,
+    /// The contacts of the instance of this name.
+    Instance(String),
+}
+
+/// A role without the name it is bound to: the columns of the table.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+enum Kind {
+    Admin,
+    Operator,
+    Viewer,
+    Worker,
+    Instance,
+}
+
+impl fmt::Display for Role {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self {
+            Self::Admin => f.write_str("admin"),
+            Self::Operator => f.write_str("operator"),
+            Self::Viewer => f.write_str("viewer"),
+            Self::Worker => f.write_str("worker"),
+            Self::Instance(name) => write!(f, "instance:{name}"),
+        }
+    }
+}
+
+impl Role {
+    fn kind(&self) -> Kind {
+        match self {
+            Self::Admin => Kind::Admin,
+            Self::Operator => Kind::Operator,
+            Self::Viewer => Kind::Viewer,
+            Self::Worker => Kind::Worker,
+            Self::Instance(_) => Kind::Instance,
+        }
+    }
+
+    /// True when this role may call the RPC of this path, `/package.Service/Method`. What is not in the table nobody may.
+    pub fn may_call(&self, path: &str) -> bool {
+        TABLE.iter().any(|(rpc, kinds)| *rpc == path && kinds.contains(&self.kind()))
+    }
+
+    /// True when this role may see and take the contacts of an instance.
+    pub fn may_serve(&self, instance: &str) -> bool {
+        match self {
+            Self::Instance(own) => own == instance,
+            Self::Admin | Self::Operator | Self::Viewer | Self::Worker => true,
+        }
+    }
+}
+
+const WORKER: &[Kind] = &[Kind::Worker];
+const ADMIN: &[Kind] = &[Kind::Admin];
+const PEOPLE: &[Kind] = &[Kind::Admin, Kind::Operator, Kind::Viewer];
+const TAKERS: &[Kind] = &[Kind::Admin, Kind::Instance];
+
+/// Invariant: instances' own contacts are checked besides, by [`Role::may_serve`], wherever `Kind::Instance` stands.
+const TABLE: &[(&str, &[Kind])] = &[
+    ("/postroom.v1.DefinitionService/ApplyModel", ADMIN),
+    ("/postroom.v1.DefinitionService/ExportModel", PEOPLE),
+    ("/postroom.v1.DefinitionService/ListInstances", PEOPLE),
+    ("/postroom.v1.DefinitionService/GetInstance", PEOPLE),
+    ("/postroom.v1.DefinitionService/ListIncomingServers", PEOPLE),
+    ("/postroom.v1.DefinitionService/GetIncomingServer", PEOPLE),
+    ("/postroom.v1.DefinitionService/ListQueues", PEOPLE),
+    ("/postroom.v1.DefinitionService/GetQueue", PEOPLE),
+    ("/postroom.v1.LeaseService/Register", WORKER),
+    ("/postroom.v1.LeaseService/Heartbeat", WORKER),
+    ("/postroom.v1.LeaseService/Leave", WORKER),
+    ("/postroom.v1.ReportService/OpenMailboxes", WORKER),
+    ("/postroom.v1.ReportService/UploadBlob", WORKER),
+    ("/postroom.v1.ReportService/Report", WORKER),
+    ("/postroom.v1.ReportService/ReportStatus", WORKER),
+    ("/postroom.v1.ContactService/AllocateContacts", TAKERS),
+    ("/postroom.v1.ContactService/AcceptContacts", TAKERS),
+    ("/postroom.v1.ContactService/RejectContacts", TAKERS),
+    ("/postroom.v1.ContactService/ListContacts", &[Kind::Admin, Kind::Operator, Kind::Viewer, Kind::Instance]),
+    ("/postroom.v1.ContactService/GetContact", &[Kind::Admin, Kind::Operator, Kind::Viewer, Kind::Instance]),
+    ("/postroom.v1.ContactService/GetRawMessage", &[Kind::Admin, Kind::Operator, Kind::Instance]),
+    ("/postroom.v1.OperatorService/ListMailboxes", PEOPLE),
+    ("/postroom.v1.OperatorService/GetMailbox", PEOPLE),
+];
+
+#[cfg(test)]
+mod tests {
+    use prost_reflect::DescriptorPool;
+
+    use super::*;
+
+    #[test]
+    fn the_table_has_every_rpc_and_no_other() {
+        let pool = DescriptorPool::decode(postroom_proto::v1::FILE_DESCRIPTOR_SET).unwrap();
+        let mut served: Vec<String> = pool
+            .services()
+            .flat_map(|service| {
+                let name = service.full_name().to_owned();
+                service.methods().map(move |method| format!("/{name}/{}", method.name())).collect::<Vec<_>>()
+            })
+            .collect();
+        let mut listed: Vec<&str> = TABLE.iter().map(|(rpc, _)| *rpc).collect();
+        served.sort();
+        listed.sort_unstable();
+        assert_eq!(served, listed);
+    }
+
+    #[test]
+    fn workers_and_people_keep_out_of_each_others_calls() {
+        assert!(!Role::Worker.may_call("/postroom.v1.ContactService/AllocateContacts"));
+        assert!(!Role::Admin.may_call("/postroom.v1.ReportService/OpenMailboxes"), "it hands out secrets");
+        assert!(!Role::Viewer.may_call("/postroom.v1.ContactService/GetRawMessage"));
+        assert!(!Role::Admin.may_call("/postroom.v1.NoService/Nothing"));
+        let core1 = Role::Instance("core1".into());
+        assert!(core1.may_serve("core1") && !core1.may_serve("core2"));
+    }
+}

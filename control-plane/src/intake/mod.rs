@@ -1,0 +1,70 @@
+//! From a worker's call to the ledger: who may report for a mailbox, where its contacts go, and that large bodies are
+//! durable before they are named.
+
+use std::sync::Arc;
+
+use postroom_proto::id::{Epoch, Generation, MailboxUid, SessionId};
+use postroom_proto::reason::{Failure, Reason};
+use tokio::sync::watch;
+
+use crate::access::vault::Vault;
+use crate::blob::Blobs;
+use crate::contact::arrival::Arrivals;
+use crate::definition::model::Model;
+use crate::ledger::{Fence, SharedLedger};
+use crate::store::{SharedStore, key};
+
+mod body;
+mod opening;
+mod reporting;
+
+/// Takes in what workers report. Any replica can: nothing here is kept in memory.
+#[derive(Clone)]
+pub struct Intake {
+    store: SharedStore,
+    ledger: SharedLedger,
+    model: watch::Receiver<Arc<Model>>,
+    vault: Arc<Vault>,
+    blobs: Blobs,
+    arrivals: Arc<Arrivals>,
+    generation: Generation,
+}
+
+impl Intake {
+    /// `generation` is what the ledger was bound with.
+    pub fn new(
+        store: SharedStore,
+        ledger: SharedLedger,
+        model: watch::Receiver<Arc<Model>>,
+        vault: Arc<Vault>,
+        blobs: Blobs,
+        arrivals: Arc<Arrivals>,
+        generation: Generation,
+    ) -> Self {
+        Self { store, ledger, model, vault, blobs, arrivals, generation }
+    }
+
+    /// Refuses unless the store says that `session` holds `mailbox` under `epoch`.
+    ///
+    /// Invariant: only an epoch that the store minted for this session reaches the ledger's fence. Without this check
+    /// any worker could raise the fence of a foreign mailbox so far that nobody could ever report for it again.
+    async fn check_held(&self, session: &SessionId, mailbox: &MailboxUid, epoch: Epoch) -> Result<(), Failure> {
+        let lost =
+            || Failure::new(Reason::LeaseLost, format!("{mailbox} is not held by this session under epoch {epoch}"));
+        let entry = self.store.get(&key::assignment(mailbox)).await.map_err(Failure::from)?.ok_or_else(lost)?;
+        let held = entry.mod_revision.0 == epoch.0 && entry.value == session.as_str();
+        if held { Ok(()) } else { Err(lost()) }
+    }
+
+    fn fence(&self, epoch: Epoch, session: &SessionId) -> Fence {
+        Fence { generation: self.generation, epoch, session: session.clone() }
+    }
+}
+
+fn session(text: &str) -> Result<SessionId, Failure> {
+    SessionId::parse(text).map_err(|error| Failure::invalid_field("session", error.to_string()))
+}
+
+fn mailbox(field: &str, text: &str) -> Result<MailboxUid, Failure> {
+    MailboxUid::parse(text).map_err(|error| Failure::invalid_field(field, error.to_string()))
+}

@@ -1,0 +1,146 @@
+//! Reports: decoded, checked against their limits, completed with where the contacts go, and committed.
+
+use std::collections::HashSet;
+
+use postroom_proto::convert::from_timestamp;
+use postroom_proto::id::{Epoch, Generation};
+use postroom_proto::reason::{Failure, Reason};
+use postroom_proto::v1;
+use prost::Message as _;
+
+use super::{Intake, mailbox, session};
+use crate::blob::is_digest;
+use crate::clock;
+use crate::definition::model::MailboxRef;
+use crate::ledger::{self, Batch, Cursor, Fence, NotCommitted, Raw};
+
+/// Most messages of a report, and most settled keys.
+const MOST_MESSAGES: usize = 500;
+/// Largest report, encoded.
+const MOST_BYTES: usize = 3 * 1024 * 1024;
+
+impl Intake {
+    /// Commits a report.
+    pub async fn report(&self, request: v1::ReportRequest) -> Result<v1::ReportResponse, Failure> {
+        check_limits(&request)?;
+        let session = session(&request.session)?;
+        let uid = mailbox("mailbox", &request.mailbox)?;
+        let fence = Fence { generation: Generation(request.generation), epoch: Epoch(request.epoch), session };
+        let model = self.model.borrow().clone();
+        // A mailbox that was taken out of the model has no queue any more; its lease is about to end as well.
+        let place = model
+            .mailbox(&uid)
+            .ok_or_else(|| Failure::new(Reason::LeaseLost, format!("{uid} is not in the model any more")))?;
+        let batch = Batch {
+            intake: intake(&place),
+            mailbox: uid,
+            fence,
+            id: request.batch_id,
+            expected: cursor(request.expected_cursor),
+            next: cursor(request.next_cursor),
+            messages: request.messages.into_iter().map(message).collect::<Result<_, _>>()?,
+            settled: request.settled_source_keys,
+        };
+        self.check_bodies(&batch).await?;
+        let instance = batch.intake.instance_uid.clone();
+        let contacts = batch.messages.iter().any(|message| message.disposition == v1::Disposition::Contact);
+        let response = self.ledger.report(batch, clock::now()).await?.map_err(not_committed)?;
+        if contacts {
+            self.arrivals.raise(&instance);
+        }
+        Ok(response)
+    }
+
+    /// Ordering: bodies are looked for before the commit that names them.
+    async fn check_bodies(&self, batch: &Batch) -> Result<(), Failure> {
+        for message in &batch.messages {
+            if let Raw::Blob(digest) = &message.raw
+                && !self.blobs.contains(digest).await?
+            {
+                let text = format!("the body {digest} of {} is not here; upload it first", message.source_key);
+                return Err(Failure::new(Reason::BlobMissing, text));
+            }
+        }
+        Ok(())
+    }
+}
+
+fn check_limits(request: &v1::ReportRequest) -> Result<(), Failure> {
+    let invalid = |field: &str, text: String| Err(Failure::invalid_field(field, text));
+    if request.messages.len() > MOST_MESSAGES {
+        return invalid("messages", format!("are {}, at most {MOST_MESSAGES} are taken", request.messages.len()));
+    }
+    if request.settled_source_keys.len() > MOST_MESSAGES {
+        return invalid("settledSourceKeys", format!("are more than {MOST_MESSAGES}"));
+    }
+    if request.encoded_len() > MOST_BYTES {
+        return invalid("messages", format!("are larger than {MOST_BYTES} bytes together; upload large bodies first"));
+    }
+    if uuid::Uuid::try_parse(&request.batch_id).is_err() {
+        return invalid("batchId", "is not a UUID; choose one for each batch".into());
+    }
+    let mut keys = HashSet::with_capacity(request.messages.len());
+    match request.messages.iter().position(|message| !keys.insert(message.source_key.as_str())) {
+        Some(twice) => invalid(&format!("messages[{twice}].sourceKey"), "stands twice in this report".into()),
+        None => Ok(()),
+    }
+}
+
+fn intake(place: &MailboxRef<'_>) -> ledger::Intake {
+    ledger::Intake {
+        instance_uid: place.instance.uid.clone(),
+        instance: place.instance.name.clone(),
+        queue_uid: place.queue.uid.clone(),
+        queue: place.queue.name.clone(),
+        address: place.address.email.clone(),
+        priority: place.priority(),
+        language: place.language().to_owned(),
+    }
+}
+
+fn cursor(cursor: Option<v1::Cursor>) -> Cursor {
+    cursor.map(|c| Cursor { protocol: c.protocol, value: c.value }).unwrap_or_default()
+}
+
+fn message(message: v1::ReportedMessage) -> Result<ledger::Message, Failure> {
+    let disposition = message.disposition();
+    let invalid = |field: &str, text: &str| {
+        Err(Failure::invalid_field(format!("messages[{}].{field}", message.source_key), text))
+    };
+    if message.source_key.is_empty() || message.source_key.len() > 500 {
+        return invalid("sourceKey", "must have 1 to 500 bytes");
+    }
+    if disposition == v1::Disposition::Unspecified {
+        return invalid("disposition", "is missing");
+    }
+    if disposition == v1::Disposition::Contact && (message.content.is_none() || message.raw.is_none()) {
+        return invalid("content", "a contact needs its content and its raw message");
+    }
+    let raw = match message.raw {
+        None => Raw::None,
+        Some(v1::reported_message::Raw::RawMessage(bytes)) => Raw::Inline(bytes),
+        Some(v1::reported_message::Raw::RawDigest(digest)) if is_digest(&digest) => Raw::Blob(digest),
+        Some(v1::reported_message::Raw::RawDigest(_)) => {
+            return Err(Failure::invalid_field("messages.rawDigest", "is not a SHA-256 in lower-case hexadecimal"));
+        }
+    };
+    Ok(ledger::Message {
+        source_key: message.source_key,
+        disposition,
+        reason: message.reason,
+        received_at: message.received_time.as_ref().map(from_timestamp),
+        size_bytes: message.size_bytes,
+        fingerprint: message.fingerprint,
+        raw,
+        content: message.content,
+    })
+}
+
+fn not_committed(why: NotCommitted) -> Failure {
+    match why {
+        NotCommitted::LeaseLost => Failure::new(Reason::LeaseLost, why.to_string()),
+        NotCommitted::CursorMismatch { ref committed } => Failure::new(Reason::CursorMismatch, why.to_string())
+            .with("cursor_protocol", &committed.protocol)
+            .with("cursor", data_encoding::BASE64.encode(&committed.value)),
+    }
+}

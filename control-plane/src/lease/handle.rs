@@ -1,0 +1,75 @@
+//! How the services talk to the leader: calls over a bounded channel, each with its answer.
+
+use postroom_proto::id::SessionId;
+use postroom_proto::reason::{Failure, Reason};
+use tokio::sync::{mpsc, oneshot};
+
+use super::desk::{Heartbeat, Offer};
+
+/// Most calls that wait for the leader.
+const CALLS: usize = 1024;
+
+/// A handle and the calls that come through it.
+pub(super) fn pair() -> (Handle, mpsc::Receiver<Call>) {
+    let (calls, receiver) = mpsc::channel(CALLS);
+    (Handle { calls }, receiver)
+}
+
+/// A call with the way back to its caller.
+pub(super) enum Call {
+    Register { worker: String, build: String, answer: oneshot::Sender<Result<SessionId, Failure>> },
+    Heartbeat { heartbeat: Heartbeat, answer: oneshot::Sender<Result<Vec<Offer>, Failure>> },
+    Leave { session: SessionId, returning: bool, answer: oneshot::Sender<Result<(), Failure>> },
+}
+
+/// How the services talk to the leader.
+#[derive(Debug, Clone)]
+pub struct Handle {
+    calls: mpsc::Sender<Call>,
+}
+
+impl Handle {
+    /// Opens a session.
+    pub async fn register(&self, worker: String, build: String) -> Result<SessionId, Failure> {
+        self.call(|answer| Call::Register { worker, build, answer }).await
+    }
+
+    /// Hears a session; everything it should hold.
+    pub async fn heartbeat(&self, heartbeat: Heartbeat) -> Result<Vec<Offer>, Failure> {
+        self.call(|answer| Call::Heartbeat { heartbeat, answer }).await
+    }
+
+    /// Ends a session that has let go of everything.
+    pub async fn leave(&self, session: SessionId, returning: bool) -> Result<(), Failure> {
+        self.call(|answer| Call::Leave { session, returning, answer }).await
+    }
+
+    async fn call<T>(&self, call: impl FnOnce(oneshot::Sender<Result<T, Failure>>) -> Call) -> Result<T, Failure> {
+        let stopping = || Failure::new(Reason::ShuttingDown, "the lease plane is stopping; try again");
+        let (answer, receiver) = oneshot::channel();
+        self.calls.send(call(answer)).await.map_err(|_| stopping())?;
+        receiver.await.map_err(|_| stopping())?
+    }
+}
+
+impl std::fmt::Debug for Call {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.write_str("Call")
+    }
+}
+
+impl Call {
+    /// Nobody leads here.
+    pub(super) fn refuse(self) {
+        // Whoever asked may have gone.
+        match self {
+            Self::Register { answer, .. } => drop(answer.send(Err(no_leader()))),
+            Self::Heartbeat { answer, .. } => drop(answer.send(Err(no_leader()))),
+            Self::Leave { answer, .. } => drop(answer.send(Err(no_leader()))),
+        }
+    }
+}
+
+pub(super) fn no_leader() -> Failure {
+    Failure::new(Reason::NoLeader, "nobody leads at the moment; try again")
+}

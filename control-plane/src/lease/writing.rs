@@ -1,0 +1,131 @@
+//! Carries out what the desk intends: guarded commits, and what the keys hold where a commit did not go through.
+
+use std::time::Duration;
+
+use bytes::Bytes;
+
+use super::desk::{Assign, Assignment, EndSession, Session, Settled, Write as Intent};
+use super::leader::Office;
+use super::record::{SessionRecord, assignment, session};
+use crate::failure::chain;
+use crate::store::{Entry, Guard, Outcome, Revision, SharedStore, Write, key};
+
+/// Most moves in one commit. Small enough that one conflict among them costs little, and that each with its guard fits
+/// what a commit may hold.
+const MOVES: usize = 50;
+/// Pause before a key is read again that could not be read.
+const READ_AGAIN: Duration = Duration::from_millis(200);
+
+/// What became of some intents.
+#[derive(Debug)]
+pub(super) enum Done {
+    Ended(EndSession, Settled<Session>),
+    Assigned(Vec<(Assign, Settled<Assignment>)>),
+}
+
+/// Intents that are committed as one.
+#[derive(Debug)]
+pub(super) enum Batch {
+    End(EndSession),
+    Assign(Vec<Assign>),
+}
+
+/// Ordering: ends come first, as the desk intended them.
+pub(super) fn batches(intents: Vec<Intent>) -> Vec<Batch> {
+    let mut batches = Vec::new();
+    let mut moves = Vec::new();
+    for intent in intents {
+        match intent {
+            Intent::EndSession(end) => batches.push(Batch::End(end)),
+            Intent::Assign(assign) => moves.push(assign),
+        }
+    }
+    while !moves.is_empty() {
+        let rest = moves.split_off(moves.len().min(MOVES));
+        batches.push(Batch::Assign(std::mem::replace(&mut moves, rest)));
+    }
+    batches
+}
+
+/// Commits a batch and says what became of each intent. Returns only once that is known, however long it takes.
+pub(super) async fn carry_out(store: SharedStore, office: Office, batch: Batch) -> Done {
+    match batch {
+        Batch::End(end) => {
+            let settled = end_session(&store, &office, &end).await;
+            Done::Ended(end, settled)
+        }
+        Batch::Assign(moves) => Done::Assigned(assign(&store, &office, moves).await),
+    }
+}
+
+async fn end_session(store: &SharedStore, office: &Office, end: &EndSession) -> Settled<Session> {
+    let at = key::session(&end.session);
+    let found = read(store, &at).await;
+    let record = found.as_ref().filter(|entry| entry.mod_revision == end.expected);
+    let Some(record) = record.and_then(|entry| SessionRecord::decode(&entry.value)) else {
+        return Settled::Conflict(found.as_ref().and_then(session));
+    };
+    let guards = vec![office.guard(), Guard::Unchanged(at.clone(), end.expected)];
+    let writes = vec![Write::Put(at.clone(), record.ended(end.returning).encode())];
+    match commit(store, guards, writes).await {
+        Outcome::Committed(revision) => Settled::Committed(revision),
+        Outcome::Conflict => Settled::Conflict(read(store, &at).await.as_ref().and_then(session)),
+        Outcome::Unknown => Settled::Unknown(read(store, &at).await.as_ref().and_then(session)),
+    }
+}
+
+async fn assign(store: &SharedStore, office: &Office, moves: Vec<Assign>) -> Vec<(Assign, Settled<Assignment>)> {
+    let mut guards = vec![office.guard()];
+    let mut writes = Vec::with_capacity(moves.len());
+    for step in &moves {
+        let at = key::assignment(&step.mailbox);
+        guards.push(match step.expected {
+            Some(epoch) => Guard::Unchanged(at.clone(), Revision(epoch.0)),
+            None => Guard::Absent(at.clone()),
+        });
+        writes.push(Write::Put(at, Bytes::copy_from_slice(step.to.as_str().as_bytes())));
+        if step.forced {
+            tracing::warn!(mailbox = %step.mailbox, "a mailbox is taken from an owner that did not let go in time");
+        }
+    }
+    let outcome = commit(store, guards, writes).await;
+    let mut settled = Vec::with_capacity(moves.len());
+    for step in moves {
+        let result = match outcome {
+            Outcome::Committed(revision) => Settled::Committed(revision),
+            Outcome::Conflict => Settled::Conflict(holder(store, &step).await),
+            Outcome::Unknown => Settled::Unknown(holder(store, &step).await),
+        };
+        settled.push((step, result));
+    }
+    settled
+}
+
+async fn holder(store: &SharedStore, step: &Assign) -> Option<Assignment> {
+    let entry = read(store, &key::assignment(&step.mailbox)).await?;
+    assignment(&entry).map(|(_, assignment)| assignment)
+}
+
+/// An error says that certainly nothing was written, which to the desk is the same as a guard that did not hold.
+async fn commit(store: &SharedStore, guards: Vec<Guard>, writes: Vec<Write>) -> Outcome {
+    match store.commit(guards, writes).await {
+        Ok(outcome) => outcome,
+        Err(error) => {
+            tracing::error!(error = chain(&error), "the store refused a write of the leader");
+            Outcome::Conflict
+        }
+    }
+}
+
+/// The desk must know what a key holds before it decides anew, so this waits for the store as long as it takes.
+async fn read(store: &SharedStore, key: &str) -> Option<Entry> {
+    loop {
+        match store.get(key).await {
+            Ok(entry) => return entry,
+            Err(error) => {
+                tracing::warn!(error = chain(&error), key, "a key cannot be read; trying again");
+                tokio::time::sleep(READ_AGAIN).await;
+            }
+        }
+    }
+}

@@ -1,0 +1,138 @@
+//! What is known of each mailbox, put together for people: the definition says what it is, the store who holds it, the
+//! ledger how far it is and what its reader last said.
+
+use std::collections::HashMap;
+use std::sync::Arc;
+
+use postroom_proto::convert::to_timestamp;
+use postroom_proto::id::MailboxUid;
+use postroom_proto::reason::{Failure, Reason};
+use postroom_proto::v1::{self, MailboxState};
+use tokio::sync::watch;
+
+use crate::definition::model::{MailboxRef, Model};
+use crate::lease::record::{SessionRecord, assignment};
+use crate::ledger::{MailboxRecord, SharedLedger};
+use crate::store::{SharedStore, key};
+
+/// Looks at mailboxes.
+#[derive(Clone)]
+pub struct Observer {
+    store: SharedStore,
+    ledger: SharedLedger,
+    model: watch::Receiver<Arc<Model>>,
+}
+
+impl Observer {
+    /// Over these three.
+    pub fn new(store: SharedStore, ledger: SharedLedger, model: watch::Receiver<Arc<Model>>) -> Self {
+        Self { store, ledger, model }
+    }
+
+    /// The place of every mailbox in a listing, in order: e-mail, folder, uid.
+    pub fn places(&self) -> Vec<String> {
+        let model = self.model.borrow().clone();
+        let mut places: Vec<String> = model.mailboxes().map(|(uid, mailbox)| place(uid, &mailbox)).collect();
+        places.sort();
+        places
+    }
+
+    /// The mailboxes at these places; those that were taken out of the model meanwhile are missing.
+    pub async fn describe_places(&self, places: &[String]) -> Result<Vec<v1::Mailbox>, Failure> {
+        let model = self.model.borrow().clone();
+        let uids = places.iter().filter_map(|place| MailboxUid::parse(place.rsplit(SEPARATOR).next()?).ok());
+        self.describe(&model, &uids.collect::<Vec<_>>()).await
+    }
+
+    /// One mailbox by uid or e-mail.
+    pub async fn mailbox(&self, wanted: &str) -> Result<v1::Mailbox, Failure> {
+        let model = self.model.borrow().clone();
+        let mut uids: Vec<MailboxUid> = model
+            .mailboxes()
+            .filter(|(uid, mailbox)| uid.as_str() == wanted || mailbox.address.email.eq_ignore_ascii_case(wanted))
+            .map(|(uid, _)| uid.clone())
+            .collect();
+        uids.sort();
+        if uids.len() > 1 {
+            let list = uids.iter().map(MailboxUid::as_str).collect::<Vec<_>>().join(", ");
+            return Err(Failure::invalid_field(
+                "mailbox",
+                format!("{wanted} is read in several places: name one of {list}"),
+            ));
+        }
+        let described = self.describe(&model, &uids).await?.pop();
+        described.ok_or_else(|| {
+            Failure::new(Reason::NotFound, format!("no queue reads a mailbox {wanted:?}; see `postroom mailbox list`"))
+        })
+    }
+
+    async fn describe(&self, model: &Model, uids: &[MailboxUid]) -> Result<Vec<v1::Mailbox>, Failure> {
+        let mut records: HashMap<MailboxUid, MailboxRecord> =
+            self.ledger.mailboxes(uids).await?.into_iter().map(|record| (record.uid.clone(), record)).collect();
+        let mut workers = HashMap::new();
+        let mut described = Vec::with_capacity(uids.len());
+        for uid in uids {
+            let Some(mailbox) = model.mailbox(uid) else { continue };
+            let holder = self.holder(uid, &mut workers).await?;
+            described.push(describe(uid, &mailbox, holder, records.remove(uid)));
+        }
+        Ok(described)
+    }
+
+    /// Who holds a mailbox; `workers` remembers the names of the sessions that were looked up.
+    async fn holder(
+        &self,
+        uid: &MailboxUid,
+        workers: &mut HashMap<String, Option<String>>,
+    ) -> Result<Option<v1::Holder>, Failure> {
+        let Some(entry) = self.store.get(&key::assignment(uid)).await? else { return Ok(None) };
+        let Some((_, assignment)) = assignment(&entry) else { return Ok(None) };
+        let session = assignment.session.to_string();
+        if !workers.contains_key(&session) {
+            let record = self.store.get(&key::session(&assignment.session)).await?;
+            let record = record.and_then(|entry| SessionRecord::decode(&entry.value));
+            workers.insert(session.clone(), record.filter(|record| !record.is_over()).map(|record| record.worker));
+        }
+        let worker = workers.get(&session).cloned().flatten();
+        Ok(worker.map(|worker| v1::Holder { worker, session, epoch: assignment.epoch.0 }))
+    }
+}
+
+/// Stands between the parts of a place; sorts before everything that may stand in one.
+const SEPARATOR: char = '\u{0}';
+
+fn place(uid: &MailboxUid, mailbox: &MailboxRef<'_>) -> String {
+    format!("{}{SEPARATOR}{}{SEPARATOR}{uid}", mailbox.address.email, mailbox.address.folder())
+}
+
+fn describe(
+    uid: &MailboxUid,
+    mailbox: &MailboxRef<'_>,
+    holder: Option<v1::Holder>,
+    record: Option<MailboxRecord>,
+) -> v1::Mailbox {
+    let status = record.as_ref().and_then(|record| record.status.clone());
+    // What a former holder said of its state is over with it; the problem it met is the best that is known until the
+    // next one has tried.
+    let current = status.as_ref().filter(|status| holder.as_ref().is_some_and(|holder| holder.epoch == status.epoch));
+    let state = match (&holder, current) {
+        (None, _) => MailboxState::Unassigned,
+        (Some(_), None) => MailboxState::Connecting,
+        (Some(_), Some(status)) => status.state(),
+    };
+    v1::Mailbox {
+        uid: uid.to_string(),
+        email: mailbox.address.email.clone(),
+        folder: mailbox.address.folder().to_owned(),
+        queue: mailbox.queue.name.clone(),
+        instance: mailbox.instance.name.clone(),
+        server: mailbox.server.name.clone(),
+        state: state.into(),
+        since_time: current.and_then(|status| status.since_time),
+        holder,
+        problem: status.and_then(|status| status.problem),
+        message_count: record.as_ref().map_or(0, |record| record.message_count),
+        contact_count: record.as_ref().map_or(0, |record| record.contact_count),
+        last_report_time: record.and_then(|record| record.reported_at).map(to_timestamp),
+    }
+}
