@@ -59,9 +59,15 @@ impl LeaseTerms {
         self.ttl.saturating_sub(self.margin)
     }
 
-    /// How long a new leader waits before its first plan: two heartbeats.
+    /// How long a leader trusts that it leads, counted from the moment it *sent* the renewal of its key.
+    pub fn leader_trust(&self) -> Duration {
+        self.leader_ttl - self.margin.min(self.leader_ttl / 5)
+    }
+
+    /// How long a new leader waits before its first plan: two heartbeats, and until a former leader whose key was taken
+    /// from it early has stopped answering.
     pub fn settle(&self) -> Duration {
-        self.heartbeat * 2
+        (self.heartbeat * 2).max(self.leader_trust())
     }
 
     /// Refuses terms under which the loss of a leader would suspend workers.
@@ -96,6 +102,13 @@ mod tests {
     #[test]
     fn the_defaults_survive_the_loss_of_a_leader() {
         assert!(LeaseTerms::default().check().is_ok());
+    }
+
+    #[test]
+    fn a_new_leader_plans_when_the_former_one_is_silent() {
+        let terms = LeaseTerms { heartbeat: Duration::from_millis(500), ..LeaseTerms::default() };
+        assert_eq!(terms.settle(), terms.leader_trust());
+        assert_eq!(LeaseTerms::default().settle(), Duration::from_secs(4));
     }
 
     #[test]

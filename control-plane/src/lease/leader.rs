@@ -29,7 +29,7 @@ impl Office {
         };
         let write = Write::Put(key::LEADER.into(), Bytes::copy_from_slice(replica.as_bytes()));
         match store.commit(vec![guard], vec![write]).await? {
-            Outcome::Committed(term) => Ok(Some(Self { term, trusted_until: sent + lasts(terms), terms })),
+            Outcome::Committed(term) => Ok(Some(Self { term, trusted_until: sent + terms.leader_trust(), terms })),
             // Unknown: if it did happen, the next attempt finds our own key and replaces it.
             Outcome::Conflict | Outcome::Unknown => Ok(None),
         }
@@ -56,13 +56,8 @@ impl Office {
     pub async fn confirm(&mut self, store: &dyn Store, sent: Moment) -> Result<bool, Error> {
         let ours = store.get(key::LEADER).await?.is_some_and(|entry| entry.mod_revision == self.term);
         if ours {
-            self.trusted_until = self.trusted_until.max(sent + lasts(self.terms));
+            self.trusted_until = self.trusted_until.max(sent + self.terms.leader_trust());
         }
         Ok(ours)
     }
-}
-
-/// How long an office is trusted after it was last confirmed: a second less than its key lives.
-fn lasts(terms: LeaseTerms) -> Duration {
-    terms.leader_ttl.saturating_sub(Duration::from_secs(1)).max(terms.leader_ttl / 2)
 }

@@ -81,14 +81,21 @@ impl Handovers {
         writes
     }
 
-    /// The write for the mailbox is settled; `doubtful` if it may still arrive.
-    pub(super) fn settle(&mut self, mailbox: &MailboxUid, doubtful: bool) {
+    /// No write for the mailbox is under way any more.
+    pub(super) fn settled(&mut self, mailbox: &MailboxUid) {
         self.writing.remove(mailbox);
-        if doubtful {
-            self.doubtful.insert(mailbox.clone());
-        } else {
-            self.doubtful.remove(mailbox);
-        }
+    }
+
+    /// As [`Handovers::settled`], but the write may still arrive.
+    pub(super) fn doubtful(&mut self, mailbox: &MailboxUid) {
+        self.settled(mailbox);
+        self.doubtful.insert(mailbox.clone());
+    }
+
+    /// As [`Handovers::settled`], and no earlier write can arrive either.
+    pub(super) fn certain(&mut self, mailbox: &MailboxUid) {
+        self.settled(mailbox);
+        self.doubtful.remove(mailbox);
     }
 
     /// When owners that were asked have had time enough.

@@ -232,18 +232,28 @@ impl Desk {
     /// Says what became of an [`Assign`].
     pub fn mailbox_settled(&mut self, write: &Assign, settled: Settled<Assignment>) {
         let expected = self.assignments.get(&write.mailbox).map(|assignment| assignment.epoch);
-        let (assignment, doubtful) = match settled {
+        let unchanged = |found: &Option<Assignment>| found.as_ref().map(|assignment| assignment.epoch) == expected;
+        let assignment = match settled {
             Settled::Committed(Revision(revision)) => {
-                (Some(Assignment { session: write.to.clone(), epoch: Epoch(revision) }), false)
+                self.handovers.certain(&write.mailbox);
+                Some(Assignment { session: write.to.clone(), epoch: Epoch(revision) })
             }
-            Settled::Conflict(found) => (found, false),
-            // Unchanged: the write may still arrive. Changed: its guard fails from now on.
-            Settled::Unknown(found) => {
-                let unchanged = found.as_ref().map(|assignment| assignment.epoch) == expected;
-                (found, unchanged)
+            // Unchanged: another write of the commit met a conflict, and what was in doubt before still is.
+            Settled::Conflict(found) if unchanged(&found) => {
+                self.handovers.settled(&write.mailbox);
+                found
+            }
+            // Unchanged: the write may still arrive.
+            Settled::Unknown(found) if unchanged(&found) => {
+                self.handovers.doubtful(&write.mailbox);
+                found
+            }
+            // Changed: every earlier write to this key has arrived or fails at its guard.
+            Settled::Conflict(found) | Settled::Unknown(found) => {
+                self.handovers.certain(&write.mailbox);
+                found
             }
         };
-        self.handovers.settle(&write.mailbox, doubtful);
         self.set_assignment(&write.mailbox, assignment);
         self.stirred = true;
     }
