@@ -2,8 +2,8 @@
 //!
 //! Reading order, which is the way of a message: [`holder`] (what may be read, pure) → [`supervisor`] (one task a
 //! mailbox) → [`mailbox`] (sign in, catch up, settle, wait) → [`contact`] (bytes to contact, pure) → [`report`].
-//! [`token`] signs in, [`control`] talks to the control plane, [`diagnosis`] turns errors into causes with remedies,
-//! [`app`] says what runs and in which order it stops.
+//! [`token`] and [`tls`] sign in, [`control`] talks to the control plane, [`diagnosis`] turns errors into causes with
+//! remedies, [`app`] says what runs and in which order it stops.
 
 pub mod app;
 pub mod config;
@@ -14,4 +14,5 @@ pub mod holder;
 pub mod mailbox;
 pub mod report;
 pub mod supervisor;
+pub mod tls;
 pub mod token;

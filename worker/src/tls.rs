@@ -1,0 +1,158 @@
+//! Whom we trust: the system's CAs, and those of a definition's `caFile`.
+//!
+//! The crypto provider is named here, so that nothing depends on a process-wide default.
+
+use std::collections::HashMap;
+use std::io;
+use std::sync::{Arc, Mutex, PoisonError};
+use std::time::SystemTime;
+
+use rustls::{ClientConfig, RootCertStore};
+use rustls_pki_types::CertificateDer;
+use rustls_pki_types::pem::PemObject as _;
+
+use crate::diagnosis::{self, Diagnosis};
+
+/// Why there is no TLS configuration.
+#[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
+#[error("the CA file {path} cannot be used: {detail}")]
+pub struct Error {
+    /// The file.
+    pub path: String,
+    /// What is wrong with it.
+    pub detail: String,
+}
+
+impl Error {
+    /// Cause and remedy.
+    pub fn diagnosis(&self) -> Diagnosis {
+        diagnosis::bad_ca_file(&self.path, &self.detail)
+    }
+}
+
+/// A configuration and the time of the file that it was read from.
+type Cached = (Option<SystemTime>, Arc<ClientConfig>);
+
+/// TLS configurations by CA file. Thousands of connections share one, which is most of what keeps an idle one small.
+#[derive(Debug, Default)]
+pub struct Trust {
+    configs: Mutex<HashMap<String, Cached>>,
+}
+
+impl Trust {
+    /// Nothing loaded yet.
+    pub fn new() -> Self {
+        Self::default()
+    }
+
+    /// The configuration that trusts the system's CAs and those in `ca_file` (PEM; empty: none). A file that has
+    /// changed since is read again.
+    pub async fn client_config(&self, ca_file: &str) -> Result<Arc<ClientConfig>, Error> {
+        let fault = |detail: String| Error { path: ca_file.to_owned(), detail };
+        let modified = match ca_file {
+            "" => None,
+            path => {
+                let metadata = tokio::fs::metadata(path).await.map_err(|error| fault(error.to_string()))?;
+                metadata.modified().ok()
+            }
+        };
+        if let Some((at, config)) = self.lock().get(ca_file)
+            && *at == modified
+        {
+            return Ok(config.clone());
+        }
+        let pem = match ca_file {
+            "" => Vec::new(),
+            path => tokio::fs::read(path).await.map_err(|error| fault(error.to_string()))?,
+        };
+        let config = Arc::new(build(&pem).map_err(|detail| fault(detail.clone()))?);
+        self.lock().insert(ca_file.to_owned(), (modified, config.clone()));
+        Ok(config)
+    }
+
+    fn lock(&self) -> std::sync::MutexGuard<'_, HashMap<String, Cached>> {
+        self.configs.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+}
+
+fn build(pem: &[u8]) -> Result<ClientConfig, String> {
+    let mut roots = RootCertStore::empty();
+    // Single certificates of the system that cannot be read are no reason to trust none of them.
+    roots.add_parsable_certificates(rustls_native_certs::load_native_certs().certs);
+    let mut own = 0;
+    for certificate in CertificateDer::pem_slice_iter(pem) {
+        let certificate = certificate.map_err(|error| format!("it is not PEM: {error}"))?;
+        roots.add(certificate).map_err(|error| format!("a certificate in it is not valid: {error}"))?;
+        own += 1;
+    }
+    if !pem.is_empty() && own == 0 {
+        return Err("there is no certificate in it".into());
+    }
+    let builder = ClientConfig::builder_with_provider(Arc::new(rustls::crypto::ring::default_provider()))
+        .with_safe_default_protocol_versions()
+        .map_err(|error| error.to_string())?;
+    Ok(builder.with_root_certificates(roots).with_no_client_auth())
+}
+
+/// What kind of TLS failure an error is, looked for along its whole chain: the outer ones only say "request failed".
+pub fn diagnose(host: &str, error: &(dyn std::error::Error + 'static)) -> Option<Diagnosis> {
+    let found = find(error)?;
+    let detail = found.to_string();
+    Some(match found {
+        rustls::Error::InvalidCertificate(rustls::CertificateError::UnknownIssuer) => {
+            diagnosis::untrusted(host, &detail)
+        }
+        rustls::Error::InvalidCertificate(_) => diagnosis::bad_certificate(host, &detail),
+        _ => diagnosis::tls_failed(host, &detail),
+    })
+}
+
+fn find<'e>(error: &'e (dyn std::error::Error + 'static)) -> Option<&'e rustls::Error> {
+    let mut next = Some(error);
+    while let Some(error) = next {
+        if let Some(found) = error.downcast_ref::<rustls::Error>() {
+            return Some(found);
+        }
+        // An io error is transparent: its source() skips the very error that it wraps.
+        next = match error.downcast_ref::<io::Error>().and_then(io::Error::get_ref) {
+            Some(inner) => Some(inner),
+            None => error.source(),
+        };
+    }
+    None
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[tokio::test]
+    async fn a_ca_file_that_is_none_is_named() {
+        let dir = tempfile::tempdir().expect("a folder");
+        let path = dir.path().join("ca.pem").display().to_string();
+        let trust = Trust::new();
+        let missing = trust.client_config(&path).await.expect_err("missing");
+        assert_eq!(missing.diagnosis().code, "CA_FILE_UNREADABLE");
+        std::fs::write(&path, "no certificate").expect("written");
+        let empty = trust.client_config(&path).await.expect_err("empty");
+        assert!(empty.detail.contains("no certificate"), "{empty}");
+    }
+
+    #[tokio::test]
+    async fn one_configuration_is_shared() {
+        let trust = Trust::new();
+        let first = trust.client_config("").await.expect("system roots");
+        let second = trust.client_config("").await.expect("system roots");
+        assert!(Arc::ptr_eq(&first, &second));
+    }
+
+    #[test]
+    fn an_unknown_issuer_is_found_below_other_errors() {
+        let cause = rustls::Error::InvalidCertificate(rustls::CertificateError::UnknownIssuer);
+        let error = io::Error::other(io::Error::other(cause));
+        let found = diagnose("imap.contoso.example", &error).expect("found");
+        assert_eq!(found.code, "TLS_UNTRUSTED");
+        assert!(found.remedy.contains("caFile"));
+        assert_eq!(diagnose("x", &io::Error::other("else")), None);
+    }
+}
