@@ -1,1 +1,4 @@
-//! Skeleton.
+//! From raw bytes to what a contact shows. Pure.
+
+pub mod fingerprint;
+pub mod parse;
