@@ -1,1 +1,3 @@
-//! Skeleton.
+//! One mailbox: sign in, catch up, settle, wait, and start again.
+
+pub mod imap;

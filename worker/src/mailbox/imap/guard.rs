@@ -1,0 +1,450 @@
+//! Between the socket and async-imap: lets through only whole, known and harmless responses.
+//!
+//! async-imap buffers a literal at its announced size, re-parses a long line at every read, recurses on nested
+//! parentheses until the process aborts, and closes the stream for good at any line it does not know. So this layer
+//! frames the stream itself: it hands on whole lines, holds lines, literals and nesting to limits, drops untagged
+//! responses that nobody asked for, and notes what the server said for those who have to explain a failure.
+
+use std::io;
+use std::pin::Pin;
+use std::sync::Arc;
+use std::sync::atomic::{AtomicU64, Ordering};
+use std::task::{Context, Poll, ready};
+
+use tokio::io::{AsyncRead, AsyncWrite, ReadBuf};
+
+use super::line::{self, Verdict};
+
+/// What a server may send.
+#[derive(Debug, Clone, Copy)]
+pub struct Limits {
+    /// Longest line without its literals, in bytes.
+    pub line: usize,
+    /// Largest literal that is handed on, in bytes. A larger one is read and thrown away with its whole response.
+    pub literal: u64,
+    /// Largest literal that is read at all; a larger one ends the connection.
+    pub endurable: u64,
+    /// Most opening parentheses in one response, which also bounds how deep they nest.
+    pub depth: usize,
+}
+
+impl Limits {
+    /// Limits for mailboxes whose messages have at most `max_message_bytes`.
+    pub fn for_messages(max_message_bytes: u64) -> Self {
+        Self {
+            line: 1024 * 1024,
+            literal: max_message_bytes,
+            endurable: max_message_bytes.saturating_mul(2).max(1024 * 1024),
+            depth: 64,
+        }
+    }
+}
+
+/// Why the guard ended a connection. Wrapped in an [`io::Error`] of kind `InvalidData`.
+#[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
+pub enum Violation {
+    /// A line has no end.
+    #[error("a line is longer than {limit} bytes")]
+    LineTooLong {
+        /// The limit.
+        limit: usize,
+    },
+    /// A literal is larger than can be endured.
+    #[error("a literal of {size} bytes was announced, {limit} is the most")]
+    LiteralTooLarge {
+        /// What was announced.
+        size: u64,
+        /// The limit.
+        limit: u64,
+    },
+    /// Parentheses may be nested too deep.
+    #[error("a response has more than {limit} parentheses")]
+    TooDeep {
+        /// The limit.
+        limit: usize,
+    },
+}
+
+/// A response that was thrown away because its literal was larger than a message may be.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct Oversized {
+    /// UID of the message, when the line named it before the literal.
+    pub uid: Option<u32>,
+    /// Announced size in bytes.
+    pub size: u64,
+}
+
+/// What the guard noticed.
+#[derive(Debug, Default)]
+pub struct Notes {
+    /// Last NO, BAD or BYE line, or line that is no IMAP at all, without its line end.
+    pub remark: Option<String>,
+    /// Last CAPABILITY list, upper case.
+    pub capabilities: Option<Vec<String>>,
+    /// Responses thrown away for their size since they were last taken.
+    pub oversized: Vec<Oversized>,
+}
+
+const CHUNK: usize = 16 * 1024;
+/// Commands are written at once when they are flushed; more than this goes out before.
+const MAX_OUTGOING: usize = 64 * 1024;
+
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+enum Mode {
+    /// Collecting a line.
+    Line,
+    /// Inside a literal that is handed on.
+    Literal(u64),
+    /// Inside a literal that is thrown away.
+    Discard(u64),
+}
+
+/// The guarded stream.
+pub struct Guard<S> {
+    inner: S,
+    limits: Limits,
+    mode: Mode,
+    /// Bytes not yet handed on: `ready` of them may be, the rest is the beginning of a line.
+    inbox: Vec<u8>,
+    ready: usize,
+    /// How far the beginning of a line was searched for its end.
+    searched: usize,
+    /// The response goes on after a literal.
+    continued: bool,
+    /// The whole response is thrown away.
+    dropping: bool,
+    depth: usize,
+    /// Bytes of the present response, literals included.
+    size: u64,
+    eof: bool,
+    outgoing: Vec<u8>,
+    written: usize,
+    notes: Notes,
+    progress: Arc<AtomicU64>,
+}
+
+impl<S> std::fmt::Debug for Guard<S> {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.debug_struct("Guard").field("limits", &self.limits).finish_non_exhaustive()
+    }
+}
+
+impl<S> Guard<S> {
+    /// Guards `inner`.
+    pub fn new(inner: S, limits: Limits) -> Self {
+        Self {
+            inner,
+            limits,
+            mode: Mode::Line,
+            inbox: Vec::new(),
+            ready: 0,
+            searched: 0,
+            continued: false,
+            dropping: false,
+            depth: 0,
+            size: 0,
+            eof: false,
+            outgoing: Vec::new(),
+            written: 0,
+            notes: Notes::default(),
+            progress: Arc::default(),
+        }
+    }
+
+    /// What was noticed so far.
+    pub fn notes(&mut self) -> &mut Notes {
+        &mut self.notes
+    }
+
+    /// Counts bytes read, so that somebody else can see whether the server still sends.
+    pub fn progress(&self) -> Arc<AtomicU64> {
+        self.progress.clone()
+    }
+
+    /// Looks at what has arrived and decides how much may be handed on.
+    fn scan(&mut self) -> Result<(), Violation> {
+        loop {
+            let rest = self.inbox.len() - self.ready;
+            match self.mode {
+                Mode::Literal(left) => {
+                    let take = rest.min(usize::try_from(left).unwrap_or(usize::MAX));
+                    self.ready += take;
+                    self.searched = self.ready;
+                    self.mode = if left == take as u64 { Mode::Line } else { Mode::Literal(left - take as u64) };
+                }
+                Mode::Discard(left) => {
+                    let take = rest.min(usize::try_from(left).unwrap_or(usize::MAX));
+                    self.inbox.drain(self.ready..self.ready + take);
+                    self.searched = self.ready;
+                    self.mode = if left == take as u64 { Mode::Line } else { Mode::Discard(left - take as u64) };
+                }
+                Mode::Line => {
+                    let Some(at) = self.inbox[self.searched..].iter().position(|byte| *byte == b'\n') else {
+                        self.searched = self.inbox.len();
+                        if self.inbox.len() - self.ready > self.limits.line {
+                            return Err(Violation::LineTooLong { limit: self.limits.line });
+                        }
+                        return Ok(());
+                    };
+                    let end = self.searched + at + 1;
+                    self.judge(end)?;
+                }
+            }
+            if self.inbox.len() == self.ready {
+                return Ok(());
+            }
+        }
+    }
+
+    /// Decides about the line `inbox[ready..end]`, which is a whole response or a part of one between literals.
+    fn judge(&mut self, end: usize) -> Result<(), Violation> {
+        let text = &self.inbox[self.ready..end];
+        if text.len() > self.limits.line {
+            return Err(Violation::LineTooLong { limit: self.limits.line });
+        }
+        let bare = line::strip_end(text);
+        let mut repaired = None;
+        if !self.continued {
+            self.depth = 0;
+            self.size = 0;
+            self.dropping = match line::judge(bare) {
+                Verdict::Pass => false,
+                Verdict::Complete(fixed) => {
+                    repaired = Some(fixed);
+                    false
+                }
+                Verdict::Capabilities(words) => {
+                    self.notes.capabilities = Some(words);
+                    true
+                }
+                Verdict::Drop => true,
+                Verdict::Noise(text) => {
+                    self.notes.remark = Some(text);
+                    true
+                }
+            };
+            if let Some(remark) = line::remark(bare) {
+                self.notes.remark = Some(remark);
+            }
+        }
+        // Invariant: nesting is never deeper than the number of opening parentheses, quoted or not, whatever a parser
+        // makes of the rest. What we ask for needs four.
+        self.depth += bare.iter().filter(|byte| **byte == b'(').count();
+        if self.depth > self.limits.depth && !self.dropping {
+            return Err(Violation::TooDeep { limit: self.limits.depth });
+        }
+        self.size += text.len() as u64;
+        let literal = line::literal(bare);
+        if let Some(size) = literal {
+            if size > self.limits.endurable {
+                return Err(Violation::LiteralTooLarge { size, limit: self.limits.endurable });
+            }
+            self.size = self.size.saturating_add(size);
+            // Many literals in one response add up in the parser's buffer just like one.
+            if self.size > self.limits.literal.saturating_add(self.limits.line as u64) || size > self.limits.literal {
+                if !self.dropping {
+                    self.notes.oversized.push(Oversized { uid: line::uid(bare), size });
+                }
+                // What was handed on of this response cannot be taken back: only its first literal may be dropped.
+                if self.continued && !self.dropping {
+                    return Err(Violation::LiteralTooLarge { size, limit: self.limits.literal });
+                }
+                self.dropping = true;
+            }
+        }
+        self.continued = literal.is_some();
+        let missing_cr = !text.ends_with(b"\r\n");
+        if self.dropping {
+            self.inbox.drain(self.ready..end);
+        } else if repaired.is_some() || missing_cr {
+            let mut fixed = repaired.unwrap_or_else(|| bare.to_vec());
+            fixed.extend_from_slice(b"\r\n");
+            let length = fixed.len();
+            self.inbox.splice(self.ready..end, fixed);
+            self.ready += length;
+        } else {
+            self.ready = end;
+        }
+        self.searched = self.ready;
+        self.mode = match (literal, self.dropping) {
+            (Some(size), false) if size > 0 => Mode::Literal(size),
+            (Some(size), true) if size > 0 => Mode::Discard(size),
+            _ => Mode::Line,
+        };
+        Ok(())
+    }
+
+    fn hand_on(&mut self, buf: &mut ReadBuf<'_>) {
+        let take = self.ready.min(buf.remaining());
+        buf.put_slice(&self.inbox[..take]);
+        self.ready -= take;
+        self.searched = self.searched.saturating_sub(take);
+        if take == self.inbox.len() {
+            self.inbox.clear();
+            // Thousands of idle sessions each keep this buffer.
+            self.inbox.shrink_to(64);
+        } else {
+            self.inbox.drain(..take);
+        }
+    }
+}
+
+impl<S: AsyncRead + Unpin> AsyncRead for Guard<S> {
+    fn poll_read(mut self: Pin<&mut Self>, cx: &mut Context<'_>, buf: &mut ReadBuf<'_>) -> Poll<io::Result<()>> {
+        let this = &mut *self;
+        loop {
+            if this.ready > 0 {
+                this.hand_on(buf);
+                return Poll::Ready(Ok(()));
+            }
+            if this.eof || buf.remaining() == 0 {
+                return Poll::Ready(Ok(()));
+            }
+            if let Mode::Literal(left) = this.mode
+                && this.inbox.is_empty()
+                && left >= buf.remaining() as u64
+            {
+                // The bulk of all bytes: straight into the reader's buffer.
+                let before = buf.filled().len();
+                ready!(Pin::new(&mut this.inner).poll_read(cx, buf))?;
+                let read = (buf.filled().len() - before) as u64;
+                this.progress.fetch_add(read, Ordering::Relaxed);
+                this.eof = read == 0;
+                this.mode = if left == read { Mode::Line } else { Mode::Literal(left - read) };
+                return Poll::Ready(Ok(()));
+            }
+            let mut chunk = [0; CHUNK];
+            let mut chunk = ReadBuf::new(&mut chunk);
+            ready!(Pin::new(&mut this.inner).poll_read(cx, &mut chunk))?;
+            let read = chunk.filled();
+            this.progress.fetch_add(read.len() as u64, Ordering::Relaxed);
+            if read.is_empty() {
+                this.eof = true;
+                // Half a response is handed on, so that the end is not taken for one between responses.
+                this.ready = this.inbox.len();
+                continue;
+            }
+            this.inbox.extend_from_slice(read);
+            this.scan().map_err(|violation| io::Error::new(io::ErrorKind::InvalidData, violation))?;
+        }
+    }
+}
+
+impl<S: AsyncWrite + Unpin> Guard<S> {
+    fn poll_send(&mut self, cx: &mut Context<'_>) -> Poll<io::Result<()>> {
+        while self.written < self.outgoing.len() {
+            let sent = ready!(Pin::new(&mut self.inner).poll_write(cx, &self.outgoing[self.written..]))?;
+            if sent == 0 {
+                return Poll::Ready(Err(io::ErrorKind::WriteZero.into()));
+            }
+            self.written += sent;
+        }
+        self.outgoing = Vec::new();
+        self.written = 0;
+        Poll::Ready(Ok(()))
+    }
+}
+
+/// Gathers a command, which async-imap writes in four pieces, into one TLS record.
+impl<S: AsyncWrite + Unpin> AsyncWrite for Guard<S> {
+    fn poll_write(mut self: Pin<&mut Self>, cx: &mut Context<'_>, bytes: &[u8]) -> Poll<io::Result<usize>> {
+        if self.outgoing.len() >= MAX_OUTGOING {
+            ready!(self.poll_send(cx))?;
+        }
+        self.outgoing.extend_from_slice(bytes);
+        Poll::Ready(Ok(bytes.len()))
+    }
+
+    fn poll_flush(mut self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<io::Result<()>> {
+        ready!(self.poll_send(cx))?;
+        Pin::new(&mut self.inner).poll_flush(cx)
+    }
+
+    fn poll_shutdown(mut self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<io::Result<()>> {
+        ready!(self.poll_send(cx))?;
+        Pin::new(&mut self.inner).poll_shutdown(cx)
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use proptest::prelude::*;
+    use tokio::io::{AsyncReadExt as _, AsyncWriteExt as _};
+
+    use super::*;
+
+    const LIMITS: Limits = Limits { line: 200, literal: 50, endurable: 100, depth: 8 };
+
+    /// Feeds `input` in pieces and returns what came out, and the notes.
+    async fn through(input: &[u8], piece: usize) -> (io::Result<Vec<u8>>, Notes) {
+        let (mut server, client) = tokio::io::duplex(1 << 16);
+        let mut guard = Guard::new(client, LIMITS);
+        for part in input.chunks(piece) {
+            server.write_all(part).await.expect("room");
+        }
+        drop(server);
+        let mut out = Vec::new();
+        let result = guard.read_to_end(&mut out).await;
+        (result.map(|_| out), std::mem::take(guard.notes()))
+    }
+
+    async fn passes(input: &str, want: &str) -> Notes {
+        let (out, notes) = through(input.as_bytes(), 7).await;
+        assert_eq!(String::from_utf8_lossy(&out.expect("no violation")), want);
+        notes
+    }
+
+    #[tokio::test]
+    async fn what_nobody_asked_for_is_dropped_with_its_literals() {
+        let input = "* 3 EXISTS\r\n* NAMESPACE ((\"\" \"/\")) NIL NIL\r\n* XFOO {3}\r\nabc {2}\r\nde)\r\nServer Unavailable. 15\r\n\
+            * 1 FETCH (UID 5 BODY[] {3}\r\na\r\n)\r\nA0001 OK done\r\n";
+        let notes = passes(input, "* 3 EXISTS\r\n* 1 FETCH (UID 5 BODY[] {3}\r\na\r\n)\r\nA0001 OK done\r\n").await;
+        assert_eq!(notes.remark.as_deref(), Some("Server Unavailable. 15"));
+    }
+
+    #[tokio::test]
+    async fn capabilities_are_noted() {
+        let notes = passes("* CAPABILITY IMAP4rev2 move UIDPLUS\r\nA1 OK\n", "A1 OK -\r\n").await;
+        assert_eq!(notes.capabilities, Some(vec!["IMAP4REV2".into(), "MOVE".into(), "UIDPLUS".into()]));
+    }
+
+    #[tokio::test]
+    async fn a_large_message_is_thrown_away_and_noted() {
+        let large = "x".repeat(80);
+        let input = format!("* 1 FETCH (UID 7 BODY[] {{80}}\r\n{large} UID 7)\r\n* 2 FETCH (UID 8 FLAGS ())\r\n");
+        let notes = passes(&input, "* 2 FETCH (UID 8 FLAGS ())\r\n").await;
+        assert_eq!(notes.oversized, [Oversized { uid: Some(7), size: 80 }]);
+    }
+
+    #[tokio::test]
+    async fn hostile_answers_end_the_connection() {
+        let long = format!("* OK {}\r\n", "x".repeat(300));
+        let deep = format!("* 1 FETCH ({}\r\n", "(".repeat(20));
+        for (input, want) in [
+            (long.as_str(), "a line is longer than 200 bytes"),
+            ("* 1 FETCH (BODY[] {400000000}\r\n", "a literal of 400000000 bytes was announced, 100 is the most"),
+            (deep.as_str(), "a response has more than 8 parentheses"),
+        ] {
+            let (out, _) = through(input.as_bytes(), 64).await;
+            let error = out.expect_err(input);
+            assert_eq!((error.kind(), error.to_string().as_str()), (io::ErrorKind::InvalidData, want));
+        }
+    }
+
+    proptest! {
+        #[test]
+        fn pieces_do_not_matter_and_nothing_panics(
+            words in proptest::collection::vec(prop_oneof![
+                Just("* 1 FETCH (UID 5 BODY[] {4}\r\n"), Just("a\r\nb"), Just(")\r\n"), Just("* OK hi\r\n"), Just("\n"),
+                Just("{60}\r\n"), Just("* XFOO {2}\r\n"), Just("A0001 NO x\r\n"), Just("+ \r\n"), Just("(\"("), Just("\\"),
+            ], 0..20),
+            piece in 1usize..40,
+        ) {
+            let input = words.concat();
+            let runtime = tokio::runtime::Builder::new_current_thread().build().expect("a runtime");
+            let (whole, _) = runtime.block_on(through(input.as_bytes(), 1 << 16));
+            let (parts, _) = runtime.block_on(through(input.as_bytes(), piece));
+            prop_assert_eq!(whole.map_err(|e| e.to_string()), parts.map_err(|e| e.to_string()));
+        }
+    }
+}

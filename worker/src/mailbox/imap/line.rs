@@ -1,0 +1,164 @@
+//! One line of an IMAP server, judged before a parser sees it (RFC 3501 section 7). Pure.
+
+/// What to do with a line that begins a response.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub enum Verdict {
+    /// Known: hand it on.
+    Pass,
+    /// Known but too short for the parser: hand this on in its place.
+    Complete(Vec<u8>),
+    /// The capabilities, which are read here because the parser refuses lists without `IMAP4rev1`.
+    Capabilities(Vec<String>),
+    /// Well-formed, but nobody asked for it.
+    Drop,
+    /// Not IMAP. Exchange does that: `Server Unavailable. 15`.
+    Noise(String),
+}
+
+/// The line without its line end.
+pub fn strip_end(line: &[u8]) -> &[u8] {
+    let line = line.strip_suffix(b"\n").unwrap_or(line);
+    line.strip_suffix(b"\r").unwrap_or(line)
+}
+
+/// Judges the first line of a response.
+pub fn judge(line: &[u8]) -> Verdict {
+    if line.first() == Some(&b'+') {
+        return Verdict::Pass;
+    }
+    let (tag, rest) = split_word(line);
+    if tag == b"*" {
+        return untagged(line, rest);
+    }
+    // async-imap's tags: a letter and digits.
+    let ours = tag.len() >= 2 && tag[0].is_ascii_uppercase() && tag[1..].iter().all(u8::is_ascii_digit);
+    let (status, text) = split_word(rest);
+    if ours && is_status(status) { with_text(line, text) } else { noise(line) }
+}
+
+fn untagged(line: &[u8], rest: &[u8]) -> Verdict {
+    let (word, more) = split_word(rest);
+    if is_status(word) || word.eq_ignore_ascii_case(b"BYE") || word.eq_ignore_ascii_case(b"PREAUTH") {
+        return with_text(line, more);
+    }
+    if word.eq_ignore_ascii_case(b"CAPABILITY") {
+        let words = String::from_utf8_lossy(more);
+        return Verdict::Capabilities(words.split_whitespace().map(str::to_ascii_uppercase).collect());
+    }
+    let numbered = !word.is_empty() && word.len() <= 10 && word.iter().all(u8::is_ascii_digit);
+    let (kind, data) = split_word(more);
+    let known = [b"EXISTS".as_slice(), b"EXPUNGE", b"RECENT"].iter().any(|known| kind.eq_ignore_ascii_case(known));
+    let fetch = kind.eq_ignore_ascii_case(b"FETCH") && data.first() == Some(&b'(');
+    if numbered && (known || fetch) { Verdict::Pass } else { Verdict::Drop }
+}
+
+/// The parser wants text behind a status; some servers send none.
+fn with_text(line: &[u8], text: &[u8]) -> Verdict {
+    if text.iter().any(|byte| *byte != b' ') {
+        return Verdict::Pass;
+    }
+    let mut fixed = line.trim_ascii_end().to_vec();
+    fixed.extend_from_slice(b" -");
+    Verdict::Complete(fixed)
+}
+
+fn noise(line: &[u8]) -> Verdict {
+    Verdict::Noise(short(line))
+}
+
+/// A NO, BAD or BYE in words, for whoever has to explain a failure.
+pub fn remark(line: &[u8]) -> Option<String> {
+    let (tag, rest) = split_word(line);
+    let (status, _) = split_word(rest);
+    let bad = [b"NO".as_slice(), b"BAD", b"BYE"].iter().any(|bad| status.eq_ignore_ascii_case(bad));
+    (bad && (tag == b"*" || judge(line) == Verdict::Pass)).then(|| {
+        let at = line.len() - rest.len() + status.len();
+        short(line[at..].trim_ascii())
+    })
+}
+
+/// Size of the literal that follows this line (RFC 3501 section 4.3, RFC 7888, RFC 3516).
+pub fn literal(line: &[u8]) -> Option<u64> {
+    let inside = line.strip_suffix(b"}")?;
+    let inside = inside.strip_suffix(b"+").unwrap_or(inside);
+    let digits = inside.iter().rev().take_while(|byte| byte.is_ascii_digit()).count();
+    let (before, digits) = inside.split_at(inside.len() - digits);
+    if before.last() != Some(&b'{') || digits.is_empty() {
+        return None;
+    }
+    // A size that does not fit is one that is too large.
+    Some(std::str::from_utf8(digits).ok()?.parse().unwrap_or(u64::MAX))
+}
+
+/// The UID that a FETCH response names in this line.
+pub fn uid(line: &[u8]) -> Option<u32> {
+    let text = String::from_utf8_lossy(line).to_ascii_uppercase();
+    let (_, after) = text.split_once("(UID ").or_else(|| text.split_once(" UID "))?;
+    let digits: String = after.chars().take_while(char::is_ascii_digit).collect();
+    digits.parse().ok()
+}
+
+fn is_status(word: &[u8]) -> bool {
+    [b"OK".as_slice(), b"NO", b"BAD"].iter().any(|status| word.eq_ignore_ascii_case(status))
+}
+
+fn split_word(text: &[u8]) -> (&[u8], &[u8]) {
+    match text.iter().position(|byte| *byte == b' ') {
+        Some(at) => (&text[..at], &text[at + 1..]),
+        None => (text, &[]),
+    }
+}
+
+fn short(line: &[u8]) -> String {
+    String::from_utf8_lossy(&line[..line.len().min(512)]).into_owned()
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn known_lines_pass() {
+        for line in
+            ["* 3 EXISTS", "* 3 FETCH (UID 5)", "* OK [UIDVALIDITY 3] x", "A0001 NO no", "+ idling", "+", "* BYE x"]
+        {
+            assert_eq!(judge(line.as_bytes()), Verdict::Pass, "{line}");
+        }
+        for line in ["* ESEARCH (TAG \"A1\")", "* 3 FOO", "* FLAGS (\\Seen)", "*", "* 3 FETCH BODY", "* VANISHED 1"] {
+            assert_eq!(judge(line.as_bytes()), Verdict::Drop, "{line}");
+        }
+        for line in ["Server Unavailable. 15", "", "A0001", "a1 OK x"] {
+            assert!(matches!(judge(line.as_bytes()), Verdict::Noise(_)), "{line}");
+        }
+    }
+
+    #[test]
+    fn refusals_are_kept_for_the_explanation() {
+        assert_eq!(remark(b"A0003 NO [X] not now").as_deref(), Some("[X] not now"));
+        assert_eq!(remark(b"* BYE Connection closed. 14").as_deref(), Some("Connection closed. 14"));
+        assert_eq!(remark(b"* OK fine"), None);
+        assert_eq!(remark(b"* 1 FETCH (X NO)"), None);
+    }
+
+    #[test]
+    fn literals_of_every_kind() {
+        for (line, want) in [
+            ("x {3}", Some(3)),
+            ("x {3+}", Some(3)),
+            ("x ~{12}", Some(12)),
+            ("x {99999999999999999999999}", Some(u64::MAX)),
+            ("x {}", None),
+            ("x {a}", None),
+            ("x 3}", None),
+        ] {
+            assert_eq!(literal(line.as_bytes()), want, "{line}");
+        }
+    }
+
+    #[test]
+    fn uids_are_found_before_the_literal() {
+        assert_eq!(uid(b"* 1 FETCH (UID 42 BODY[] {3}"), Some(42));
+        assert_eq!(uid(b"* 1 FETCH (FLAGS () uid 42 BODY[] {3}"), Some(42));
+        assert_eq!(uid(b"* 1 FETCH (BODY[] {3}"), None);
+    }
+}

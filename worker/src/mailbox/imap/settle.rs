@@ -1,0 +1,54 @@
+//! Marks or moves in the mailbox what is safely in the ledger.
+
+use std::fmt;
+
+use super::command::{Error, Stream};
+use super::connection::{Folder, quote};
+use super::fetch::set;
+
+/// What to do with a message after intake.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub enum AfterIntake {
+    /// Set `\Seen`.
+    Seen,
+    /// Move it to this folder.
+    Move(String),
+    /// Nothing.
+    Leave,
+}
+
+/// Does it for `uids`, ascending. Messages that are gone are no error. When it fails, some may be done: doing it again does
+/// no harm.
+pub async fn settle<S: Stream + fmt::Debug>(
+    folder: &mut Folder<S>,
+    uids: &[u32],
+    after: &AfterIntake,
+) -> Result<(), Error> {
+    for uids in uids.chunks(500) {
+        let set = set(uids);
+        match after {
+            AfterIntake::Leave => {}
+            AfterIntake::Seen => {
+                folder.commands.run(&format!("UID STORE {set} +FLAGS.SILENT (\\Seen)"), |_| {}).await?
+            }
+            AfterIntake::Move(target) => move_to(folder, &set, target).await?,
+        }
+    }
+    Ok(())
+}
+
+async fn move_to<S: Stream + fmt::Debug>(folder: &mut Folder<S>, set: &str, target: &str) -> Result<(), Error> {
+    let target = quote(target);
+    if folder.can("MOVE") {
+        return folder.commands.run(&format!("UID MOVE {set} {target}"), |_| {}).await;
+    }
+    if !folder.can("UIDPLUS") {
+        // A plain EXPUNGE would also remove what others have marked as deleted.
+        let text = "the server can neither MOVE nor expunge single messages (UIDPLUS)".to_owned();
+        return Err(Error::Refused { command: "UID MOVE", text, bad: false });
+    }
+    // Ordering: marked as deleted only after the copy is there.
+    folder.commands.run(&format!("UID COPY {set} {target}"), |_| {}).await?;
+    folder.commands.run(&format!("UID STORE {set} +FLAGS.SILENT (\\Deleted)"), |_| {}).await?;
+    folder.commands.run(&format!("UID EXPUNGE {set}"), |_| {}).await
+}
