@@ -1,1 +1,65 @@
-//! Skeleton.
+//! Settings of a worker. Lease terms come from the control plane.
+
+use std::time::Duration;
+
+use secrecy::SecretString;
+
+/// Everything that a worker is started with.
+#[derive(Debug, Clone)]
+pub struct Config {
+    /// URL of the control plane, for example `https://postroom.example:7400`.
+    pub endpoint: String,
+    /// PEM file of the CA that signed the control plane's certificate. Empty: the system's CAs.
+    pub ca_file: String,
+    /// Stable name of this worker: `[a-z][a-z0-9-]{0,61}`.
+    pub name: String,
+    /// Token of the role worker.
+    pub token: SecretString,
+    /// How mailboxes are read.
+    pub reading: Reading,
+}
+
+/// How mailboxes are read.
+#[derive(Debug, Clone)]
+pub struct Reading {
+    /// The mailbox is looked at after this time even when the server tells nothing.
+    pub poll: Duration,
+    /// IDLE is begun anew after this time, for servers and firewalls that drop quiet connections.
+    pub idle_renew: Duration,
+    /// A message that could not be read is tried again after this time.
+    pub pending_retry: Duration,
+    /// Bytes of fetched and not yet committed messages, for the whole worker.
+    pub byte_budget: u64,
+    /// Longest wait for TCP, and for TLS.
+    pub connect_timeout: Duration,
+    /// Longest silence of a mail server in the middle of a command.
+    pub step_timeout: Duration,
+    /// Longest wait for a token.
+    pub token_timeout: Duration,
+    /// Longest time for a mailbox to finish its report when it is handed over.
+    pub drain_timeout: Duration,
+    /// New mailboxes start within this time, spread at random, unless they are taken over from another worker.
+    pub start_spread: Duration,
+    /// Most messages fetched, and reported, at once.
+    pub batch_messages: usize,
+    /// Most bytes of messages fetched at once, by the server's own estimate; a larger message goes alone.
+    pub batch_bytes: u64,
+}
+
+impl Default for Reading {
+    fn default() -> Self {
+        Self {
+            poll: Duration::from_secs(300),
+            idle_renew: Duration::from_secs(540),
+            pending_retry: Duration::from_secs(30),
+            byte_budget: 256 * 1024 * 1024,
+            connect_timeout: Duration::from_secs(15),
+            step_timeout: Duration::from_secs(60),
+            token_timeout: Duration::from_secs(15),
+            drain_timeout: Duration::from_secs(10),
+            start_spread: Duration::from_secs(2),
+            batch_messages: 200,
+            batch_bytes: 2 * 1024 * 1024,
+        }
+    }
+}

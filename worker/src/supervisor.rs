@@ -1,1 +1,212 @@
-//! Skeleton.
+//! One task a mailbox, and nothing that happens in one disturbs another.
+//!
+//! Takes the orders of the holder and says when a mailbox has been let go. Besides [`crate::app`] the only place that
+//! spawns.
+
+use std::collections::HashMap;
+use std::panic::AssertUnwindSafe;
+use std::time::Duration;
+
+use futures::FutureExt as _;
+use postroom_proto::id::{Epoch, MailboxUid};
+use tokio::sync::{mpsc, watch};
+use tokio_util::task::TaskTracker;
+
+use crate::mailbox::lease::{Lease, Switch, Trust};
+use crate::mailbox::session::{Ended, Session, Shared};
+
+/// Events waiting to be taken. Tasks wait when it is full.
+const EVENTS: usize = 1024;
+
+/// What became of a mailbox. Each task ends with exactly one, unless it was closed.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub enum Event {
+    /// It was let go: nothing is in flight for it any more.
+    Gone {
+        /// The mailbox.
+        mailbox: MailboxUid,
+        /// The lease it was read under.
+        epoch: Epoch,
+    },
+    /// It was let go because somebody else holds it.
+    LeaseLost {
+        /// The mailbox.
+        mailbox: MailboxUid,
+        /// The lease that was lost.
+        epoch: Epoch,
+    },
+    /// The control plane says that the worker's session is over. The mailbox was let go.
+    SessionEnded {
+        /// The mailbox.
+        mailbox: MailboxUid,
+        /// The lease it was read under.
+        epoch: Epoch,
+    },
+}
+
+struct Held {
+    epoch: Epoch,
+    switch: Switch,
+    revision: watch::Sender<u64>,
+}
+
+/// Runs the mailboxes of a worker.
+pub struct Supervisor {
+    shared: Shared,
+    trust: Trust,
+    tasks: TaskTracker,
+    held: HashMap<MailboxUid, Held>,
+    events: mpsc::Sender<Event>,
+}
+
+impl std::fmt::Debug for Supervisor {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.debug_struct("Supervisor").field("held", &self.held.len()).finish_non_exhaustive()
+    }
+}
+
+impl Supervisor {
+    /// A supervisor without mailboxes, and where its events come out. Extend `trust` after each heartbeat.
+    pub fn new(shared: Shared, trust: Trust) -> (Self, mpsc::Receiver<Event>) {
+        let (events, taken) = mpsc::channel(EVENTS);
+        (Self { shared, trust, tasks: TaskTracker::new(), held: HashMap::new(), events }, taken)
+    }
+
+    /// Begins to read a mailbox under a new lease. A former lease of it is closed at once. `spread`: begin at a random
+    /// moment, so that a fleet does not sign in all at once; not for mailboxes that another worker has let go.
+    pub fn open(&mut self, mailbox: &MailboxUid, epoch: Epoch, definition_revision: u64, spread: bool) {
+        let (switch, lease) = Switch::new(&self.trust);
+        let (revision, newest) = watch::channel(definition_revision);
+        if let Some(former) = self.held.insert(mailbox.clone(), Held { epoch, switch, revision }) {
+            former.switch.close();
+        }
+        let longest = if spread { self.shared.reading.start_spread } else { Duration::ZERO };
+        let task = Task {
+            shared: self.shared.clone(),
+            mailbox: mailbox.clone(),
+            epoch,
+            lease,
+            newest,
+            events: self.events.clone(),
+        };
+        self.tasks.spawn(task.run(longest.mul_f64(rand::random())));
+    }
+
+    /// Reads a mailbox by its newer definition.
+    pub fn reopen(&mut self, mailbox: &MailboxUid, definition_revision: u64) {
+        if let Some(held) = self.held.get(mailbox) {
+            held.revision.send_if_modified(|newest| {
+                let newer = *newest < definition_revision;
+                *newest = definition_revision.max(*newest);
+                newer
+            });
+        }
+    }
+
+    /// Lets a mailbox go after the report in flight. [`Event::Gone`] follows.
+    pub fn drain(&mut self, mailbox: &MailboxUid) {
+        if let Some(held) = self.held.get(mailbox) {
+            held.switch.drain();
+        }
+    }
+
+    /// Lets a mailbox go at once. No event follows.
+    pub fn close(&mut self, mailbox: &MailboxUid) {
+        if let Some(held) = self.held.remove(mailbox) {
+            held.switch.close();
+        }
+    }
+
+    /// Neither reports nor changes a mailbox; its connection stays open.
+    pub fn suspend(&mut self, mailbox: &MailboxUid) {
+        if let Some(held) = self.held.get(mailbox) {
+            held.switch.suspend();
+        }
+    }
+
+    /// Goes on with a suspended mailbox.
+    pub fn resume(&mut self, mailbox: &MailboxUid) {
+        if let Some(held) = self.held.get(mailbox) {
+            held.switch.resume();
+        }
+    }
+
+    /// Forgets a mailbox whose event was taken. One that was opened again under another epoch stays.
+    pub fn forget(&mut self, mailbox: &MailboxUid, epoch: Epoch) {
+        if self.held.get(mailbox).is_some_and(|held| held.epoch == epoch) {
+            self.held.remove(mailbox);
+        }
+    }
+
+    /// Lets everything go at once and waits until no task is left.
+    pub async fn stop(mut self) {
+        for (_, held) in self.held.drain() {
+            held.switch.close();
+        }
+        self.tasks.close();
+        self.tasks.wait().await;
+    }
+}
+
+/// What a mailbox's task needs.
+struct Task {
+    shared: Shared,
+    mailbox: MailboxUid,
+    epoch: Epoch,
+    lease: Lease,
+    newest: watch::Receiver<u64>,
+    events: mpsc::Sender<Event>,
+}
+
+impl Task {
+    async fn run(self, delay: Duration) {
+        let closed = self.lease.clone();
+        tokio::select! {
+            biased;
+            // Closed: whatever is going on is dropped where it stands.
+            () = closed.closed() => {}
+            () = self.live(delay) => {}
+        }
+    }
+
+    async fn live(&self, delay: Duration) {
+        tokio::select! {
+            () = tokio::time::sleep(delay) => {}
+            () = self.lease.ending() => {}
+        }
+        let overdue = async {
+            self.lease.ending().await;
+            tokio::time::sleep(self.shared.reading.drain_timeout).await;
+        };
+        let ended = tokio::select! {
+            ended = self.lives() => ended,
+            () = overdue => Ended::Released,
+        };
+        let (mailbox, epoch) = (self.mailbox.clone(), self.epoch);
+        let event = match ended {
+            Ended::Released => Event::Gone { mailbox, epoch },
+            Ended::LeaseLost => Event::LeaseLost { mailbox, epoch },
+            Ended::SessionEnded => Event::SessionEnded { mailbox, epoch },
+        };
+        // Nobody listens any more: the worker stops.
+        let _ = self.events.send(event).await;
+    }
+
+    /// One session after the other, until one ends other than by a panic.
+    async fn lives(&self) -> Ended {
+        let mut failures = 0;
+        loop {
+            let (lease, newest) = (self.lease.clone(), self.newest.clone());
+            let mut session = Session::new(self.shared.clone(), self.mailbox.clone(), self.epoch, lease, newest);
+            // A session that panicked is thrown away with all its state: nothing of it is used again.
+            match AssertUnwindSafe(session.run()).catch_unwind().await {
+                Ok(ended) => return ended,
+                Err(_) => {
+                    failures += 1;
+                    tracing::error!(mailbox = %self.mailbox, "the reading of a mailbox panicked; it begins anew");
+                    session.panicked(failures).await;
+                }
+            }
+        }
+    }
+}

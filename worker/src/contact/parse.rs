@@ -34,6 +34,12 @@ pub fn parse(raw: &[u8]) -> ContactContent {
     }
 }
 
+/// True for what Exchange sends in place of a message that it cannot convert: no contact, but a message to try again.
+pub fn is_placeholder(content: &ContactContent) -> bool {
+    let from_exchange = content.from.iter().any(|from| from.name.starts_with("Microsoft Exchange"));
+    from_exchange && content.text.trim_start().starts_with("Retrieval using the IMAP4 protocol failed")
+}
+
 fn read(message: &Message<'_>) -> ContactContent {
     let mut caps = Caps::default();
     let html = join(message.html_body.iter().filter_map(|id| match &message.parts.get(*id as usize)?.body {
@@ -265,6 +271,15 @@ mod tests {
         assert_eq!(content.subject.len(), MAX_SUBJECT);
         assert!(content.text.len() <= MAX_BODY);
         assert_eq!(content.truncated, ["text", "headers"]);
+    }
+
+    #[test]
+    fn what_exchange_sends_in_place_of_a_message_is_known() {
+        let body = "Retrieval using the IMAP4 protocol failed for the following message: 7\r\n";
+        let raw = format!("From: \"Microsoft Exchange Server 2010\" <x@x.example>\r\nSubject: s\r\n\r\n{body}");
+        assert!(is_placeholder(&parse(raw.as_bytes())));
+        let quoted = format!("From: \"A customer\" <x@x.example>\r\nSubject: s\r\n\r\n{body}");
+        assert!(!is_placeholder(&parse(quoted.as_bytes())));
     }
 
     #[test]

@@ -1,3 +1,15 @@
 //! One mailbox: sign in, catch up, settle, wait, and start again.
+//!
+//! Reading order: [`session`] (the loop), [`lease`] (whether it may write), [`imap`] (the protocol), [`cursor`] (how far
+//! it has read), [`catch_up`] (from the cursor to the last message), [`batch`] (messages into reports), [`status`] (what
+//! operators see), [`retry`] (when to try again).
 
+pub mod batch;
+pub mod catch_up;
+pub mod commit;
+pub mod cursor;
 pub mod imap;
+pub mod lease;
+pub mod retry;
+pub mod session;
+pub mod status;

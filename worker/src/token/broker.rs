@@ -10,7 +10,7 @@ use tokio::time::Instant;
 use super::grant::{self, Granted};
 use super::lockout::Lockout;
 use super::{Credential, CredentialDigest, Token};
-use crate::diagnosis::{self, Diagnosis, ProblemKind};
+use crate::diagnosis::{self, Diagnosis};
 use crate::tls::Trust;
 
 /// How long a passing failure is repeated to everybody who asks, before the endpoint is asked again.
@@ -46,6 +46,7 @@ struct Slot {
 #[derive(Debug, Clone)]
 struct Kept {
     lease: Lease,
+    issued: Instant,
     renew: Instant,
 }
 
@@ -97,19 +98,36 @@ impl Broker {
         }
     }
 
-    /// Drops a token that a server did not take, so that the next caller asks for a new one. A newer one stays.
-    pub async fn discard(&self, credential: &Credential, token: &Token) {
+    /// Drops a token that a server did not take, so that the next caller asks for a new one. A newer one stays, and so
+    /// does one younger than `age`: with it the fault lies elsewhere, and many mailboxes without a permission must not
+    /// become many requests for tokens. True when it was dropped or had been already.
+    pub async fn discard(&self, credential: &Credential, token: &Token, age: Duration) -> bool {
+        self.discard_if(credential, age, |kept| kept.expose() == token.expose()).await
+    }
+
+    /// Drops whatever token there is if it is older than `age`.
+    pub async fn discard_older(&self, credential: &Credential, age: Duration) {
+        self.discard_if(credential, age, |_| true).await;
+    }
+
+    async fn discard_if(&self, credential: &Credential, age: Duration, which: impl Fn(&Token) -> bool) -> bool {
         let slot = self.slot(credential.digest);
         let mut slot = slot.lock().await;
-        if slot.granted.as_ref().is_some_and(|kept| kept.lease.token.expose() == token.expose()) {
+        let Some(kept) = &slot.granted else { return true };
+        if !which(&kept.lease.token) {
+            return true;
+        }
+        let old = kept.issued.elapsed() >= age;
+        if old {
             slot.granted = None;
         }
+        old
     }
 
     async fn request(&self, credential: &Credential) -> Result<Granted, Diagnosis> {
         let digest = credential.digest;
         if credential.has_password() {
-            self.lockout.check(digest, now_micros()).map_err(|until| lasting(until))?;
+            self.lockout.check(digest, now_micros()).map_err(locked)?;
         }
         let tls = self.trust.client_config(&credential.ca_file).await.map_err(|error| error.diagnosis())?;
         let answer = grant::request(credential, tls, self.deadline, self.plain).await;
@@ -127,7 +145,7 @@ impl Broker {
                 match self.lockout.check(digest, now_micros()) {
                     Ok(()) => Err(found),
                     Err(until) => {
-                        let wait = lasting(until).wait;
+                        let wait = locked(until).wait;
                         Err(diagnosis::locked_out(&found.code, &found.cause, &found.remedy).after(wait))
                     }
                 }
@@ -150,7 +168,7 @@ impl Broker {
 }
 
 /// The problem of a password that was refused often enough.
-pub fn lasting(until_micros: i64) -> Diagnosis {
+pub fn locked(until_micros: i64) -> Diagnosis {
     let wait = Duration::from_micros(u64::try_from(until_micros - now_micros()).unwrap_or(0));
     diagnosis::locked_out(
         "PASSWORD_REFUSED",
@@ -171,16 +189,11 @@ fn keep(granted: Granted, now: Instant) -> Kept {
     let life = granted.life;
     let early = Duration::from_secs(300).max(life / 10).min(life / 2);
     let lease = Lease { token: granted.token, expires: now + life };
-    Kept { lease, renew: now + life.saturating_sub(early) }
+    Kept { lease, issued: now, renew: now + life.saturating_sub(early) }
 }
 
 fn now_micros() -> i64 {
     micros(SystemTime::now())
-}
-
-/// True for problems that another sign-in with the same password could make worse.
-pub fn is_credential(found: &Diagnosis) -> bool {
-    found.kind == ProblemKind::Credential
 }
 
 #[cfg(test)]
@@ -192,6 +205,7 @@ mod tests {
     use tokio::net::TcpListener;
 
     use super::*;
+    use crate::diagnosis::ProblemKind;
 
     /// A token endpoint that gives one scripted answer a request, the last one for ever.
     struct Endpoint {
@@ -281,9 +295,10 @@ mod tests {
             assert!(body.contains(part), "{part} in {body}");
         }
         let old = broker.token(&credential).await.expect("kept").token;
-        broker.discard(&credential, &old).await;
+        assert!(!broker.discard(&credential, &old, Duration::from_secs(300)).await, "too young");
+        assert!(broker.discard(&credential, &old, Duration::ZERO).await);
         assert_eq!(broker.token(&credential).await.expect("new").token.expose(), "two");
-        broker.discard(&credential, &old).await;
+        assert!(broker.discard(&credential, &old, Duration::ZERO).await);
         assert_eq!(broker.token(&credential).await.expect("kept").token.expose(), "two");
     }
 

@@ -34,10 +34,21 @@ pub async fn summaries<S: Stream + fmt::Debug>(
     from: u32,
     to: Option<u32>,
 ) -> Result<Vec<Summary>, Error> {
-    let to = to.map_or("*".to_owned(), |to| to.to_string());
+    let end = to.map_or("*".to_owned(), |to| to.to_string());
+    let mut found = summaries_of(commands, &format!("{from}:{end}"), from).await?;
+    found.retain(|summary| to.is_none_or(|to| summary.uid <= to));
+    Ok(found)
+}
+
+/// Summaries of the messages of a sequence set whose UIDs are at least `from`, by UID.
+pub async fn summaries_of<S: Stream + fmt::Debug>(
+    commands: &mut Commands<S>,
+    set: &str,
+    from: u32,
+) -> Result<Vec<Summary>, Error> {
     let mut found = Vec::new();
     commands
-        .run(&format!("UID FETCH {from}:{to} (UID FLAGS INTERNALDATE RFC822.SIZE)"), |untagged| {
+        .run(&format!("UID FETCH {set} (UID FLAGS INTERNALDATE RFC822.SIZE)"), |untagged| {
             // RFC 3501 section 6.4.8: `n:*` names the last message even when its UID is lower. And data of other
             // messages may come at any time, with flags only.
             if let Untagged::Fetched(fetched) = untagged

@@ -1,0 +1,250 @@
+//! Messages into reports, each small enough and with the cursor that follows it. Pure.
+
+use std::panic::{AssertUnwindSafe, catch_unwind};
+
+use bytes::Bytes;
+use postroom_proto::convert::to_timestamp;
+use postroom_proto::v1::reported_message::Raw;
+use postroom_proto::v1::{self, Disposition, ReportedMessage};
+use prost::Message as _;
+use sha2::{Digest as _, Sha256};
+
+use super::cursor::{Cursor, Verdict, source_key};
+use super::imap::fetch::Summary;
+use crate::contact::{fingerprint::fingerprint, parse};
+
+/// Largest encoded report. The control plane takes 3 MiB.
+const MAX_REPORT: usize = 5 * 1024 * 1024 / 2;
+/// A larger raw message is uploaded by itself.
+const MAX_INLINE: usize = 1024 * 1024;
+/// Raw message and content together; more, and the raw message is uploaded by itself.
+const MAX_TOGETHER: usize = 2 * 1024 * 1024;
+
+/// What became of one message of the folder, in the order of UIDs.
+#[derive(Debug, Clone)]
+pub enum Item {
+    /// It is not to be taken.
+    Pass(u32),
+    /// It was fetched.
+    Got(Summary, Bytes),
+    /// It is larger than the queue allows; its size in bytes, as far as known.
+    TooLarge(Summary, u64),
+    /// It could not be read this time, and why.
+    Failed(Summary, String),
+    /// It was there and is gone.
+    Vanished(u32),
+}
+
+/// A report not yet sent.
+#[derive(Debug, Clone)]
+pub struct Draft {
+    /// The messages.
+    pub messages: Vec<ReportedMessage>,
+    /// Bodies to upload before, each with its digest.
+    pub blobs: Vec<(String, Bytes)>,
+    /// The cursor after it.
+    pub next: Cursor,
+}
+
+/// Turns `items` into reports of at most `max_messages` and moves `cursor` behind them.
+pub fn draft(cursor: &mut Cursor, items: Vec<Item>, max_messages: usize) -> Vec<Draft> {
+    let mut drafts = Vec::new();
+    let mut open = Open::default();
+    for item in items {
+        let Some((message, blob)) = apply(cursor, item) else {
+            open.next = Some(cursor.clone());
+            continue;
+        };
+        let size = message.encoded_len() + 16;
+        if !open.messages.is_empty() && (open.size + size > MAX_REPORT || open.messages.len() >= max_messages) {
+            drafts.extend(std::mem::take(&mut open).close());
+        }
+        open.size += size;
+        open.messages.push(message);
+        open.blobs.extend(blob);
+        open.next = Some(cursor.clone());
+    }
+    drafts.extend(open.close());
+    drafts
+}
+
+#[derive(Default)]
+struct Open {
+    messages: Vec<ReportedMessage>,
+    blobs: Vec<(String, Bytes)>,
+    next: Option<Cursor>,
+    size: usize,
+}
+
+impl Open {
+    /// Nothing is reported for messages that are passed over: the cursor goes along with the next report.
+    fn close(self) -> Option<Draft> {
+        let next = self.next.filter(|_| !self.messages.is_empty())?;
+        Some(Draft { messages: self.messages, blobs: self.blobs, next })
+    }
+}
+
+/// Moves the cursor behind one item. `None`: there is nothing to report of it, yet or ever.
+fn apply(cursor: &mut Cursor, item: Item) -> Option<(ReportedMessage, Option<(String, Bytes)>)> {
+    let validity = cursor.uid_validity;
+    match item {
+        Item::Pass(uid) => {
+            cursor.pass(uid);
+            None
+        }
+        Item::Vanished(uid) => {
+            cursor.settle(uid);
+            let reason = "it was gone from the mailbox before it could be read";
+            Some((bare(validity, uid, Disposition::Vanished, reason), None))
+        }
+        Item::TooLarge(summary, size) => {
+            cursor.settle(summary.uid);
+            let reason = format!("it has {size} bytes, more than the queue's maxMessageBytes");
+            Some((described(validity, &summary, Disposition::TooLarge, &reason), None))
+        }
+        Item::Failed(summary, reason) => fail(cursor, &summary, &reason).map(|message| (message, None)),
+        Item::Got(summary, raw) => match catch_unwind(AssertUnwindSafe(|| parse::parse(&raw))) {
+            Ok(content) if parse::is_placeholder(&content) => {
+                let reason = "the server cannot convert it and sends a placeholder";
+                fail(cursor, &summary, reason).map(|message| (message, None))
+            }
+            Ok(content) => {
+                cursor.settle(summary.uid);
+                Some(contact(validity, &summary, raw, content))
+            }
+            // Tried again it would panic again, and again: put aside with its bytes.
+            Err(_) => {
+                cursor.settle(summary.uid);
+                let reason = "a defect: the parser panicked on it";
+                let mut message = described(validity, &summary, Disposition::Quarantined, reason);
+                let blob = attach(&mut message, raw, 0);
+                Some((message, blob))
+            }
+        },
+    }
+}
+
+fn fail(cursor: &mut Cursor, summary: &Summary, reason: &str) -> Option<ReportedMessage> {
+    match cursor.fail(summary.uid) {
+        Verdict::Again => None,
+        Verdict::GiveUp => Some(described(cursor.uid_validity, summary, Disposition::Quarantined, reason)),
+    }
+}
+
+fn contact(
+    validity: u32,
+    summary: &Summary,
+    raw: Bytes,
+    content: v1::ContactContent,
+) -> (ReportedMessage, Option<(String, Bytes)>) {
+    let mut message = described(validity, summary, Disposition::Contact, "");
+    message.fingerprint = fingerprint(&content, summary.received).to_vec();
+    let blob = attach(&mut message, raw, content.encoded_len());
+    message.content = Some(content);
+    (message, blob)
+}
+
+/// Puts the raw message into the report, or only its digest.
+fn attach(message: &mut ReportedMessage, raw: Bytes, beside: usize) -> Option<(String, Bytes)> {
+    message.size_bytes = raw.len() as u64;
+    if raw.len() <= MAX_INLINE && raw.len() + beside <= MAX_TOGETHER {
+        message.raw = Some(Raw::RawMessage(raw.into()));
+        return None;
+    }
+    let digest = data_encoding::HEXLOWER.encode(&Sha256::digest(&raw));
+    message.raw = Some(Raw::RawDigest(digest.clone()));
+    Some((digest, raw))
+}
+
+fn bare(validity: u32, uid: u32, disposition: Disposition, reason: &str) -> ReportedMessage {
+    ReportedMessage {
+        source_key: source_key(validity, uid),
+        disposition: disposition.into(),
+        reason: reason.to_owned(),
+        ..ReportedMessage::default()
+    }
+}
+
+fn described(validity: u32, summary: &Summary, disposition: Disposition, reason: &str) -> ReportedMessage {
+    let received_time = summary.received.map(to_timestamp);
+    ReportedMessage { received_time, ..bare(validity, summary.uid, disposition, reason) }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::mailbox::cursor::Start;
+
+    fn summary(uid: u32) -> Summary {
+        Summary { uid, seen: false, received: Some(1_000_000), size: 10 }
+    }
+
+    fn got(uid: u32, raw: impl Into<Bytes>) -> Item {
+        Item::Got(summary(uid), raw.into())
+    }
+
+    fn cursor() -> Cursor {
+        Cursor::first(9, 1, Start::All)
+    }
+
+    #[test]
+    fn each_report_carries_the_cursor_that_follows_it() {
+        let mut cursor = cursor();
+        let items = vec![got(1, "Subject: a\r\n\r\nx"), Item::Pass(2), got(3, "Subject: b\r\n\r\ny"), Item::Pass(4)];
+        let drafts = draft(&mut cursor, items, 1);
+        assert_eq!(drafts.iter().map(|d| d.next.done).collect::<Vec<_>>(), [2, 4]);
+        assert_eq!(drafts[0].messages[0].source_key, "9:1");
+        assert_eq!(drafts[0].messages[0].content.as_ref().map(|c| c.subject.as_str()), Some("a"));
+        assert_eq!(drafts[0].messages[0].fingerprint.len(), 32);
+        assert_eq!(cursor.done, 4);
+    }
+
+    #[test]
+    fn only_passing_moves_the_cursor_without_a_report() {
+        let mut cursor = cursor();
+        assert!(draft(&mut cursor, vec![Item::Pass(7)], 10).is_empty());
+        assert_eq!(cursor.done, 7);
+    }
+
+    #[test]
+    fn a_message_that_fails_is_reported_at_the_third_time_only() {
+        let mut cursor = cursor();
+        for _ in 0..2 {
+            assert!(draft(&mut cursor, vec![Item::Failed(summary(5), "no body".into())], 10).is_empty());
+            assert_eq!(cursor.pending(), [5]);
+        }
+        let drafts = draft(&mut cursor, vec![Item::Failed(summary(5), "no body".into())], 10);
+        let message = &drafts[0].messages[0];
+        assert_eq!((message.disposition(), message.reason.as_str()), (Disposition::Quarantined, "no body"));
+        assert!(drafts[0].next.pending().is_empty());
+    }
+
+    #[test]
+    fn reports_stay_below_their_limit_and_large_bodies_go_by_themselves() {
+        let mut cursor = cursor();
+        let body = |size: usize| format!("Subject: s\r\n\r\n{}", "x".repeat(size));
+        let mut items: Vec<Item> = (1..=20).map(|uid| got(uid, body(300_000))).collect();
+        items.push(got(21, body(3_000_000)));
+        let drafts = draft(&mut cursor, items, 200);
+        assert!(drafts.len() > 3);
+        for one in &drafts {
+            let request = v1::ReportRequest { messages: one.messages.clone(), ..Default::default() };
+            assert!(request.encoded_len() <= 3 * 1024 * 1024, "{}", request.encoded_len());
+        }
+        let last = drafts.last().expect("a report");
+        assert_eq!(last.blobs.len(), 1);
+        assert_eq!(last.blobs[0].1.len(), body(3_000_000).len());
+        let message = last.messages.last().expect("a message");
+        assert_eq!(message.raw, Some(Raw::RawDigest(last.blobs[0].0.clone())));
+        assert_eq!(message.content.as_ref().map(|c| c.truncated.clone()), Some(vec!["text".to_owned()]));
+    }
+
+    #[test]
+    fn what_is_gone_or_too_large_is_said() {
+        let mut cursor = cursor();
+        let drafts = draft(&mut cursor, vec![Item::Vanished(1), Item::TooLarge(summary(2), 99)], 10);
+        let dispositions: Vec<_> = drafts[0].messages.iter().map(ReportedMessage::disposition).collect();
+        assert_eq!(dispositions, [Disposition::Vanished, Disposition::TooLarge]);
+        assert!(drafts[0].messages[1].reason.contains("99"));
+    }
+}

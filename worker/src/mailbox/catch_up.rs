@@ -1,0 +1,462 @@
+//! From the cursor to the last message of the folder.
+//!
+//! Window by window it looks at what is there, fetches what is to be taken in groups bounded in bytes and count, and
+//! fetches the next group while the last is being committed. A byte budget shared by all mailboxes bounds what is
+//! fetched and not yet committed.
+
+use std::collections::{BTreeMap, HashMap, VecDeque};
+use std::fmt;
+use std::sync::Arc;
+use std::time::Duration;
+
+use tokio::sync::{OwnedSemaphorePermit, Semaphore};
+use tokio::time::Instant;
+
+use super::batch::{Draft, Item, draft};
+use super::commit::{Committer, Stop};
+use super::cursor::Cursor;
+use super::imap::command::{Error, Stream};
+use super::imap::connection::Folder;
+use super::imap::fetch::{Summary, bodies, set, summaries, summaries_of};
+use super::imap::guard::Violation;
+use super::imap::settle::{AfterIntake, settle};
+use crate::config::Reading;
+
+/// Bytes fetched and not yet committed, over all mailboxes of the worker.
+#[derive(Debug, Clone)]
+pub struct Budget {
+    kib: Arc<Semaphore>,
+    total: u32,
+}
+
+impl Budget {
+    /// A budget of `bytes`.
+    pub fn new(bytes: u64) -> Self {
+        let total = u32::try_from((bytes / 1024).clamp(1, Semaphore::MAX_PERMITS as u64)).unwrap_or(u32::MAX);
+        Self { kib: Arc::new(Semaphore::new(total as usize)), total }
+    }
+
+    /// Waits for room. A message larger than the whole budget waits until it has all of it.
+    async fn take(&self, bytes: u64) -> Option<OwnedSemaphorePermit> {
+        let kib = u32::try_from(bytes / 1024 + 1).unwrap_or(u32::MAX).min(self.total);
+        self.kib.clone().acquire_many_owned(kib).await.ok()
+    }
+}
+
+/// First width of a window, in UIDs.
+const WINDOW: u32 = 2000;
+/// Widest window: its summaries, 24 bytes each, are in memory at once.
+const MAX_WINDOW: u32 = 1 << 17;
+
+/// What earlier connections learnt about answers that cannot be read. Kept in memory only: attempts that count are in
+/// the cursor.
+#[derive(Debug, Default)]
+pub struct Care {
+    /// Up to this UID messages are fetched one by one, to find the one that breaks the connection.
+    alone_up_to: u32,
+    /// Windows are at most this wide, for the same reason.
+    window: Option<u32>,
+    /// Found: these break the connection. Each is applied when the cursor comes to it, never before, or what lies between
+    /// would be skipped.
+    culprits: BTreeMap<u32, Item>,
+    /// Pending messages are looked at one by one, for the same reason.
+    pending_alone: bool,
+    /// When pending messages were last tried.
+    tried: Option<Instant>,
+}
+
+/// What is to be done with a message of a window.
+#[derive(Debug, Clone)]
+enum Planned {
+    Known(Item),
+    Pass(u32),
+    TooLarge(Summary),
+    Fetch(Summary),
+}
+
+/// Reads a folder from a cursor on.
+pub struct Reader<'f, S: Stream + fmt::Debug> {
+    folder: &'f mut Folder<S>,
+    care: &'f mut Care,
+    /// How far it has read; ahead of what is committed.
+    cursor: Cursor,
+    reading: &'f Reading,
+    max_message_bytes: u64,
+    budget: Budget,
+    planned: VecDeque<Planned>,
+    /// Pending messages to try, each alone.
+    pending: VecDeque<Summary>,
+    stage: Stage,
+    width: u32,
+}
+
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+enum Stage {
+    Pending,
+    Windows,
+    End,
+}
+
+/// Fetched, and holding its part of the budget until it is committed.
+#[derive(Debug)]
+struct Ready {
+    drafts: Vec<Draft>,
+    room: Option<OwnedSemaphorePermit>,
+}
+
+impl<'f, S: Stream + fmt::Debug> Reader<'f, S> {
+    /// A reader that goes on from `cursor`.
+    pub fn new(
+        folder: &'f mut Folder<S>,
+        care: &'f mut Care,
+        cursor: Cursor,
+        reading: &'f Reading,
+        max_message_bytes: u64,
+        budget: Budget,
+    ) -> Self {
+        let width = care.window.unwrap_or(WINDOW);
+        Self {
+            folder,
+            care,
+            cursor,
+            reading,
+            max_message_bytes,
+            budget,
+            planned: VecDeque::new(),
+            pending: VecDeque::new(),
+            stage: Stage::Pending,
+            width,
+        }
+    }
+
+    /// The next reports, or `None` at the end of the folder.
+    async fn next(&mut self) -> Result<Option<Ready>, Error> {
+        loop {
+            if let Some(summary) = self.pending.pop_front() {
+                return self.fetch(vec![Planned::Fetch(summary)]).await.map(Some);
+            }
+            if !self.planned.is_empty() {
+                let group = self.group();
+                return self.fetch(group).await.map(Some);
+            }
+            match self.stage {
+                Stage::Pending => {
+                    self.stage = Stage::Windows;
+                    if let Some(ready) = self.look_at_pending().await? {
+                        return Ok(Some(ready));
+                    }
+                }
+                Stage::Windows => self.look_ahead().await?,
+                Stage::End => {
+                    self.care.window = None;
+                    return Ok(None);
+                }
+            }
+        }
+    }
+
+    /// Looks which of the pending messages are still there.
+    async fn look_at_pending(&mut self) -> Result<Option<Ready>, Error> {
+        let pending = self.cursor.pending();
+        let due = self.care.tried.is_none_or(|tried| tried.elapsed() >= self.reading.pending_retry);
+        if pending.is_empty() || !due {
+            return Ok(None);
+        }
+        self.care.tried = Some(Instant::now());
+        let (broken, rest): (Vec<u32>, Vec<u32>) =
+            pending.into_iter().partition(|uid| self.care.culprits.contains_key(uid));
+        let mut known: Vec<Item> = broken.iter().filter_map(|uid| self.care.culprits.remove(uid)).collect();
+        let at_once = if self.care.pending_alone { 1 } else { rest.len().max(1) };
+        for uids in rest.chunks(at_once) {
+            let found = match summaries_of(&mut self.folder.commands, &set(uids), 0).await {
+                Ok(found) => found,
+                Err(error) => {
+                    match uids {
+                        [only] => self.suspect(*only, &error),
+                        _ => self.care.pending_alone |= error.is_answer(),
+                    }
+                    return Err(error);
+                }
+            };
+            let there = |uid: &u32| found.iter().any(|summary| summary.uid == *uid);
+            known.extend(uids.iter().filter(|uid| !there(uid)).map(|uid| Item::Vanished(*uid)));
+            self.pending.extend(found.into_iter().filter(|summary| uids.contains(&summary.uid)));
+        }
+        self.care.pending_alone = false;
+        let drafts = draft(&mut self.cursor, known, self.reading.batch_messages);
+        Ok(Some(Ready { drafts, room: None }))
+    }
+
+    /// Looks at the next window. Only called when nothing is planned, so that the cursor stands behind the last one.
+    async fn look_ahead(&mut self) -> Result<(), Error> {
+        let Some(from) = self.cursor.done.checked_add(1) else {
+            self.stage = Stage::End;
+            return Ok(());
+        };
+        if let Some(item) = self.care.culprits.remove(&from) {
+            self.planned.push_back(Planned::Known(item));
+            return Ok(());
+        }
+        let last = from.saturating_add(self.width - 1);
+        let uid_next = self.folder.selected.uid_next.unwrap_or(0);
+        let to = (last < uid_next.saturating_sub(1)).then_some(last);
+        // The last window of a careful search ends at a known UID too.
+        let to = to.or_else(|| (self.care.window.is_some() && from < uid_next).then(|| uid_next - 1));
+        let culprit = self.care.culprits.range(from..).next().map(|(uid, _)| uid - 1);
+        let to = match (to, culprit) {
+            (Some(to), Some(culprit)) => Some(to.min(culprit)),
+            (to, culprit) => to.or(culprit),
+        };
+        let found = match summaries(&mut self.folder.commands, from, to).await {
+            Ok(found) => found,
+            Err(error) => {
+                if to == Some(from) {
+                    self.suspect(from, &error);
+                } else if error.is_answer() {
+                    self.care.window = Some((self.width / 16).max(1));
+                }
+                return Err(error);
+            }
+        };
+        if found.len() < self.width as usize / 10 && self.care.window.is_none() {
+            self.width = (self.width * 4).min(MAX_WINDOW);
+        }
+        for summary in &found {
+            self.planned.push_back(self.plan(*summary));
+        }
+        match to {
+            // What lies between the last message and the end of the window is empty for good: UIDs only grow.
+            Some(to) => self.planned.push_back(Planned::Pass(to)),
+            None => self.stage = Stage::End,
+        }
+        Ok(())
+    }
+
+    fn plan(&self, summary: Summary) -> Planned {
+        if !self.cursor.takes(summary.uid, summary.seen, summary.received) {
+            Planned::Pass(summary.uid)
+        } else if summary.size > self.max_message_bytes.saturating_add(self.max_message_bytes / 2) {
+            Planned::TooLarge(summary)
+        } else {
+            Planned::Fetch(summary)
+        }
+    }
+
+    /// The next messages to fetch at once.
+    fn group(&mut self) -> Vec<Planned> {
+        let mut group = Vec::new();
+        let (mut count, mut bytes) = (0, 0);
+        while let Some(next) = self.planned.front() {
+            if let Planned::Fetch(summary) = next {
+                let alone = summary.uid <= self.care.alone_up_to;
+                let full = count >= self.reading.batch_messages || bytes + summary.size > self.reading.batch_bytes;
+                if count > 0 && (alone || full) {
+                    break;
+                }
+                count += 1;
+                bytes += summary.size;
+            }
+            group.extend(self.planned.pop_front());
+        }
+        group
+    }
+
+    /// Fetches a group and makes reports of it.
+    async fn fetch(&mut self, group: Vec<Planned>) -> Result<Ready, Error> {
+        let wanted: Vec<Summary> = group
+            .iter()
+            .filter_map(|planned| match planned {
+                Planned::Fetch(summary) => Some(*summary),
+                _ => None,
+            })
+            .collect();
+        // In memory it is there twice for a while: as it came, and as it is sent.
+        let estimate = wanted.iter().map(|summary| summary.size.max(2048)).sum::<u64>().saturating_mul(2);
+        let room = if wanted.is_empty() { None } else { self.budget.take(estimate).await };
+        let uids: Vec<u32> = wanted.iter().map(|summary| summary.uid).collect();
+        let mut got = super::imap::fetch::Bodies::default();
+        if !uids.is_empty() {
+            got = match bodies(&mut self.folder.commands, &uids).await {
+                Ok(got) => got,
+                Err(error) => {
+                    self.blame(&wanted, &error);
+                    return Err(error);
+                }
+            };
+        }
+        let mut raws: HashMap<u32, bytes::Bytes> = got.got.into_iter().collect();
+        let items = group.into_iter().map(|planned| match planned {
+            Planned::Known(item) => item,
+            Planned::Pass(uid) => Item::Pass(uid),
+            Planned::TooLarge(summary) => Item::TooLarge(summary, summary.size),
+            Planned::Fetch(summary) => match raws.remove(&summary.uid) {
+                Some(raw) => Item::Got(summary, raw),
+                None => match got.oversized.iter().find(|(uid, _)| *uid == summary.uid) {
+                    Some((_, size)) => Item::TooLarge(summary, *size),
+                    None => Item::Failed(summary, "the server lists it but does not give it".into()),
+                },
+            },
+        });
+        let items: Vec<Item> = items.collect();
+        let drafts = self.draft(items, estimate).await;
+        Ok(Ready { drafts, room })
+    }
+
+    /// Parsing much takes long: it must not hold up the other mailboxes of this thread.
+    async fn draft(&mut self, items: Vec<Item>, estimate: u64) -> Vec<Draft> {
+        let most = self.reading.batch_messages;
+        if estimate < 512 * 1024 {
+            return draft(&mut self.cursor, items, most);
+        }
+        let mut cursor = self.cursor.clone();
+        let parsed = tokio::task::spawn_blocking(move || {
+            let drafts = draft(&mut cursor, items, most);
+            (cursor, drafts)
+        });
+        match parsed.await {
+            Ok((cursor, drafts)) => {
+                self.cursor = cursor;
+                drafts
+            }
+            // A panic here is a defect like any other: the supervisor reports it.
+            Err(error) => std::panic::resume_unwind(error.into_panic()),
+        }
+    }
+
+    /// The connection broke on an answer about these messages: find out which of them it was.
+    fn blame(&mut self, wanted: &[Summary], error: &Error) {
+        if !error.is_answer() {
+            return;
+        }
+        match wanted {
+            [only] => {
+                let item = match error {
+                    Error::Violation(Violation::LiteralTooLarge { size, .. }) => Item::TooLarge(*only, *size),
+                    error => Item::Failed(*only, format!("the server's answer cannot be read: {error}")),
+                };
+                self.care.culprits.insert(only.uid, item);
+            }
+            many => {
+                let last = many.last().map_or(0, |summary| summary.uid);
+                self.care.alone_up_to = self.care.alone_up_to.max(last);
+            }
+        }
+    }
+
+    /// The connection broke on an answer that says what `uid` is.
+    fn suspect(&mut self, uid: u32, error: &Error) {
+        if error.is_answer() {
+            let unknown = Summary { uid, seen: false, received: None, size: 0 };
+            let reason = format!("the server's answer cannot be read: {error}");
+            self.care.culprits.insert(uid, Item::Failed(unknown, reason));
+        }
+    }
+}
+
+/// Why catching up ended before the end.
+#[derive(Debug)]
+pub enum Broken {
+    /// Nothing more may be committed.
+    Stop(Stop),
+    /// The connection is of no more use.
+    Imap(Error),
+}
+
+impl From<Stop> for Broken {
+    fn from(stop: Stop) -> Self {
+        Self::Stop(stop)
+    }
+}
+
+impl From<Error> for Broken {
+    fn from(error: Error) -> Self {
+        Self::Imap(error)
+    }
+}
+
+/// How a catch-up went.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct CaughtUp {
+    /// The lease is ending: the connection may be in the middle of a command.
+    pub ending: bool,
+    /// What was to be done in the mailbox was refused, with these words.
+    pub settle_refused: Option<String>,
+    /// Some messages are to be tried again soon.
+    pub pending: bool,
+}
+
+/// Reads to the end of the folder, commits, and settles in the mailbox what is committed.
+pub async fn run<S: Stream + fmt::Debug>(
+    mut reader: Reader<'_, S>,
+    committer: &mut Committer,
+    after: &AfterIntake,
+) -> Result<CaughtUp, Broken> {
+    let lease = committer.lease().clone();
+    let mut settle_refused = None;
+    let mut ready: Option<Ready> = None;
+    loop {
+        let last = ready.take();
+        let commit = async {
+            if let Some(Ready { drafts, room }) = last {
+                for draft in drafts {
+                    committer.commit(draft).await?;
+                }
+                // Ordering: its part of the budget is free only now that the bytes are.
+                drop(room);
+            }
+            Ok::<_, Stop>(())
+        };
+        let fetch = async {
+            tokio::select! {
+                biased;
+                () = lease.ending() => None,
+                next = reader.next() => Some(next),
+            }
+        };
+        // Ordering: a commit is never dropped because a fetch failed: its outcome would be unknown.
+        let (committed, fetched) = futures::join!(commit, fetch);
+        committed?;
+        let Some(fetched) = fetched else {
+            return Ok(CaughtUp { ending: true, settle_refused, pending: false });
+        };
+        ready = fetched?;
+        if settle_refused.is_none() {
+            settle_refused = settle_committed(reader.folder, committer, after).await?;
+        }
+        if ready.is_none() {
+            break;
+        }
+    }
+    committer.flush(&reader.cursor).await?;
+    Ok(CaughtUp { ending: false, settle_refused, pending: !reader.cursor.pending().is_empty() })
+}
+
+/// Marks or moves what the ledger has. Returns the server's words when it refuses: reading goes on without.
+async fn settle_committed<S: Stream + fmt::Debug>(
+    folder: &mut Folder<S>,
+    committer: &mut Committer,
+    after: &AfterIntake,
+) -> Result<Option<String>, Broken> {
+    if committer.to_settle.is_empty() {
+        return Ok(None);
+    }
+    let mut uids = committer.to_settle.clone();
+    uids.sort_unstable();
+    uids.dedup();
+    if *after != AfterIntake::Leave {
+        committer.lease().may_write().await.map_err(Stop::from)?;
+        match settle(folder, &uids, after).await {
+            Ok(()) => {}
+            Err(Error::Refused { text, .. }) => return Ok(Some(text)),
+            Err(error) => return Err(error.into()),
+        }
+    }
+    committer.mark_settled(folder.selected.uid_validity, &uids);
+    Ok(None)
+}
+
+/// How soon pending messages ask for another look, at most `poll`.
+pub fn next_look(reading: &Reading, pending: bool) -> Duration {
+    let time = reading.poll.min(reading.idle_renew);
+    if pending { time.min(reading.pending_retry) } else { time }
+}

@@ -1,0 +1,197 @@
+//! Whether a mailbox may be written to right now.
+//!
+//! Cheap to ask, and asked before every report and every command that changes the mailbox. Time only makes duplicate
+//! work rare; what makes it harmless is the fence in the ledger.
+
+use std::sync::Arc;
+
+use tokio::sync::watch;
+use tokio::time::Instant;
+
+/// Until when the whole worker trusts its last heartbeat. One for all mailboxes.
+#[derive(Debug, Clone)]
+pub struct Trust {
+    until: Arc<watch::Sender<Option<Instant>>>,
+}
+
+impl Default for Trust {
+    fn default() -> Self {
+        Self { until: Arc::new(watch::Sender::new(None)) }
+    }
+}
+
+impl Trust {
+    /// No trust yet.
+    pub fn new() -> Self {
+        Self::default()
+    }
+
+    /// Trusts until `until`: the moment a heartbeat was sent, plus ttl, less margin.
+    pub fn extend(&self, until: Instant) {
+        self.until.send_if_modified(|known| {
+            let later = known.is_none_or(|known| known < until);
+            if later {
+                *known = Some(until);
+            }
+            later
+        });
+    }
+
+    /// Trusts no longer.
+    pub fn end(&self) {
+        self.until.send_replace(None);
+    }
+}
+
+/// What the worker was told about one mailbox, in the order in which it can happen.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
+enum Phase {
+    Held,
+    Suspended,
+    Draining,
+    Closed,
+}
+
+/// The holder's end: says what the mailbox's session may do.
+#[derive(Debug)]
+pub struct Switch {
+    phase: watch::Sender<Phase>,
+}
+
+impl Switch {
+    /// A lease that is held, together with its switch.
+    pub fn new(trust: &Trust) -> (Self, Lease) {
+        let (phase, seen) = watch::channel(Phase::Held);
+        (Self { phase }, Lease { phase: seen, trust: trust.until.subscribe() })
+    }
+
+    /// No report and no change of the mailbox until [`Switch::resume`]; connections stay open.
+    pub fn suspend(&self) {
+        self.set(|phase| (phase == Phase::Held).then_some(Phase::Suspended));
+    }
+
+    /// Goes on after [`Switch::suspend`].
+    pub fn resume(&self) {
+        self.set(|phase| (phase == Phase::Suspended).then_some(Phase::Held));
+    }
+
+    /// Finish the report in flight, then let go.
+    pub fn drain(&self) {
+        self.set(|phase| (phase < Phase::Draining).then_some(Phase::Draining));
+    }
+
+    /// Let go at once.
+    pub fn close(&self) {
+        self.set(|_| Some(Phase::Closed));
+    }
+
+    fn set(&self, next: impl Fn(Phase) -> Option<Phase>) {
+        self.phase.send_if_modified(|phase| match next(*phase) {
+            Some(next) if next != *phase => {
+                *phase = next;
+                true
+            }
+            _ => false,
+        });
+    }
+}
+
+/// The lease is over: touch nothing.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, thiserror::Error)]
+#[error("the mailbox is no longer held")]
+pub struct Closed;
+
+/// The session's end.
+#[derive(Debug, Clone)]
+pub struct Lease {
+    phase: watch::Receiver<Phase>,
+    trust: watch::Receiver<Option<Instant>>,
+}
+
+impl Lease {
+    /// Returns when a report or a change is allowed. Waits while the lease is suspended or trust has lapsed.
+    pub async fn may_write(&mut self) -> Result<(), Closed> {
+        loop {
+            let phase = *self.phase.borrow_and_update();
+            let trusted = self.trust.borrow_and_update().is_some_and(|until| Instant::now() < until);
+            match phase {
+                Phase::Closed => return Err(Closed),
+                // What is in flight may be finished while draining.
+                Phase::Held | Phase::Draining if trusted => return Ok(()),
+                _ => {}
+            }
+            tokio::select! {
+                changed = self.phase.changed() => changed.map_err(|_| Closed)?,
+                changed = self.trust.changed() => changed.map_err(|_| Closed)?,
+            }
+        }
+    }
+
+    /// True when nothing new may be begun.
+    pub fn is_ending(&self) -> bool {
+        *self.phase.borrow() >= Phase::Draining
+    }
+
+    /// Returns when nothing new may be begun.
+    pub async fn ending(&self) {
+        self.reached(Phase::Draining).await;
+    }
+
+    /// Returns when everything must be dropped.
+    pub async fn closed(&self) {
+        self.reached(Phase::Closed).await;
+    }
+
+    async fn reached(&self, wanted: Phase) {
+        let mut phase = self.phase.clone();
+        // A switch that is gone without a word has closed.
+        let _ = phase.wait_for(|phase| *phase >= wanted).await;
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use std::time::Duration;
+
+    use futures::FutureExt as _;
+
+    use super::*;
+
+    fn ask(lease: &mut Lease) -> Option<Result<(), Closed>> {
+        lease.may_write().now_or_never()
+    }
+
+    #[tokio::test]
+    async fn writing_needs_a_lease_and_trust() {
+        let trust = Trust::new();
+        let (switch, mut lease) = Switch::new(&trust);
+        assert_eq!(ask(&mut lease), None, "no trust yet");
+        trust.extend(Instant::now() + Duration::from_secs(60));
+        assert_eq!(ask(&mut lease), Some(Ok(())));
+        switch.suspend();
+        assert_eq!(ask(&mut lease), None);
+        switch.resume();
+        assert_eq!(ask(&mut lease), Some(Ok(())));
+        trust.end();
+        assert_eq!(ask(&mut lease), None);
+        trust.extend(Instant::now());
+        assert_eq!(ask(&mut lease), None, "a late answer");
+        trust.extend(Instant::now() + Duration::from_secs(60));
+        switch.drain();
+        assert!(lease.is_ending());
+        assert_eq!(ask(&mut lease), Some(Ok(())), "what is in flight is finished");
+        switch.resume();
+        assert!(lease.is_ending(), "there is no way back");
+        switch.close();
+        assert_eq!(ask(&mut lease), Some(Err(Closed)));
+    }
+
+    #[tokio::test]
+    async fn a_switch_that_is_gone_closes() {
+        let trust = Trust::new();
+        let (switch, mut lease) = Switch::new(&trust);
+        drop(switch);
+        assert_eq!(ask(&mut lease), Some(Err(Closed)));
+        lease.closed().await;
+    }
+}

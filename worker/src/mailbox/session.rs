@@ -1,0 +1,494 @@
+//! The life of one mailbox under one lease: open, connect, catch up, wait, and all of it again when something fails.
+
+use std::sync::Arc;
+use std::time::Duration;
+
+use postroom_proto::id::{Epoch, MailboxUid};
+use postroom_proto::v1::{self, AfterIntakePolicy, Authentication, MailboxDefinition, MailboxState};
+use secrecy::SecretString;
+use tokio::net::TcpStream;
+use tokio::sync::watch;
+use tokio::time::Instant;
+use tokio_rustls::client::TlsStream;
+
+use super::catch_up::{self, Broken, Budget, Care, Reader, next_look};
+use super::commit::{Committer, Stop};
+use super::cursor::{Cursor, Start, uid_of};
+use super::imap::command::Error as ImapError;
+use super::imap::connection::{self, Folder, SignIn, Unopened};
+use super::imap::guard::Limits;
+use super::imap::idle;
+use super::imap::settle::AfterIntake;
+use super::lease::Lease;
+use super::retry;
+use super::status::{Board, Teller, now};
+use crate::config::Reading;
+use crate::diagnosis::{self, Diagnosis, ProblemKind, imap};
+use crate::report::{self, Reporter};
+use crate::tls::Trust;
+use crate::token::broker::{self, Broker};
+use crate::token::{Credential, CredentialDigest, Token};
+
+/// A connection to a mail server.
+type Mail = Folder<TlsStream<TcpStream>>;
+
+/// What all mailboxes of a worker share.
+#[derive(Clone)]
+pub struct Shared {
+    /// How mailboxes are read.
+    pub reading: Arc<Reading>,
+    /// Whom to trust.
+    pub trust: Arc<Trust>,
+    /// Where tokens come from.
+    pub broker: Arc<Broker>,
+    /// Where reports go.
+    pub reporter: Arc<dyn Reporter>,
+    /// Where statuses go.
+    pub board: Arc<Board>,
+    /// How much may be in memory.
+    pub budget: Budget,
+}
+
+impl Shared {
+    /// What a worker's mailboxes share, from its settings.
+    pub fn new(reading: Reading, reporter: Arc<dyn Reporter>, board: Arc<Board>) -> Self {
+        let trust = Arc::new(Trust::new());
+        let broker = Arc::new(Broker::new(trust.clone(), reading.token_timeout));
+        let budget = Budget::new(reading.byte_budget);
+        Self { reading: Arc::new(reading), trust, broker, reporter, board, budget }
+    }
+}
+
+impl std::fmt::Debug for Shared {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.debug_struct("Shared").field("reading", &self.reading).finish_non_exhaustive()
+    }
+}
+
+/// How the life of a mailbox ended.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Ended {
+    /// As it was told to.
+    Released,
+    /// Somebody else holds the mailbox.
+    LeaseLost,
+    /// The worker's session is over.
+    SessionEnded,
+}
+
+/// One mailbox under one lease.
+#[derive(Debug)]
+pub struct Session {
+    shared: Shared,
+    mailbox: MailboxUid,
+    epoch: Epoch,
+    lease: Lease,
+    /// The newest definition revision that was offered.
+    revision: watch::Receiver<u64>,
+    teller: Teller,
+    /// The last attempt reached the end of the mailbox.
+    worked: bool,
+}
+
+/// Why an attempt ended.
+#[derive(Debug)]
+enum Trouble {
+    Stop(Stop),
+    /// Told to let go, or the definition has changed.
+    Called,
+    /// The token has run out, or was a stale one: normal.
+    TokenExpired,
+    Problem(Diagnosis),
+}
+
+impl From<Diagnosis> for Trouble {
+    fn from(found: Diagnosis) -> Self {
+        Self::Problem(found)
+    }
+}
+
+impl From<Stop> for Trouble {
+    fn from(stop: Stop) -> Self {
+        match stop {
+            Stop::Refused(found) => Self::Problem(found),
+            stop => Self::Stop(stop),
+        }
+    }
+}
+
+impl From<Broken> for Trouble {
+    fn from(broken: Broken) -> Self {
+        match broken {
+            Broken::Stop(stop) => stop.into(),
+            Broken::Imap(error) => error.into(),
+        }
+    }
+}
+
+impl From<ImapError> for Trouble {
+    fn from(error: ImapError) -> Self {
+        if let ImapError::Bye { text } = &error
+            && imap::is_token_expired(text)
+        {
+            return Self::TokenExpired;
+        }
+        let command = match &error {
+            ImapError::Refused { command, .. } => command,
+            _ => "a command",
+        };
+        Self::Problem(connection::diagnose(&error, |text| imap::command_refused(command, text)))
+    }
+}
+
+impl Session {
+    /// A session that has not begun.
+    pub fn new(
+        shared: Shared,
+        mailbox: MailboxUid,
+        epoch: Epoch,
+        lease: Lease,
+        revision: watch::Receiver<u64>,
+    ) -> Self {
+        let teller = Teller::new(shared.board.clone(), mailbox.as_str(), epoch.0);
+        Self { shared, mailbox, epoch, lease, revision, teller, worked: false }
+    }
+
+    /// Lives until told to let go or until the lease is lost.
+    pub async fn run(&mut self) -> Ended {
+        loop {
+            let opened = match self.open().await {
+                Ok(opened) => opened,
+                Err(ended) => return ended,
+            };
+            let begun = Instant::now();
+            if let Some(ended) = self.serve(opened).await {
+                return ended;
+            }
+            // A replica that lags behind the offer, or a cursor that is refused again and again, must not be asked in a
+            // circle.
+            if begun.elapsed() < Duration::from_secs(1) {
+                self.pause(Duration::from_millis(300)).await;
+            }
+        }
+    }
+
+    /// Tells of a panic, and waits before the next life.
+    pub async fn panicked(&mut self, failures: u32) {
+        let found = diagnosis::defect("the reading of this mailbox panicked");
+        let delay = retry::delay(&found, failures, rand::random());
+        self.teller.fails(&found, delay);
+        self.pause(delay).await;
+    }
+
+    /// Raises the fence and learns what to read.
+    async fn open(&mut self) -> Result<v1::OpenedMailbox, Ended> {
+        let mut failures = 0;
+        loop {
+            if self.lease.is_ending() {
+                return Err(Ended::Released);
+            }
+            let ending = self.lease.clone();
+            tokio::select! {
+                biased;
+                () = ending.ending() => return Err(Ended::Released),
+                allowed = self.lease.may_write() => allowed.map_err(|_| Ended::Released)?,
+            }
+            let lease = v1::MailboxLease { mailbox: self.mailbox.to_string(), epoch: self.epoch.0 };
+            let (detail, after) = match self.shared.reporter.open(lease).await {
+                Ok(opened) if opened.definition.is_some() => return Ok(opened),
+                Ok(_) => ("it named no definition".to_owned(), None),
+                Err(report::Error::LeaseLost) => return Err(Ended::LeaseLost),
+                Err(report::Error::SessionEnded) => return Err(Ended::SessionEnded),
+                Err(report::Error::Unavailable { after, detail }) => (detail, after),
+                Err(error) => (error.to_string(), None),
+            };
+            failures += 1;
+            // Right after an assignment replicas may need a moment: quick at first.
+            let quick = Duration::from_millis(50 << failures.min(6));
+            let found = diagnosis::control_plane(&detail);
+            let delay = if failures < 7 {
+                after.unwrap_or(quick).min(quick * 4)
+            } else {
+                retry::delay(&found, failures - 6, rand::random())
+            };
+            if failures >= 7 {
+                self.teller.fails(&found, delay);
+            }
+            self.pause(delay).await;
+        }
+    }
+
+    /// Reads under one definition. `None`: open again.
+    async fn serve(&mut self, opened: v1::OpenedMailbox) -> Option<Ended> {
+        let definition = opened.definition.clone().unwrap_or_default();
+        self.teller.recall(opened.generation, opened.status.as_ref());
+        self.recall_refusals(&definition, opened.status.as_ref());
+        let mut committer = Committer::new(
+            self.shared.reporter.clone(),
+            self.lease.clone(),
+            self.mailbox.as_str(),
+            self.epoch.0,
+            &opened,
+        );
+        let mut unsettled = Some(opened.unsettled_source_keys);
+        let mut care = Care::default();
+        let mut failures = 0;
+        if let Some(wait) = asked_to_wait(opened.status.as_ref()) {
+            self.pause(wait).await;
+        }
+        loop {
+            if self.lease.is_ending() {
+                return Some(Ended::Released);
+            }
+            if *self.revision.borrow() > definition.revision {
+                return None;
+            }
+            self.teller.tries();
+            self.worked = false;
+            let begun = Instant::now();
+            let trouble = self.attempt(&definition, &mut committer, &mut care, &mut unsettled).await;
+            failures = if self.worked { 1 } else { failures + 1 };
+            let delay = match trouble {
+                Trouble::Called | Trouble::Stop(Stop::Closed) => continue,
+                Trouble::Stop(Stop::LeaseLost) => return Some(Ended::LeaseLost),
+                Trouble::Stop(Stop::SessionEnded) => return Some(Ended::SessionEnded),
+                Trouble::Stop(Stop::Reopen | Stop::Refused(_)) => return None,
+                // Sessions of a server that calls every token expired must not turn in a circle.
+                Trouble::TokenExpired if begun.elapsed() > Duration::from_secs(60) => Duration::ZERO,
+                Trouble::TokenExpired => retry::delay(&imap::connection_lost(None), failures, rand::random()),
+                Trouble::Problem(found) => {
+                    let delay = retry::delay(&found, failures, rand::random());
+                    tracing::info!(mailbox = %self.mailbox, code = found.code, cause = found.cause, ?delay, "reading failed");
+                    self.teller.fails(&found, delay);
+                    delay
+                }
+            };
+            self.pause(delay).await;
+        }
+    }
+
+    /// One connection, from sign-in to its end.
+    async fn attempt(
+        &mut self,
+        definition: &MailboxDefinition,
+        committer: &mut Committer,
+        care: &mut Care,
+        unsettled: &mut Option<Vec<String>>,
+    ) -> Trouble {
+        let lease = self.lease.clone();
+        let folder = tokio::select! {
+            biased;
+            () = lease.ending() => return Trouble::Called,
+            folder = self.connect(definition) => folder,
+        };
+        let mut folder = match folder {
+            Ok(folder) => folder,
+            Err(trouble) => return trouble,
+        };
+        let trouble = match self.read(&mut folder, definition, committer, care, unsettled).await {
+            Ok(()) => {
+                // Between two commands: a clean end, but not a long one.
+                let _ = tokio::time::timeout(Duration::from_secs(2), folder.log_out()).await;
+                return Trouble::Called;
+            }
+            Err(trouble) => trouble,
+        };
+        if let (Trouble::TokenExpired, Some(credential)) = (&trouble, Credential::of(definition)) {
+            self.shared.broker.discard_older(&credential, Duration::from_secs(60)).await;
+        }
+        trouble
+    }
+
+    /// Connects, signs in and selects the folder.
+    async fn connect(&mut self, definition: &MailboxDefinition) -> Result<Mail, Trouble> {
+        let digest = CredentialDigest::of(definition);
+        let (sign_in, token) = self.credentials(definition).await.inspect_err(|_| {
+            self.teller.refused(digest, self.shared.broker.lockout());
+        })?;
+        let reading = &self.shared.reading;
+        let tls = self.shared.trust.client_config(&definition.ca_file).await.map_err(|error| error.diagnosis())?;
+        let port = u16::try_from(definition.imap_port).unwrap_or(993);
+        let stream = connection::connect(&definition.imap_host, port, tls, reading.connect_timeout).await?;
+        let limits = Limits::for_messages(definition.max_message_bytes);
+        let opened = connection::open(stream, limits, reading.step_timeout, &sign_in, &definition.folder).await;
+        let lockout = self.shared.broker.lockout();
+        let trouble = match (opened, token) {
+            (Ok(folder), token) => {
+                if token.is_none() {
+                    lockout.accepted(digest);
+                }
+                self.teller.refused(digest, lockout);
+                return Ok(folder);
+            }
+            (Err(Unopened { sign_in_refused: true, .. }), Some((credential, token)))
+                if self.shared.broker.discard(&credential, &token, Duration::from_secs(300)).await =>
+            {
+                // It may only be stale: once more with a new one, which then is too young to be dropped.
+                Trouble::TokenExpired
+            }
+            (Err(unopened), token) => {
+                if unopened.sign_in_refused && token.is_none() {
+                    lockout.refused(digest, now());
+                }
+                Trouble::Problem(unopened.diagnosis)
+            }
+        };
+        self.teller.refused(digest, lockout);
+        Err(trouble)
+    }
+
+    /// What to sign in with, and for tokens what they came from.
+    async fn credentials(
+        &self,
+        definition: &MailboxDefinition,
+    ) -> Result<(SignIn, Option<(Credential, Token)>), Trouble> {
+        if let Some(credential) = Credential::of(definition) {
+            let token = self.shared.broker.token(&credential).await?.token;
+            let sign_in = SignIn::Token { mailbox: definition.email.clone(), token: token.clone() };
+            return Ok((sign_in, Some((credential, token))));
+        }
+        if definition.authentication() != Authentication::Password {
+            return Err(Trouble::Problem(diagnosis::defect("an authentication type that this worker does not know")));
+        }
+        let lockout = self.shared.broker.lockout();
+        lockout.check(CredentialDigest::of(definition), now()).map_err(broker::locked)?;
+        let password = SecretString::from(definition.password.clone());
+        Ok((SignIn::Password { account: definition.account.clone(), password }, None))
+    }
+
+    /// Catches up and waits, again and again. `Ok`: told to let go or to open again, and the connection is at rest.
+    async fn read(
+        &mut self,
+        folder: &mut Mail,
+        definition: &MailboxDefinition,
+        committer: &mut Committer,
+        care: &mut Care,
+        unsettled: &mut Option<Vec<String>>,
+    ) -> Result<(), Trouble> {
+        let cursor = first_cursor(folder, definition, committer).await?;
+        let uid_validity = folder.selected.uid_validity;
+        if cursor.uid_validity != uid_validity {
+            return Err(diagnosis::uid_validity(cursor.uid_validity, uid_validity).into());
+        }
+        let leftovers = unsettled.take().unwrap_or_default();
+        committer.to_settle.extend(leftovers.iter().filter_map(|key| uid_of(key, uid_validity)));
+        let after = after_intake(definition);
+        let mut idles = folder.can("IDLE");
+        self.teller.works(MailboxState::CatchingUp);
+        loop {
+            // From what is committed: after a failure that is behind what was read.
+            let cursor = decode(committer.committed())?.unwrap_or_else(|| cursor.clone());
+            let reading = self.shared.reading.clone();
+            let budget = self.shared.budget.clone();
+            let reader = Reader::new(folder, care, cursor, &reading, definition.max_message_bytes, budget);
+            let caught_up = catch_up::run(reader, committer, &after).await?;
+            if caught_up.ending {
+                return Err(Trouble::Called);
+            }
+            self.worked = true;
+            let time = next_look(&reading, caught_up.pending);
+            match &caught_up.settle_refused {
+                None => self.teller.works(MailboxState::Idle),
+                Some(text) => {
+                    let target = match &after {
+                        AfterIntake::Move(target) => Some(target.as_str()),
+                        _ => None,
+                    };
+                    self.teller.fails(&imap::settle_refused(text, target), time);
+                }
+            }
+            let stop = self.called(definition.revision);
+            let woken = if idles { idle::wait(folder, time, stop).await } else { idle::poll(folder, time, stop).await };
+            match woken {
+                Ok(idle::Woken::Stop) => return Ok(()),
+                Ok(idle::Woken::Mail | idle::Woken::Time) => {}
+                // It announced IDLE and refuses it: looked at from time to time instead.
+                Err(ImapError::Refused { command: "IDLE", text, .. }) if imap::passing(&text).is_none() => {
+                    idles = false
+                }
+                Err(error) => return Err(error.into()),
+            }
+        }
+    }
+
+    /// Returns when the lease is ending or a newer definition is offered.
+    async fn called(&self, revision: u64) {
+        let mut newest = self.revision.clone();
+        tokio::select! {
+            () = self.lease.ending() => {}
+            // A sender that is gone offers nothing new.
+            Ok(_) = newest.wait_for(|newest| *newest > revision) => {}
+        }
+    }
+
+    /// Waits, unless something changes that makes another try worth while.
+    async fn pause(&mut self, delay: Duration) {
+        let mut newest = self.revision.clone();
+        newest.mark_unchanged();
+        tokio::select! {
+            () = tokio::time::sleep(delay) => {}
+            () = self.lease.ending() => {}
+            Ok(()) = newest.changed() => {}
+        }
+    }
+
+    fn recall_refusals(&self, definition: &MailboxDefinition, status: Option<&v1::MailboxStatus>) {
+        let Some(status) = status else { return };
+        let digest = CredentialDigest::of(definition);
+        if status.refused_credentials == digest.0 {
+            let times: Vec<i64> = status.refused_times.iter().map(postroom_proto::convert::from_timestamp).collect();
+            self.shared.broker.lockout().recall(digest, &times, now());
+        }
+    }
+}
+
+/// The committed cursor, or the first one, committed now: it anchors what "new" means.
+async fn first_cursor(
+    folder: &mut Mail,
+    definition: &MailboxDefinition,
+    committer: &mut Committer,
+) -> Result<Cursor, Trouble> {
+    if let Some(cursor) = decode(committer.committed())? {
+        return Ok(cursor);
+    }
+    let uid_next = match folder.selected.uid_next {
+        Some(uid_next) => uid_next,
+        // The server does not say (RFC 3501 section 6.3.1 lets it): the last message tells.
+        None => {
+            let last = super::imap::fetch::summaries_of(&mut folder.commands, "*", 0).await?;
+            last.last().map_or(1, |last| last.uid.saturating_add(1))
+        }
+    };
+    let start = Start::of(definition.start.as_ref());
+    let cursor = Cursor::first(folder.selected.uid_validity, uid_next, start);
+    committer.flush(&cursor).await?;
+    Ok(cursor)
+}
+
+fn decode(cursor: &v1::Cursor) -> Result<Option<Cursor>, Trouble> {
+    Cursor::decode(Some(cursor)).map_err(|error| {
+        Trouble::Problem(Diagnosis::new(
+            ProblemKind::Defect,
+            "CURSOR_UNREADABLE",
+            error.to_string(),
+            "run a worker of the version that wrote it, or a newer one",
+        ))
+    })
+}
+
+fn after_intake(definition: &MailboxDefinition) -> AfterIntake {
+    let Some(after) = &definition.after_intake else { return AfterIntake::Seen };
+    match after.policy() {
+        AfterIntakePolicy::Seen | AfterIntakePolicy::Unspecified => AfterIntake::Seen,
+        AfterIntakePolicy::Move => AfterIntake::Move(after.folder.clone()),
+        AfterIntakePolicy::Leave => AfterIntake::Leave,
+    }
+}
+
+/// How long the server asked a former holder to stay away.
+fn asked_to_wait(status: Option<&v1::MailboxStatus>) -> Option<Duration> {
+    let problem = status?.problem.as_ref().filter(|problem| problem.kind() == ProblemKind::Throttled)?;
+    let until = postroom_proto::convert::from_timestamp(problem.next_attempt_time.as_ref()?);
+    let wait = Duration::from_micros(u64::try_from(until.saturating_sub(now())).ok()?);
+    Some(wait.min(Duration::from_secs(3600)))
+}
