@@ -210,3 +210,122 @@ impl Task {
         }
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use std::sync::atomic::{AtomicUsize, Ordering};
+    use std::sync::{Arc, Mutex};
+
+    use async_trait::async_trait;
+    use bytes::Bytes;
+    use postroom_proto::v1;
+    use tokio::time::{Instant, timeout};
+
+    use super::*;
+    use crate::config::Reading;
+    use crate::mailbox::status::Board;
+    use crate::report::{Error, Reporter};
+
+    /// Opens nothing: what it answers instead goes by the mailbox.
+    #[derive(Default)]
+    struct Control {
+        opens: Mutex<HashMap<String, usize>>,
+        panics: AtomicUsize,
+        lost: String,
+    }
+
+    #[async_trait]
+    impl Reporter for Control {
+        async fn open(&self, lease: v1::MailboxLease) -> Result<v1::OpenedMailbox, Error> {
+            let opens = {
+                let mut opens = self.opens.lock().expect("opens");
+                let count = opens.entry(lease.mailbox.clone()).or_default();
+                *count += 1;
+                *count
+            };
+            if lease.mailbox == self.lost {
+                if opens == 1 {
+                    self.panics.fetch_add(1, Ordering::SeqCst);
+                    panic!("a planted panic");
+                }
+                return Err(Error::LeaseLost);
+            }
+            Err(Error::Unavailable { after: None, detail: "not yet".into() })
+        }
+
+        async fn report(&self, _: &v1::ReportRequest) -> Result<v1::ReportResponse, Error> {
+            unreachable!("nothing is opened")
+        }
+
+        async fn upload(&self, _: v1::BlobHeader, _: Bytes) -> Result<(), Error> {
+            unreachable!("nothing is opened")
+        }
+
+        async fn status(&self, _: Vec<v1::MailboxStatus>) -> Result<(), Error> {
+            Ok(())
+        }
+    }
+
+    fn mailbox(name: &str) -> MailboxUid {
+        MailboxUid::derive(name, "INBOX", "x.example")
+    }
+
+    fn rig(lost: &str) -> (Supervisor, mpsc::Receiver<Event>, Arc<Control>, Arc<Board>) {
+        let control = Arc::new(Control { lost: lost.into(), ..Control::default() });
+        let board = Arc::new(Board::new());
+        let trust = Trust::new();
+        trust.extend(Instant::now() + Duration::from_secs(600));
+        let shared = Shared::new(Reading::default(), control.clone(), board.clone());
+        let (supervisor, events) = Supervisor::new(shared, trust);
+        (supervisor, events, control, board)
+    }
+
+    async fn next(events: &mut mpsc::Receiver<Event>) -> Event {
+        timeout(Duration::from_secs(60), events.recv()).await.expect("in time").expect("an event")
+    }
+
+    #[tokio::test]
+    async fn a_panic_in_one_mailbox_is_told_and_leaves_the_others_alone() {
+        let (bad, good) = (mailbox("bad"), mailbox("good"));
+        let (mut supervisor, mut events, control, board) = rig(bad.as_str());
+        supervisor.open(&good, Epoch(1), 1, false);
+        supervisor.open(&bad, Epoch(2), 1, false);
+        while control.panics.load(Ordering::SeqCst) == 0 {
+            tokio::task::yield_now().await;
+        }
+        let mut told = Vec::new();
+        while told.is_empty() {
+            tokio::task::yield_now().await;
+            told = board.take();
+            told.retain(|status| status.mailbox == bad.as_str());
+        }
+        assert_eq!(told[0].problem.as_ref().map(|problem| problem.code.as_str()), Some("DEFECT"));
+        let before = control.opens.lock().expect("opens")[good.as_str()];
+        while control.opens.lock().expect("opens")[good.as_str()] == before {
+            tokio::time::sleep(Duration::from_millis(5)).await;
+        }
+        supervisor.drain(&good);
+        assert_eq!(next(&mut events).await, Event::Gone { mailbox: good.clone(), epoch: Epoch(1) });
+        supervisor.forget(&good, Epoch(1));
+        // A newer definition cuts the waiting short, and the second life ends as it should.
+        supervisor.reopen(&bad, 2);
+        assert_eq!(next(&mut events).await, Event::LeaseLost { mailbox: bad, epoch: Epoch(2) });
+        timeout(Duration::from_secs(60), supervisor.stop()).await.expect("stops");
+    }
+
+    #[tokio::test]
+    async fn closing_ends_a_mailbox_without_a_word() {
+        let (mut supervisor, mut events, control, _) = rig("");
+        let one = mailbox("one");
+        supervisor.open(&one, Epoch(1), 1, true);
+        supervisor.open(&one, Epoch(2), 1, false);
+        while control.opens.lock().expect("opens").is_empty() {
+            tokio::task::yield_now().await;
+        }
+        supervisor.forget(&one, Epoch(1));
+        assert!(supervisor.held.contains_key(&one), "the newer lease stays");
+        supervisor.close(&one);
+        timeout(Duration::from_secs(60), supervisor.stop()).await.expect("stops");
+        assert_eq!(events.recv().await, None);
+    }
+}

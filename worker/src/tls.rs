@@ -65,7 +65,7 @@ impl Trust {
             "" => Vec::new(),
             path => tokio::fs::read(path).await.map_err(|error| fault(error.to_string()))?,
         };
-        let config = Arc::new(build(&pem).map_err(|detail| fault(detail.clone()))?);
+        let config = Arc::new(build(&pem).map_err(fault)?);
         self.lock().insert(ca_file.to_owned(), (modified, config.clone()));
         Ok(config)
     }

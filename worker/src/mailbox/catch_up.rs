@@ -460,3 +460,6 @@ pub fn next_look(reading: &Reading, pending: bool) -> Duration {
     let time = reading.poll.min(reading.idle_renew);
     if pending { time.min(reading.pending_retry) } else { time }
 }
+
+#[cfg(test)]
+mod tests;

@@ -279,7 +279,8 @@ impl Session {
         let folder = tokio::select! {
             biased;
             () = lease.ending() => return Trouble::Called,
-            folder = self.connect(definition) => folder,
+            // Boxed: what only signing in and catching up need must not weigh on thousands that wait.
+            folder = Box::pin(self.connect(definition)) => folder,
         };
         let mut folder = match folder {
             Ok(folder) => folder,
@@ -310,7 +311,8 @@ impl Session {
         let port = u16::try_from(definition.imap_port).unwrap_or(993);
         let stream = connection::connect(&definition.imap_host, port, tls, reading.connect_timeout).await?;
         let limits = Limits::for_messages(definition.max_message_bytes);
-        let opened = connection::open(stream, limits, reading.step_timeout, &sign_in, &definition.folder).await;
+        let opened =
+            Box::pin(connection::open(stream, limits, reading.step_timeout, &sign_in, &definition.folder)).await;
         let lockout = self.shared.broker.lockout();
         let trouble = match (opened, token) {
             (Ok(folder), token) => {
@@ -365,7 +367,7 @@ impl Session {
         care: &mut Care,
         unsettled: &mut Option<Vec<String>>,
     ) -> Result<(), Trouble> {
-        let cursor = first_cursor(folder, definition, committer).await?;
+        let cursor = Box::pin(first_cursor(folder, definition, committer)).await?;
         let uid_validity = folder.selected.uid_validity;
         if cursor.uid_validity != uid_validity {
             return Err(diagnosis::uid_validity(cursor.uid_validity, uid_validity).into());
@@ -381,7 +383,7 @@ impl Session {
             let reading = self.shared.reading.clone();
             let budget = self.shared.budget.clone();
             let reader = Reader::new(folder, care, cursor, &reading, definition.max_message_bytes, budget);
-            let caught_up = catch_up::run(reader, committer, &after).await?;
+            let caught_up = Box::pin(catch_up::run(reader, committer, &after)).await?;
             if caught_up.ending {
                 return Err(Trouble::Called);
             }

@@ -18,4 +18,6 @@ pub mod settle;
 #[cfg(test)]
 pub(crate) mod peer;
 #[cfg(test)]
+pub(crate) mod sim;
+#[cfg(test)]
 mod tests;

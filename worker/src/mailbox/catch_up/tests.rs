@@ -1,0 +1,316 @@
+//! Whole folders into a ledger, with everything that can go wrong on the way.
+
+use std::collections::BTreeMap;
+use std::sync::{Arc, Mutex};
+
+use async_trait::async_trait;
+use bytes::Bytes;
+use postroom_proto::v1::{self, Disposition, ReportRequest};
+use prost::Message as _;
+
+use super::*;
+use crate::mailbox::cursor::{Start, source_key};
+use crate::mailbox::imap::sim::{Body, Server};
+use crate::mailbox::lease::{Switch, Trust};
+use crate::report::{Error as ReportError, Reporter};
+
+const MAX: u64 = 4000;
+
+/// A ledger in memory that refuses whatever a real one would.
+#[derive(Default)]
+struct Ledger {
+    kept: Mutex<Kept>,
+}
+
+#[derive(Default)]
+struct Kept {
+    cursor: v1::Cursor,
+    rows: BTreeMap<String, (Disposition, String)>,
+    settled: Vec<String>,
+    blobs: BTreeMap<String, usize>,
+    last: Option<(String, v1::ReportResponse)>,
+    reports: usize,
+    /// The answers to the next so many reports are lost after they were committed.
+    lose: usize,
+    /// The next so many reports are not taken.
+    refuse: usize,
+}
+
+#[async_trait]
+impl Reporter for Ledger {
+    async fn open(&self, _: v1::MailboxLease) -> Result<v1::OpenedMailbox, ReportError> {
+        unreachable!("the tests open for themselves")
+    }
+
+    async fn report(&self, request: &ReportRequest) -> Result<v1::ReportResponse, ReportError> {
+        let mut kept = self.kept.lock().expect("the ledger");
+        assert!(request.encoded_len() <= 3 * 1024 * 1024 && request.messages.len() <= 500);
+        if kept.refuse > 0 {
+            kept.refuse -= 1;
+            return Err(ReportError::Unavailable { after: None, detail: "busy".into() });
+        }
+        if let Some((_, response)) = kept.last.as_ref().filter(|(id, _)| *id == request.batch_id) {
+            return Ok(response.clone());
+        }
+        if request.expected_cursor.as_ref() != Some(&kept.cursor) {
+            return Err(ReportError::CursorMismatch);
+        }
+        let mut outcomes = Vec::new();
+        for message in &request.messages {
+            if let Some(v1::reported_message::Raw::RawDigest(digest)) = &message.raw {
+                assert!(kept.blobs.contains_key(digest), "uploaded before");
+            }
+            let row = (message.disposition(), message.reason.clone());
+            let known = kept.rows.insert(message.source_key.clone(), row);
+            assert!(known.is_none(), "{} twice", message.source_key);
+            outcomes.push(v1::MessageOutcome {
+                source_key: message.source_key.clone(),
+                disposition: message.disposition,
+                ..Default::default()
+            });
+        }
+        for key in &request.settled_source_keys {
+            assert!(kept.rows.contains_key(key), "{key} was settled before it was committed");
+        }
+        kept.settled.extend(request.settled_source_keys.iter().cloned());
+        kept.cursor = request.next_cursor.clone().expect("a cursor");
+        kept.reports += 1;
+        let response = v1::ReportResponse { outcomes };
+        kept.last = Some((request.batch_id.clone(), response.clone()));
+        if kept.lose > 0 {
+            kept.lose -= 1;
+            return Err(ReportError::Unavailable { after: None, detail: "lost".into() });
+        }
+        Ok(response)
+    }
+
+    async fn upload(&self, header: v1::BlobHeader, body: Bytes) -> Result<(), ReportError> {
+        assert_eq!(header.size_bytes, body.len() as u64);
+        self.kept.lock().expect("the ledger").blobs.insert(header.digest, body.len());
+        Ok(())
+    }
+
+    async fn status(&self, _: Vec<v1::MailboxStatus>) -> Result<(), ReportError> {
+        Ok(())
+    }
+}
+
+struct Rig {
+    server: Server,
+    ledger: Arc<Ledger>,
+    committer: Committer,
+    care: Care,
+    reading: Reading,
+    budget: Budget,
+    switch: Switch,
+    trust: Trust,
+    after: AfterIntake,
+    max: u64,
+}
+
+impl Rig {
+    async fn new(server: Server, start: Start) -> Self {
+        let (ledger, trust) = (Arc::new(Ledger::default()), Trust::new());
+        trust.extend(Instant::now() + Duration::from_secs(600));
+        let (switch, lease) = Switch::new(&trust);
+        let opened = v1::OpenedMailbox::default();
+        let mut committer = Committer::new(ledger.clone(), lease, "mbx-1", 7, &opened);
+        let next = server.mails.lock().expect("mails").keys().max().map_or(1, |uid| uid + 1);
+        committer.flush(&Cursor::first(9, next, start)).await.expect("the anchor");
+        let reading = Reading { pending_retry: Duration::ZERO, batch_messages: 7, ..Reading::default() };
+        let budget = Budget::new(64 * 1024);
+        let care = Care::default();
+        Self { server, ledger, committer, care, reading, budget, switch, trust, after: AfterIntake::Seen, max: MAX }
+    }
+
+    async fn once(&mut self) -> Result<CaughtUp, Broken> {
+        let mut folder = self.server.connect(self.max).await;
+        let cursor = Cursor::decode(Some(self.committer.committed())).expect("decodes").expect("a cursor");
+        let budget = self.budget.clone();
+        let reader = Reader::new(&mut folder, &mut self.care, cursor, &self.reading, self.max, budget);
+        run(reader, &mut self.committer, &self.after).await
+    }
+
+    /// As the session does it: connects again and again until nothing is pending.
+    async fn until_done(&mut self) {
+        for _ in 0..60 {
+            match self.once().await {
+                Ok(CaughtUp { pending: false, .. }) => return,
+                Ok(_) | Err(Broken::Imap(_)) => {}
+                Err(broken) => panic!("{broken:?}"),
+            }
+        }
+        panic!("it never ends");
+    }
+
+    fn rows(&self) -> Vec<(String, Disposition)> {
+        let kept = self.ledger.kept.lock().expect("the ledger");
+        kept.rows.iter().map(|(key, (disposition, _))| (key.clone(), *disposition)).collect()
+    }
+
+    fn of(&self, disposition: Disposition) -> Vec<String> {
+        self.rows().into_iter().filter(|(_, other)| *other == disposition).map(|(key, _)| key).collect()
+    }
+}
+
+fn keys(uids: impl IntoIterator<Item = u32>) -> Vec<String> {
+    let mut keys: Vec<String> = uids.into_iter().map(|uid| source_key(9, uid)).collect();
+    keys.sort();
+    keys
+}
+
+#[tokio::test]
+async fn a_whole_folder_is_taken_once_marked_and_told() {
+    let server = Server::default();
+    server.put_good(1..=100);
+    let mut rig = Rig::new(server, Start::Unseen).await;
+    rig.until_done().await;
+    assert_eq!(rig.of(Disposition::Contact), keys(1..=100));
+    assert_eq!(rig.server.seen(), (1..=100).collect::<Vec<_>>());
+    let mut settled = rig.ledger.kept.lock().expect("the ledger").settled.clone();
+    settled.sort();
+    assert_eq!(settled, keys(1..=100));
+    let reports = rig.ledger.kept.lock().expect("the ledger").reports;
+    rig.until_done().await;
+    assert_eq!(rig.ledger.kept.lock().expect("the ledger").reports, reports, "nothing new, nothing written");
+    rig.server.put_good([105]);
+    rig.until_done().await;
+    assert_eq!(rig.of(Disposition::Contact).len(), 101);
+}
+
+#[tokio::test]
+async fn seen_mail_from_before_is_left_and_later_mail_is_taken() {
+    let server = Server::default();
+    server.put_good([1, 3]);
+    server.put(2, true, Body::Good(b"Subject: old\r\n\r\n".to_vec()));
+    let mut rig = Rig::new(server, Start::Unseen).await;
+    rig.server.put(4, true, Body::Good(b"Subject: read elsewhere\r\n\r\n".to_vec()));
+    rig.until_done().await;
+    assert_eq!(rig.of(Disposition::Contact), keys([1, 3, 4]));
+}
+
+#[tokio::test]
+async fn lost_and_refused_answers_are_repeated_and_nothing_doubles() {
+    let server = Server::default();
+    server.put_good(1..=30);
+    let mut rig = Rig::new(server, Start::All).await;
+    {
+        let mut kept = rig.ledger.kept.lock().expect("the ledger");
+        (kept.lose, kept.refuse) = (2, 2);
+    }
+    rig.until_done().await;
+    assert_eq!(rig.of(Disposition::Contact), keys(1..=30));
+}
+
+#[tokio::test]
+async fn one_that_fails_neither_blocks_nor_is_skipped() {
+    let server = Server::default();
+    server.put_good(1..=40);
+    for uid in [5, 6, 7, 20, 40] {
+        server.put(uid, false, Body::Missing);
+    }
+    for uid in [8, 33] {
+        server.put(uid, false, Body::Broken);
+    }
+    server.put(12, false, Body::Huge(400_000_000));
+    server.put(13, false, Body::Good(vec![b'x'; 5000]));
+    server.put(14, false, Body::Good(vec![b'x'; 7000]));
+    let mut rig = Rig::new(server, Start::All).await;
+    rig.once().await.expect_err("broken");
+    rig.server.put_good([7]);
+    rig.server.mails.lock().expect("mails").remove(&6);
+    rig.until_done().await;
+    assert_eq!(rig.of(Disposition::Quarantined), keys([5, 8, 20, 33, 40]));
+    assert_eq!(rig.of(Disposition::TooLarge), keys([12, 13, 14]));
+    assert_eq!(rig.of(Disposition::Vanished), keys([6]));
+    let contacts = rig.of(Disposition::Contact);
+    assert_eq!(contacts.len(), 31, "{contacts:?}");
+    assert!(contacts.contains(&source_key(9, 7)));
+}
+
+#[tokio::test]
+async fn what_was_pending_and_is_gone_has_vanished() {
+    let server = Server::default();
+    server.put(1, false, Body::Missing);
+    server.put_good([2]);
+    let mut rig = Rig::new(server, Start::All).await;
+    assert!(rig.once().await.expect("caught up").pending);
+    rig.server.mails.lock().expect("mails").remove(&1);
+    rig.until_done().await;
+    assert_eq!(rig.of(Disposition::Vanished), keys([1]));
+    assert_eq!(rig.of(Disposition::Contact), keys([2]));
+}
+
+#[tokio::test]
+async fn our_own_move_is_not_taken_for_a_loss() {
+    let server = Server::default();
+    server.put_good(1..=20);
+    let mut rig = Rig::new(server, Start::All).await;
+    rig.after = AfterIntake::Move("Done".into());
+    rig.until_done().await;
+    rig.until_done().await;
+    assert_eq!(rig.of(Disposition::Contact), keys(1..=20));
+    assert!(rig.of(Disposition::Vanished).is_empty());
+    assert!(rig.server.mails.lock().expect("mails").is_empty());
+}
+
+#[tokio::test]
+async fn a_message_larger_than_the_whole_budget_passes_alone() {
+    let server = Server::default();
+    server.put_good(1..=3);
+    server.put(4, false, Body::Good(format!("Subject: l\r\n\r\n{}", "x".repeat(3_000_000)).into_bytes()));
+    server.put_good(5..=6);
+    let mut rig = Rig::new(server, Start::All).await;
+    rig.max = 10_000_000;
+    rig.until_done().await;
+    assert_eq!(rig.of(Disposition::Contact), keys(1..=6));
+    assert_eq!(rig.ledger.kept.lock().expect("the ledger").blobs.len(), 1);
+    assert_eq!(rig.budget.kib.available_permits(), 64);
+}
+
+#[tokio::test]
+async fn while_suspended_nothing_is_written_and_afterwards_all_goes_on() {
+    let server = Server::default();
+    server.put_good(1..=20);
+    let mut rig = Rig::new(server, Start::All).await;
+    rig.trust.end();
+    let (ledger, seen) = (rig.ledger.clone(), rig.server.clone());
+    let trust = rig.trust.clone();
+    let suspended = async move {
+        // It reads ahead while it may not write, and then waits.
+        while !seen.log.lock().expect("log").iter().any(|line| line.contains("BODY.PEEK")) {
+            tokio::task::yield_now().await;
+        }
+        for _ in 0..200 {
+            tokio::task::yield_now().await;
+        }
+        assert_eq!(ledger.kept.lock().expect("the ledger").reports, 1, "only the anchor from before");
+        assert!(seen.seen().is_empty());
+        trust.extend(Instant::now() + Duration::from_secs(600));
+    };
+    futures::join!(rig.until_done(), suspended);
+    assert_eq!(rig.of(Disposition::Contact), keys(1..=20));
+}
+
+#[tokio::test]
+async fn draining_ends_with_what_is_in_flight() {
+    let server = Server::default();
+    server.put_good(1..=50);
+    let mut rig = Rig::new(server, Start::All).await;
+    rig.switch.drain();
+    let caught_up = rig.once().await.expect("ended");
+    assert!(caught_up.ending);
+    assert!(rig.rows().is_empty());
+    rig.switch.close();
+    assert!(matches!(rig.committer.flush(&Cursor::first(9, 77, Start::All)).await, Err(Stop::Closed)));
+}
+
+#[tokio::test]
+async fn a_cursor_that_is_not_the_committed_one_opens_again() {
+    let server = Server::default();
+    server.put_good(1..=5);
+    let mut rig = Rig::new(server, Start::All).await;
+    rig.ledger.kept.lock().expect("the ledger").cursor = v1::Cursor::default();
+    assert!(matches!(rig.once().await, Err(Broken::Stop(Stop::Reopen))));
+    assert!(rig.server.seen().is_empty());
+}
