@@ -15,6 +15,7 @@ pub mod client;
 pub mod command;
 pub mod context;
 pub mod error;
+pub mod logging;
 pub mod model_file;
 pub mod render;
 pub mod up;

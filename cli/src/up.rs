@@ -1,9 +1,30 @@
 //! Everything in one process: control plane, worker and store.
+//!
+//! The worker speaks to the control plane over gRPC, as it would from another machine: there is one way for mail to come
+//! in, and `up` uses it.
 
-use std::net::SocketAddr;
-use std::path::PathBuf;
+use std::fs;
+use std::net::{IpAddr, Ipv4Addr, Ipv6Addr, SocketAddr};
+use std::os::unix::fs::DirBuilderExt as _;
+use std::path::{Path, PathBuf};
+use std::time::Duration;
 
+use postroom_control_plane as control_plane;
+use postroom_control_plane::access::role::Role;
+use postroom_control_plane::access::token::{self, Tokens};
+use postroom_proto::lease::LeaseTerms;
+use postroom_worker as worker;
+use secrecy::SecretString;
+use tokio::signal::unix::{SignalKind, signal};
+
+use crate::client::Client;
+use crate::command::Streams;
+use crate::context::Context;
 use crate::error::{Error, Kind};
+use crate::{Environment, logging, model_file};
+
+/// Name of the worker in this process.
+const WORKER: &str = "local";
 
 /// `up`.
 #[derive(Debug, clap::Args)]
@@ -18,7 +39,7 @@ pub struct Args {
 }
 
 /// What `up` is asked to do.
-#[derive(Debug)]
+#[derive(Debug, Clone)]
 pub struct Options {
     /// Where everything is kept. May not exist yet.
     pub data: PathBuf,
@@ -30,7 +51,145 @@ pub struct Options {
     pub insecure: bool,
 }
 
-/// Runs until it is told to stop.
-pub async fn run(_options: Options) -> Result<(), Error> {
-    Err(Error::new(Kind::Internal, "not built yet"))
+/// Runs until it is told to stop, by SIGINT or SIGTERM.
+pub async fn run(options: Options, environment: Environment<'_>, streams: &mut Streams<'_>) -> Result<(), Error> {
+    let filter = environment(logging::FILTER);
+    logging::init(filter.as_ref().and_then(|filter| filter.to_str()));
+    // Ordering: signals are caught before anything runs that would have to be stopped.
+    let mut interrupt = signal(SignalKind::interrupt())?;
+    let mut terminate = signal(SignalKind::terminate())?;
+    // Ordering: the file first, so that its faults are told before anything is started.
+    let model = options.model.as_deref().map(|file| model_file::read_file(file, environment)).transpose()?;
+    let installation = Installation::start(&options).await?;
+    if let Some(model) = model
+        && let Err(error) = installation.apply(model).await
+    {
+        installation.stop().await;
+        return Err(error);
+    }
+    let _ = writeln!(
+        streams.err,
+        "postroom is up at {}; see `postroom --data {} mailbox list`",
+        installation.context.endpoint,
+        options.data.display()
+    );
+    let failed = tokio::select! {
+        _ = interrupt.recv() => false,
+        _ = terminate.recv() => false,
+        () = installation.control_plane.failed() => true,
+        () = installation.worker.failed() => true,
+    };
+    installation.stop().await;
+    if failed {
+        return Err(Error::new(Kind::Internal, "a part of the installation has ended by itself")
+            .help("the log above says why; start it again, nothing is lost"));
+    }
+    Ok(())
+}
+
+/// A running installation.
+#[derive(Debug)]
+pub struct Installation {
+    control_plane: control_plane::app::App,
+    worker: worker::app::App,
+    /// How to reach it.
+    pub context: Context,
+}
+
+impl Installation {
+    /// Starts a control plane and a worker, and describes the installation in `context.toml`.
+    pub async fn start(options: &Options) -> Result<Self, Error> {
+        fs::DirBuilder::new().recursive(true).mode(0o700).create(&options.data).map_err(|source| {
+            Error::new(Kind::Usage, format!("the data folder {} cannot be made: {source}", options.data.display()))
+                .help("name another by --data DIR")
+        })?;
+        let admin = admin_token(&options.data)?;
+        let own = token::mint().map_err(|error| no_randomness(&error))?;
+        let mut tokens = Tokens::default();
+        tokens.grant(&admin, Role::Admin);
+        tokens.grant(&own, Role::Worker);
+        let control_plane = control_plane::app::App::start(control_plane::config::Config {
+            data: options.data.clone(),
+            listen: options.listen,
+            insecure: options.insecure,
+            tokens,
+            terms: terms(),
+            deadline_interval: Duration::from_millis(500),
+        })
+        .await
+        .map_err(not_started)?;
+        let endpoint = format!("http://{}", reachable(control_plane.address()));
+        let context = Context { endpoint: endpoint.clone(), ca_file: None, token: admin };
+        let started = context
+            .write(&options.data)
+            .map_err(|source| Error::new(Kind::Usage, format!("cannot write to {}: {source}", options.data.display())));
+        let started = started.and_then(|()| {
+            worker::app::App::start(worker::config::Config::new(&endpoint, own, WORKER))
+                .map_err(|error| Error::new(Kind::Internal, error.to_string()))
+        });
+        match started {
+            Ok(worker) => Ok(Self { control_plane, worker, context }),
+            Err(error) => {
+                control_plane.stop().await;
+                Err(error)
+            }
+        }
+    }
+
+    /// Applies a model.
+    pub async fn apply(&self, model: postroom_proto::v1::Model) -> Result<(), Error> {
+        Client::new(&self.context, false)?.apply_model(model).await?;
+        Ok(())
+    }
+
+    /// Stops: first the worker, so that it lets go of its mailboxes and says goodbye, then the control plane.
+    pub async fn stop(self) {
+        self.worker.stop().await;
+        self.control_plane.stop().await;
+    }
+}
+
+/// Terms of a worker that lives and dies with its leader: heartbeats cost nothing here, and short ones make a mailbox
+/// that was just defined be read at once.
+fn terms() -> LeaseTerms {
+    LeaseTerms { heartbeat: Duration::from_millis(500), leader_ttl: Duration::from_secs(1), ..LeaseTerms::default() }
+}
+
+/// The token of this installation: the one that stands in its context, or a new one.
+fn admin_token(data: &Path) -> Result<SecretString, Error> {
+    if data.join(crate::context::FILE_NAME).exists() {
+        return Ok(Context::read(data)?.token);
+    }
+    token::mint().map_err(|error| no_randomness(&error))
+}
+
+fn no_randomness(error: &impl std::fmt::Display) -> Error {
+    Error::new(Kind::Internal, format!("the system gives no random numbers: {error}"))
+}
+
+/// The address by which this machine reaches itself.
+fn reachable(address: SocketAddr) -> SocketAddr {
+    match address.ip() {
+        IpAddr::V4(ip) if ip.is_unspecified() => (Ipv4Addr::LOCALHOST, address.port()).into(),
+        IpAddr::V6(ip) if ip.is_unspecified() => (Ipv6Addr::LOCALHOST, address.port()).into(),
+        _ => address,
+    }
+}
+
+fn not_started(error: control_plane::app::StartError) -> Error {
+    use control_plane::app::StartError;
+    let kind = match &error {
+        StartError::Config(_) | StartError::InUse(_) | StartError::Folder { .. } | StartError::Listen { .. } => {
+            Kind::Usage
+        }
+        _ => Kind::Internal,
+    };
+    let mut text = error.to_string();
+    let mut cause = std::error::Error::source(&error);
+    while let Some(error) = cause {
+        text.push_str(": ");
+        text.push_str(&error.to_string());
+        cause = error.source();
+    }
+    Error::new(kind, text)
 }

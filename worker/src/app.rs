@@ -1,1 +1,292 @@
-//! Skeleton.
+//! What runs in a worker, and in which order it stops.
+//!
+//! | task | what it does | on stop |
+//! |---|---|---|
+//! | leases | heartbeats, and hands what may be read to the supervisor | first: drains every mailbox, says goodbye |
+//! | mailboxes | one each, owned by the supervisor | drained by the task above, closed when that takes too long |
+//! | statuses | tells how reading goes | last, so that the last words are heard |
+//!
+//! Every task but a mailbox's is essential: when one ends before it was told to, the worker stops.
+
+use std::sync::Arc;
+use std::time::Duration;
+
+use futures::future::{BoxFuture, OptionFuture};
+use postroom_proto::lease::{LeaseTerms, Moment};
+use tokio::sync::mpsc;
+use tokio::time::{Instant, sleep_until, timeout};
+use tokio_util::sync::CancellationToken;
+use tokio_util::task::TaskTracker;
+
+use crate::config::Config;
+use crate::control::{self, Control, Invalid};
+use crate::holder::{Action, Holder, Offer, Ticket};
+use crate::mailbox::lease::Trust;
+use crate::mailbox::session::Shared;
+use crate::mailbox::status::Board;
+use crate::report::{Client, Deadlines, Reporter};
+use crate::supervisor::{Event, Supervisor};
+
+/// Longest time to drain everything and say goodbye.
+pub const GRACE: Duration = Duration::from_secs(12);
+/// Pause before a registration is tried again.
+const REGISTER_AGAIN: Duration = Duration::from_millis(300);
+/// With more new mailboxes than this at once their starts are spread, so that a fleet does not sign in all at once.
+const CROWD: usize = 20;
+
+/// A running worker.
+#[derive(Debug)]
+pub struct App {
+    stopping: CancellationToken,
+    quiet: CancellationToken,
+    failed: CancellationToken,
+    leases: TaskTracker,
+    statuses: TaskTracker,
+}
+
+impl App {
+    /// Starts to register, and to read what is leased to this worker.
+    pub fn start(config: Config) -> Result<Self, Invalid> {
+        let control = Control::new(&config.endpoint, &config.token)?;
+        let (channel, bearer) = control.channel();
+        let reporter = Arc::new(Client::new(channel, bearer, Deadlines::default()));
+        let board = Arc::new(Board::new());
+        let app = Self {
+            stopping: CancellationToken::new(),
+            quiet: CancellationToken::new(),
+            failed: CancellationToken::new(),
+            leases: TaskTracker::new(),
+            statuses: TaskTracker::new(),
+        };
+        let (told, board_, reporter_) = (app.quiet.clone(), board.clone(), reporter.clone());
+        let forward = async move { board_.forward(&*reporter_, told).await };
+        app.statuses.spawn(essential("statuses", forward, app.quiet.clone(), app.failed.clone()));
+
+        let trust = Trust::new();
+        let shared = Shared::new(config.reading.clone(), reporter.clone() as Arc<dyn Reporter>, board);
+        let (supervisor, events) = Supervisor::new(shared, trust.clone());
+        let leases = Leases {
+            name: config.name,
+            control,
+            reporter: Box::new(move |session| reporter.set_session(session)),
+            holder: Holder::new(LeaseTerms::default()),
+            terms: LeaseTerms::default(),
+            supervisor,
+            trust,
+            start: Instant::now(),
+            jitter: 0.0,
+        };
+        let run = leases.run(events, app.stopping.clone());
+        app.leases.spawn(essential("leases", run, app.stopping.clone(), app.failed.clone()));
+        Ok(app)
+    }
+
+    /// Returns when a task ended that should not have; the worker must then be stopped.
+    pub async fn failed(&self) {
+        self.failed.cancelled().await;
+    }
+
+    /// Stops, in the order of the table above.
+    pub async fn stop(self) {
+        self.stopping.cancel();
+        self.leases.close();
+        if timeout(GRACE * 2, self.leases.wait()).await.is_err() {
+            tracing::warn!("mailboxes were still being let go; what was not confirmed will be read again");
+        }
+        self.quiet.cancel();
+        self.statuses.close();
+        if timeout(GRACE, self.statuses.wait()).await.is_err() {
+            tracing::warn!("the last statuses could not be told");
+        }
+    }
+}
+
+/// Runs a task to its end; an end that nobody asked for, by return or by panic, fails the worker.
+async fn essential(
+    name: &'static str,
+    task: impl Future<Output = ()> + Send + 'static,
+    told: CancellationToken,
+    failed: CancellationToken,
+) {
+    /// Speaks up when it is dropped, which a panic cannot prevent.
+    struct Watchman(&'static str, CancellationToken, CancellationToken);
+    impl Drop for Watchman {
+        fn drop(&mut self) {
+            if !self.1.is_cancelled() {
+                tracing::error!(task = self.0, "an essential task has ended; the worker must stop");
+                self.2.cancel();
+            }
+        }
+    }
+    let _watchman = Watchman(name, told, failed);
+    task.await;
+}
+
+type Answer = Result<(LeaseTerms, Vec<Offer>), control::Error>;
+
+/// The shell around the holder: heartbeats out, answers in, actions to the supervisor.
+struct Leases {
+    name: String,
+    control: Control,
+    /// Tells the reporter under which session it calls.
+    reporter: Box<dyn Fn(&str) + Send + Sync>,
+    holder: Holder,
+    terms: LeaseTerms,
+    supervisor: Supervisor,
+    trust: Trust,
+    start: Instant,
+    jitter: f64,
+}
+
+impl Leases {
+    async fn run(mut self, mut events: mpsc::Receiver<Event>, stopping: CancellationToken) {
+        // Invariant: one heartbeat in flight; the answer to an abandoned one is dropped with its future.
+        let mut in_flight: Option<BoxFuture<'static, (Ticket, Answer)>> = None;
+        let mut until = None;
+        loop {
+            if self.holder.session().is_none() {
+                tokio::select! {
+                    () = stopping.cancelled() => break,
+                    () = self.register() => in_flight = None,
+                }
+            }
+            if stopping.is_cancelled() && until.is_none() {
+                until = Some(Instant::now() + GRACE);
+                let actions = self.holder.stop();
+                self.act(actions);
+            }
+            if until.is_some_and(|until| self.holder.is_empty() || Instant::now() >= until) {
+                break;
+            }
+            let beat = self.holder.heartbeat_due(self.jitter).map(|due| self.start + due);
+            let lapse = self.holder.trust_ends().map(|end| self.start + end);
+            tokio::select! {
+                () = stopping.cancelled(), if until.is_none() => {}
+                () = sleep_until(until.unwrap_or_else(Instant::now)), if until.is_some() => {}
+                Some((ticket, answer)) = OptionFuture::from(in_flight.as_mut()) => {
+                    in_flight = None;
+                    self.answered(ticket, answer);
+                }
+                () = sleep_until(beat.unwrap_or_else(Instant::now)), if beat.is_some() => {
+                    in_flight = self.beat();
+                }
+                () = sleep_until(lapse.unwrap_or_else(Instant::now)), if lapse.is_some() => {
+                    let actions = self.holder.tick(self.now());
+                    self.act(actions);
+                }
+                Some(event) = events.recv() => self.happened(event),
+            }
+        }
+        self.goodbye().await;
+    }
+
+    fn now(&self) -> Moment {
+        self.start.elapsed()
+    }
+
+    /// Registers, however long it takes.
+    async fn register(&mut self) {
+        loop {
+            match self.control.register(&self.name, env!("CARGO_PKG_VERSION")).await {
+                Ok((session, terms)) => {
+                    tracing::info!(worker = self.name, %session, "registered");
+                    (self.reporter)(session.as_str());
+                    self.terms = terms;
+                    self.holder.registered(session, terms);
+                    return;
+                }
+                Err(error) => tracing::warn!(%error, "registering failed; trying again"),
+            }
+            tokio::time::sleep(REGISTER_AGAIN).await;
+        }
+    }
+
+    fn beat(&mut self) -> Option<BoxFuture<'static, (Ticket, Answer)>> {
+        self.jitter = rand::random_range(-1.0..=1.0);
+        let heartbeat = self.holder.heartbeat(self.now())?;
+        let (control, patience) = (self.control.clone(), self.terms.heartbeat_timeout);
+        Some(Box::pin(async move { (heartbeat.ticket, control.heartbeat(&heartbeat, patience).await) }))
+    }
+
+    fn answered(&mut self, ticket: Ticket, answer: Answer) {
+        let actions = match answer {
+            Ok((terms, offers)) => {
+                self.terms = terms;
+                self.holder.answered(self.now(), ticket, terms, offers)
+            }
+            Err(control::Error::SessionEnded) => match self.holder.session().cloned() {
+                Some(session) => self.holder.session_ended(&session),
+                None => Vec::new(),
+            },
+            Err(control::Error::Unanswered(why)) => {
+                tracing::debug!(why, "a heartbeat was not answered");
+                self.holder.abandoned(ticket);
+                Vec::new()
+            }
+        };
+        // Ordering: trust first, so that what is resumed or opened below may write at once.
+        if let Some(end) = self.holder.trust_ends() {
+            self.trust.extend(self.start + end);
+        }
+        self.act(actions);
+    }
+
+    fn act(&mut self, actions: Vec<Action>) {
+        let opens = actions.iter().filter(|action| matches!(action, Action::Open(_))).count();
+        for action in actions {
+            match action {
+                // The loop registers whenever there is no session.
+                Action::Register => {}
+                Action::Open(offer) => {
+                    let Offer { mailbox, epoch, definition_revision } = offer;
+                    tracing::info!(%mailbox, %epoch, "a mailbox is leased to this worker");
+                    self.supervisor.open(&mailbox, epoch, definition_revision, opens > CROWD);
+                }
+                Action::Reopen(offer) => self.supervisor.reopen(&offer.mailbox, offer.definition_revision),
+                Action::Drain(mailbox, _) => self.supervisor.drain(&mailbox),
+                Action::Close(mailbox, _) => self.supervisor.close(&mailbox),
+                Action::Suspend => {
+                    tracing::warn!("the control plane is silent: nothing is reported or changed until it answers");
+                    self.trust.end();
+                }
+                Action::Resume => tracing::info!("the control plane answers again"),
+            }
+        }
+    }
+
+    fn happened(&mut self, event: Event) {
+        let actions = match event {
+            Event::Gone { mailbox, epoch } => {
+                self.supervisor.forget(&mailbox, epoch);
+                self.holder.let_go(&mailbox, epoch);
+                Vec::new()
+            }
+            Event::LeaseLost { mailbox, epoch } => {
+                tracing::warn!(%mailbox, %epoch, "the lease on a mailbox was lost");
+                self.supervisor.forget(&mailbox, epoch);
+                self.holder.lost(&mailbox, epoch)
+            }
+            Event::SessionEnded { mailbox, epoch } => {
+                self.supervisor.forget(&mailbox, epoch);
+                match self.holder.session().cloned() {
+                    Some(session) => self.holder.session_ended(&session),
+                    None => Vec::new(),
+                }
+            }
+        };
+        self.act(actions);
+    }
+
+    /// Lets go of what is left, and says so.
+    async fn goodbye(self) {
+        let session = self.holder.session().cloned();
+        if timeout(GRACE, self.supervisor.stop()).await.is_err() {
+            tracing::warn!("mailboxes were still being closed");
+        }
+        if let Some(session) = session
+            && let Err(error) = self.control.leave(&session, true).await
+        {
+            tracing::warn!(%error, "the control plane could not be told goodbye; it will notice the silence");
+        }
+    }
+}

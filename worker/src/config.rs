@@ -7,16 +7,21 @@ use secrecy::SecretString;
 /// Everything that a worker is started with.
 #[derive(Debug, Clone)]
 pub struct Config {
-    /// URL of the control plane, for example `https://postroom.example:7400`.
+    /// URL of the control plane, for example `http://127.0.0.1:7430`.
     pub endpoint: String,
-    /// PEM file of the CA that signed the control plane's certificate. Empty: the system's CAs.
-    pub ca_file: String,
     /// Stable name of this worker: `[a-z][a-z0-9-]{0,61}`.
     pub name: String,
     /// Token of the role worker.
     pub token: SecretString,
     /// How mailboxes are read.
     pub reading: Reading,
+}
+
+impl Config {
+    /// A worker that reads with the usual settings.
+    pub fn new(endpoint: &str, token: SecretString, name: &str) -> Self {
+        Self { endpoint: endpoint.into(), name: name.into(), token, reading: Reading::default() }
+    }
 }
 
 /// How mailboxes are read.

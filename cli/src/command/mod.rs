@@ -27,7 +27,7 @@ pub async fn run(cli: Cli, environment: Environment<'_>, streams: &mut Streams<'
     if let Command::Up(args) = cli.command {
         let data = context::data_dir(connection.data.as_deref(), environment)?;
         let options = up::Options { data, listen: args.listen, model: args.model, insecure: connection.insecure };
-        return Box::pin(up::run(options)).await;
+        return Box::pin(up::run(options, environment, streams)).await;
     }
     let mut session = Session { connection: &connection, environment, output: cli.output, streams };
     match cli.command {
