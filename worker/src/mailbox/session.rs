@@ -259,7 +259,12 @@ impl Session {
                 Trouble::Problem(found) => {
                     let delay = retry::delay(&found, failures, rand::random());
                     tracing::info!(mailbox = %self.mailbox, code = found.code, cause = found.cause, ?delay, "reading failed");
-                    self.teller.fails(&found, delay);
+                    // A connection that worked and was lost is opened again within a second: no alarm yet.
+                    if self.worked && found.is_transient() && found.kind != ProblemKind::Throttled {
+                        self.teller.works(MailboxState::Connecting);
+                    } else {
+                        self.teller.fails(&found, delay);
+                    }
                     delay
                 }
             };

@@ -20,6 +20,9 @@ use tokio::io::{AsyncRead, AsyncWrite};
 use super::guard::{Guard, Limits, Notes, Violation};
 use crate::diagnosis::imap::response_code;
 
+/// However much a server sends meanwhile: a command that is not answered in this time never will be.
+const LONGEST_COMMAND: Duration = Duration::from_secs(3600);
+
 /// A byte stream to a server.
 pub trait Stream: AsyncRead + AsyncWrite + Unpin + Send {}
 impl<S: AsyncRead + AsyncWrite + Unpin + Send> Stream for S {}
@@ -182,7 +185,12 @@ pub async fn sign_in<S: Stream + fmt::Debug, A: Authenticator + Send>(
 
 impl<S: Stream + fmt::Debug> Commands<S> {
     /// Runs `line` until its tagged OK. Every untagged response that comes meanwhile goes to `each`.
-    pub async fn run(&mut self, line: &str, mut each: impl FnMut(Untagged)) -> Result<(), Error> {
+    pub async fn run(&mut self, line: &str, each: impl FnMut(Untagged)) -> Result<(), Error> {
+        let run = self.run_watched(line, each);
+        tokio::time::timeout(LONGEST_COMMAND, run).await.unwrap_or(Err(Error::TimedOut))
+    }
+
+    async fn run_watched(&mut self, line: &str, mut each: impl FnMut(Untagged)) -> Result<(), Error> {
         let tag = self.begin(line).await?;
         let command = name(line);
         loop {

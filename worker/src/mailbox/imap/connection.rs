@@ -180,7 +180,9 @@ async fn authenticate<S: Stream + fmt::Debug>(
         SignIn::Password { account, password } => ("PLAIN", format!("\0{account}\0{}", password.expose_secret())),
     };
     let once = Once { response: Some(SecretString::from(response)), challenge: challenge.clone() };
-    command::sign_in(stream, limits, step, mechanism, once).await.map_err(|error| {
+    // A few lines each way: whatever comes meanwhile, it is over within four steps or not at all.
+    let signed_in = tokio::time::timeout(step * 4, command::sign_in(stream, limits, step, mechanism, once)).await;
+    signed_in.unwrap_or(Err(Error::TimedOut)).map_err(|error| {
         let challenge = challenge.lock().unwrap_or_else(PoisonError::into_inner).take();
         let oauth = matches!(sign_in, SignIn::Token { .. });
         let refused = |text: &str| imap::sign_in_refused(text, oauth, challenge.as_deref());
