@@ -1,9 +1,8 @@
 //! One mailbox: sign in, catch up, settle, wait, and start again.
 //!
 //! Reading order: [`session`] (the loop), [`lease`] (whether it may write), [`imap`] (the protocol), [`cursor`] (how far
-//! it has read), [`catch_up`] (from the cursor to the last message), [`batch`] (messages into reports), [`commit`] (reports
-//! into the ledger), [`status`] (what
-//! operators see), [`retry`] (when to try again).
+//! it has read), [`catch_up`] (from the cursor to the last message), [`batch`] (messages into reports), [`commit`]
+//! (reports into the ledger), [`status`] (what operators see), [`retry`] (when to try again).
 
 pub mod batch;
 pub mod catch_up;

@@ -1,6 +1,6 @@
 //! IMAP (RFC 3501) as Postroom needs it, over async-imap held on a short leash.
 //!
-//! Reading order: [`guard`] and [`line`] (what may come in), [`command`] (a command ends by its tagged OK or is an
+//! Reading order: [`guard`] and [`mod@line`] (what may come in), [`command`] (a command ends by its tagged OK or is an
 //! error), [`connection`] (connect, sign in, select), [`fetch`], [`idle`], [`settle`].
 //!
 //! Invariant: UIDs only, `BODY.PEEK[]` only, nothing from sizes, sequence numbers or BODYSTRUCTURE is believed.
