@@ -8,8 +8,9 @@ use postroom_proto::id::MailboxUid;
 use postroom_proto::reason::{Failure, Reason};
 use postroom_proto::v1;
 use secrecy::ExposeSecret as _;
+use sha2::{Digest as _, Sha256};
 
-use self::model::{Authentication, Model};
+use self::model::{Address, Authentication, IncomingServer, Model};
 use self::tree::WriteError;
 pub use self::tree::{Author, ReadError};
 pub use self::view::Definitions;
@@ -101,7 +102,17 @@ pub fn resolve(model: &Model, vault: &Vault, mailbox: &MailboxUid) -> Result<v1:
         max_message_bytes: queue.max_message_bytes(),
         start: Some(wire::start(queue.start)),
         after_intake: Some(wire::after_intake(&queue.after_intake)),
+        credentials_digest: credentials_digest(server, address),
     })
+}
+
+/// Made of the sealed secrets and not of the secrets: whoever reads it where it is kept can guess nothing by it.
+fn credentials_digest(server: &IncomingServer, address: &Address) -> Vec<u8> {
+    let sealed = [&server.secret, &address.password];
+    let named =
+        [&server.address, &server.client_id, &server.scope, &server.imap_host, &address.account, &address.email];
+    // Strings and sealed secrets always have a JSON form, and one that keeps its parts apart.
+    Sha256::digest(serde_json::to_vec(&(sealed, named)).unwrap_or_default()).to_vec()
 }
 
 /// The failure that a failing store is to a caller.

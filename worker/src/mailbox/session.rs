@@ -307,10 +307,39 @@ impl Session {
 
     /// Connects, signs in and selects the folder.
     async fn connect(&mut self, definition: &MailboxDefinition) -> Result<Mail, Trouble> {
-        let digest = CredentialDigest::of(definition);
-        let (sign_in, token) = self.credentials(definition).await.inspect_err(|_| {
-            self.teller.refused(digest, self.shared.broker.lockout());
-        })?;
+        self.announce_try(definition).await?;
+        let signed_in = self.sign_in(definition).await;
+        self.tell_refusals(definition).await;
+        signed_in
+    }
+
+    /// Records another try with a password that was refused within the hour, before it is made.
+    ///
+    /// Ordering: without this a crash between a refusal and its record would allow one more try, each time.
+    async fn announce_try(&mut self, definition: &MailboxDefinition) -> Result<(), Trouble> {
+        let (digest, lockout) = (CredentialDigest::of(definition), self.shared.broker.lockout());
+        let mut times = lockout.times(digest, now());
+        if times.is_empty() || lockout.check(digest, now()).is_err() {
+            return Ok(());
+        }
+        times.push(now());
+        self.teller.refused(&definition.credentials_digest, times);
+        let told = self.shared.reporter.status(vec![self.teller.status()]).await;
+        told.map_err(|error| Trouble::Problem(diagnosis::control_plane(&error.to_string())))
+    }
+
+    /// Records at once that a password was refused; what was accepted is told with the next status.
+    async fn tell_refusals(&mut self, definition: &MailboxDefinition) {
+        let times = self.shared.broker.lockout().times(CredentialDigest::of(definition), now());
+        let refused = !times.is_empty();
+        self.teller.refused(&definition.credentials_digest, times);
+        if refused && let Err(error) = self.shared.reporter.status(vec![self.teller.status()]).await {
+            tracing::warn!(mailbox = %self.mailbox, %error, "a refused password could not be recorded yet");
+        }
+    }
+
+    async fn sign_in(&mut self, definition: &MailboxDefinition) -> Result<Mail, Trouble> {
+        let (sign_in, token) = self.credentials(definition).await?;
         let reading = &self.shared.reading;
         let tls = self.shared.trust.client_config(&definition.ca_file).await.map_err(|error| error.diagnosis())?;
         let port = u16::try_from(definition.imap_port).unwrap_or(993);
@@ -318,30 +347,27 @@ impl Session {
         let limits = Limits::for_messages(definition.max_message_bytes);
         let opened =
             Box::pin(connection::open(stream, limits, reading.step_timeout, &sign_in, &definition.folder)).await;
-        let lockout = self.shared.broker.lockout();
-        let trouble = match (opened, token) {
+        let (digest, lockout) = (CredentialDigest::of(definition), self.shared.broker.lockout());
+        match (opened, token) {
             (Ok(folder), token) => {
                 if token.is_none() {
                     lockout.accepted(digest);
                 }
-                self.teller.refused(digest, lockout);
-                return Ok(folder);
+                Ok(folder)
             }
             (Err(Unopened { sign_in_refused: true, .. }), Some((credential, token)))
                 if self.shared.broker.discard(&credential, &token, Duration::from_secs(300)).await =>
             {
                 // It may only be stale: once more with a new one, which then is too young to be dropped.
-                Trouble::TokenExpired
+                Err(Trouble::TokenExpired)
             }
             (Err(unopened), token) => {
                 if unopened.sign_in_refused && token.is_none() {
                     lockout.refused(digest, now());
                 }
-                Trouble::Problem(unopened.diagnosis)
+                Err(Trouble::Problem(unopened.diagnosis))
             }
-        };
-        self.teller.refused(digest, lockout);
-        Err(trouble)
+        }
     }
 
     /// What to sign in with, and for tokens what they came from.
@@ -442,7 +468,7 @@ impl Session {
     fn recall_refusals(&self, definition: &MailboxDefinition, status: Option<&v1::MailboxStatus>) {
         let Some(status) = status else { return };
         let digest = CredentialDigest::of(definition);
-        if status.refused_credentials == digest.0 {
+        if !status.refused_credentials.is_empty() && status.refused_credentials == definition.credentials_digest {
             let times: Vec<i64> = status.refused_times.iter().map(postroom_proto::convert::from_timestamp).collect();
             self.shared.broker.lockout().recall(digest, &times, now());
         }

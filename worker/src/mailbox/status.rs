@@ -11,8 +11,6 @@ use tokio_util::sync::CancellationToken;
 
 use crate::diagnosis::Diagnosis;
 use crate::report::Reporter;
-use crate::token::CredentialDigest;
-use crate::token::lockout::Lockout;
 
 /// Most statuses in one call.
 const MAX_STATUSES: usize = 500;
@@ -106,6 +104,11 @@ impl Teller {
     /// Takes over what a former holder told, so that "since when" survives a hand-over.
     pub fn recall(&mut self, generation: u64, former: Option<&v1::MailboxStatus>) {
         self.status.generation = generation;
+        if let Some(former) = former {
+            // What was told of refusals stays told until there is something newer to tell.
+            self.status.refused_credentials.clone_from(&former.refused_credentials);
+            self.status.refused_times.clone_from(&former.refused_times);
+        }
         if let Some(former) = former
             && self.status.problem.is_none()
         {
@@ -136,11 +139,15 @@ impl Teller {
         self.tell(MailboxState::Failing, Some(problem));
     }
 
-    /// Which credentials were refused, and when.
-    pub fn refused(&mut self, digest: CredentialDigest, lockout: &Lockout) {
-        let times = lockout.times(digest, now());
-        self.status.refused_credentials = if times.is_empty() { Vec::new() } else { digest.0.to_vec() };
+    /// Which credentials were refused, and when; no times: they were not.
+    pub fn refused(&mut self, credentials: &[u8], times: Vec<i64>) {
+        self.status.refused_credentials = if times.is_empty() { Vec::new() } else { credentials.to_vec() };
         self.status.refused_times = times.into_iter().map(to_timestamp).collect();
+    }
+
+    /// What there is to tell, for a caller who has to know that it was told.
+    pub fn status(&self) -> v1::MailboxStatus {
+        self.status.clone()
     }
 
     fn tell(&mut self, state: MailboxState, problem: Option<v1::Problem>) {
