@@ -5,7 +5,7 @@ use std::error::Error;
 use postroom_proto::reason::{Failure, Reason};
 
 use crate::sqlite::writer::WriteError;
-use crate::{blob, ledger, store};
+use crate::{blob, definition, ledger, store};
 
 impl From<ledger::Error> for Failure {
     fn from(error: ledger::Error) -> Self {
@@ -26,6 +26,15 @@ impl From<store::Error> for Failure {
             _ => Reason::StorageFailed,
         };
         Self::new(reason, chain(&error))
+    }
+}
+
+impl From<definition::ReadError> for Failure {
+    fn from(error: definition::ReadError) -> Self {
+        match error {
+            definition::ReadError::Store(error) => error.into(),
+            other => Self::new(Reason::StorageFailed, chain(&other)),
+        }
     }
 }
 

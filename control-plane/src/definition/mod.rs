@@ -15,7 +15,6 @@ use self::tree::WriteError;
 pub use self::tree::{Author, ReadError};
 pub use self::view::Definitions;
 use crate::access::vault::{self, Vault};
-use crate::store;
 
 mod merge;
 pub mod model;
@@ -34,7 +33,7 @@ pub async fn apply(
     request: v1::ApplyModelRequest,
     author: &Author,
 ) -> Result<v1::ApplyModelResponse, Failure> {
-    let base = definitions.refresh().await.map_err(unreadable)?;
+    let base = definitions.refresh().await?;
     check_etag(&request.etag, base.model.revision())?;
     let asked = wire::read(request.model.unwrap_or_default());
     let mut mint = || uuid::Uuid::now_v7().simple().to_string();
@@ -115,13 +114,6 @@ fn credentials_digest(server: &IncomingServer, address: &Address) -> Vec<u8> {
     Sha256::digest(serde_json::to_vec(&(sealed, named)).unwrap_or_default()).to_vec()
 }
 
-/// The failure that a failing store is to a caller.
-pub fn storage_failed(error: &store::Error) -> Failure {
-    use std::error::Error as _;
-    let cause = error.source().map_or_else(String::new, |source| format!(": {source}"));
-    Failure::new(Reason::StorageFailed, format!("{error}{cause}"))
-}
-
 fn check_etag(etag: &str, revision: u64) -> Result<(), Failure> {
     if etag.is_empty() {
         return Ok(());
@@ -135,13 +127,6 @@ fn check_etag(etag: &str, revision: u64) -> Result<(), Failure> {
 fn moved(revision: u64) -> Failure {
     let message = format!("the model is at revision {revision} now; read it again, then apply again");
     Failure::new(Reason::EtagMismatch, message).with("revision", revision.to_string())
-}
-
-fn unreadable(error: ReadError) -> Failure {
-    match error {
-        ReadError::Store(error) => storage_failed(&error),
-        other => Failure::new(Reason::StorageFailed, other.to_string()),
-    }
 }
 
 fn unsealed(error: vault::Error) -> Failure {
@@ -158,7 +143,7 @@ fn unwritten(error: WriteError) -> Failure {
             Reason::OutcomeUnknown,
             "it is not known whether the model was changed; apply again, which changes nothing if it was",
         ),
-        WriteError::Read(error) => unreadable(error),
+        WriteError::Read(error) => error.into(),
     }
 }
 

@@ -11,7 +11,7 @@ use tokio_util::sync::CancellationToken;
 use super::*;
 use crate::store::sqlite::Sqlite;
 use crate::store::suite::{Fault, Faulty};
-use crate::store::{SharedStore, key};
+use crate::store::{self, SharedStore, key};
 
 const NAME: &str = "Münster / \"Büro\" #1 🙂";
 const TENANT: &str = "contoso.onmicrosoft.com";
