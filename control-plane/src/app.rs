@@ -6,7 +6,8 @@
 //! | deadlines | puts contacts back that were not accepted | with the server |
 //! | lease plane | leads | after the server, so that goodbyes of workers are heard |
 //! | definitions | follows the model in the store | with the lease plane |
-//! | writers | commit to store and ledger | last: they end when nobody is left to write |
+//! | writers' watch | notices when the writer of store or ledger has died | with the lease plane |
+//! | writers | commit to store and ledger, which own them | last, when nobody is left to write: they finish and close |
 //!
 //! Every task is essential: when one ends before it was told to, the control plane stops.
 
@@ -16,6 +17,7 @@ use std::path::{Path, PathBuf};
 use std::sync::Arc;
 use std::time::Duration;
 
+use futures::future::OptionFuture;
 use postroom_proto::id::Generation;
 use postroom_proto::v1::contact_service_server::ContactServiceServer;
 use postroom_proto::v1::definition_service_server::DefinitionServiceServer;
@@ -107,6 +109,8 @@ pub struct App {
     failed: CancellationToken,
     front: TaskTracker,
     back: TaskTracker,
+    store: Option<Arc<store::sqlite::Sqlite>>,
+    ledger: Option<Arc<ledger::sqlite::Sqlite>>,
     // Held until the end: whoever has the lock owns the data folder.
     _lock: File,
 }
@@ -134,13 +138,15 @@ impl App {
         let listen = |source| StartError::Listen { address: config.listen, source };
         let listener = TcpListener::bind(config.listen).await.map_err(listen)?;
         let address = listener.local_addr().map_err(listen)?;
-        let app = Self {
+        let mut app = Self {
             address,
             serving: CancellationToken::new(),
             keeping: CancellationToken::new(),
             failed: CancellationToken::new(),
             front: TaskTracker::new(),
             back: TaskTracker::new(),
+            store: None,
+            ledger: None,
             _lock: lock,
         };
         match app.run(listener, config).await {
@@ -172,11 +178,21 @@ impl App {
         self.keeping.cancel();
         self.back.close();
         if tokio::time::timeout(GRACE, self.back.wait()).await.is_err() {
+            tracing::warn!("the lease plane had not ended after {GRACE:?}; its next writes will be refused");
+        }
+        // Ordering: after every task, so that whoever still has something to write is heard.
+        let closed = async {
+            tokio::join!(
+                OptionFuture::from(self.store.as_ref().map(|store| store.close())),
+                OptionFuture::from(self.ledger.as_ref().map(|ledger| ledger.close())),
+            )
+        };
+        if tokio::time::timeout(GRACE, closed).await.is_err() {
             tracing::warn!("writes were still under way after {GRACE:?}; what was not confirmed will be repeated");
         }
     }
 
-    async fn run(&self, listener: TcpListener, config: Config) -> Result<(), StartError> {
+    async fn run(&mut self, listener: TcpListener, config: Config) -> Result<(), StartError> {
         let ground = self.open(&config.data).await?;
         let definitions = Arc::new(Definitions::load(ground.store.clone()).await?);
         let (following, told) = (definitions.clone(), self.keeping.clone());
@@ -218,14 +234,25 @@ impl App {
         Ok(())
     }
 
-    async fn open(&self, data: &Path) -> Result<Ground, StartError> {
-        let store = store::sqlite::Sqlite::open(&data.join("store.db")).await?;
-        let (ledger, writer) = ledger::sqlite::Sqlite::open(&Location::File(data.join("ledger.db"))).await?;
-        self.back.spawn(writer);
+    async fn open(&mut self, data: &Path) -> Result<Ground, StartError> {
+        let store = Arc::new(store::sqlite::Sqlite::open(&data.join("store.db")).await?);
+        self.store = Some(store.clone());
+        let ledger = Arc::new(ledger::sqlite::Sqlite::open(&Location::File(data.join("ledger.db"))).await?);
+        self.ledger = Some(ledger.clone());
+        self.keep("writers' watch", {
+            let (store, ledger, told) = (store.clone(), ledger.clone(), self.keeping.clone());
+            async move {
+                tokio::select! {
+                    () = told.cancelled() => {}
+                    () = store.ended() => {}
+                    () = ledger.ended() => {}
+                }
+            }
+        });
         let generation = ledger.bind(store.id(), store.revision().await?.0).await?;
         Ok(Ground {
-            store: Arc::new(store),
-            ledger: Arc::new(ledger),
+            store,
+            ledger,
             blobs: Blobs::folder(&data.join("blobs"))?,
             vault: Arc::new(Vault::open_or_create(&data.join("secret.key"))?),
             generation,
@@ -279,5 +306,60 @@ fn lock(data: &Path) -> Result<File, StartError> {
         Ok(()) => Ok(file),
         Err(TryLockError::WouldBlock) => Err(StartError::InUse(data.into())),
         Err(TryLockError::Error(source)) => Err(folder(source)),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use postroom_proto::lease::LeaseTerms;
+
+    use super::*;
+    use crate::access::token::Tokens;
+
+    /// Reached only when something hangs.
+    const PATIENCE: Duration = Duration::from_secs(20);
+
+    async fn start(data: &Path) -> Result<App, StartError> {
+        let config = Config {
+            data: data.into(),
+            listen: ([127, 0, 0, 1], 0).into(),
+            insecure: false,
+            tokens: Tokens::default(),
+            terms: LeaseTerms::default(),
+            deadline_interval: Duration::from_secs(1),
+        };
+        App::start(config).await
+    }
+
+    fn logs(data: &Path) -> Vec<PathBuf> {
+        ["store.db-wal", "ledger.db-wal"].map(|log| data.join(log)).into_iter().filter(|log| log.exists()).collect()
+    }
+
+    #[tokio::test]
+    async fn both_databases_are_closed_when_it_stops_or_cannot_start() {
+        let data = tempfile::tempdir().unwrap();
+        let app = start(data.path()).await.unwrap();
+        assert_eq!(logs(data.path()).len(), 2, "both write to their logs");
+        app.stop().await;
+        assert!(logs(data.path()).is_empty(), "the logs were taken into the files");
+
+        std::fs::write(data.path().join("secret.key"), "no key").unwrap();
+        assert!(matches!(start(data.path()).await, Err(StartError::Vault(_))));
+        assert!(logs(data.path()).is_empty());
+    }
+
+    #[tokio::test]
+    async fn a_writer_that_ends_fails_the_control_plane() {
+        for of_store in [true, false] {
+            let data = tempfile::tempdir().unwrap();
+            let app = start(data.path()).await.unwrap();
+            if of_store {
+                app.store.as_ref().unwrap().close().await;
+            } else {
+                app.ledger.as_ref().unwrap().close().await;
+            }
+            tokio::time::timeout(PATIENCE, app.failed()).await.unwrap();
+            app.stop().await;
+        }
     }
 }

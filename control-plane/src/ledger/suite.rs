@@ -287,9 +287,7 @@ mod sqlite {
     use crate::sqlite::Location;
 
     async fn memory() -> Sqlite {
-        let (ledger, writer) = Sqlite::open(&Location::Memory).await.unwrap();
-        tokio::spawn(writer);
-        ledger
+        Sqlite::open(&Location::Memory).await.unwrap()
     }
 
     conformance!(memory() =>
@@ -312,17 +310,13 @@ mod sqlite {
     async fn a_restart_keeps_everything() {
         let folder = tempfile::tempdir().unwrap();
         let location = Location::File(folder.path().join("ledger.db"));
-        let (ledger, writer) = Sqlite::open(&location).await.unwrap();
-        let running = tokio::spawn(writer);
+        let ledger = Sqlite::open(&location).await.unwrap();
         fill(&ledger, "a@x.example", &[(5, 1), (5, 2)], 1000).await;
         ledger.allocate(take(1, "r1"), 2000).await.unwrap();
         let id = ledger.id().to_owned();
-        ledger.close_readers().await;
-        drop(ledger);
-        running.await.unwrap();
+        ledger.close().await;
 
-        let (ledger, writer) = Sqlite::open(&location).await.unwrap();
-        tokio::spawn(writer);
+        let ledger = Sqlite::open(&location).await.unwrap();
         assert_eq!(ledger.id(), id);
         assert_eq!(subjects(&ledger.allocate(take(5, "r1"), 3000).await.unwrap().contacts), ["1:0"]);
         assert_eq!(subjects(&ledger.allocate(take(5, "r2"), 3000).await.unwrap().contacts), ["1:1"]);

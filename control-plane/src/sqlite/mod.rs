@@ -8,7 +8,9 @@ use std::time::Duration;
 
 use sqlx::migrate::{Migration, MigrationType, Migrator};
 use sqlx::sqlite::{SqliteConnectOptions, SqliteJournalMode, SqlitePool, SqlitePoolOptions, SqliteSynchronous};
-use sqlx::{ConnectOptions as _, Connection as _, Row as _, SqlSafeStr as _, SqliteConnection};
+use sqlx::{ConnectOptions as _, Row as _, SqlSafeStr as _, SqliteConnection};
+
+use self::writer::Writer;
 
 pub mod writer;
 
@@ -41,15 +43,41 @@ pub struct Step {
     pub sql: &'static str,
 }
 
-/// An open database.
+/// The connections of a database that has no writer yet.
 #[derive(Debug)]
-pub struct Database {
+pub struct Connections {
     /// The only connection that writes. Begin with `BEGIN IMMEDIATE`: a deferred transaction that reads first fails
     /// with SQLITE_BUSY_SNAPSHOT, which no timeout covers.
     pub writer: SqliteConnection,
+    /// See [`Database::readers`].
+    pub readers: SqlitePool,
+}
+
+impl Connections {
+    /// Starts the writer, which takes at most `group` jobs into one transaction.
+    pub fn start(self, group: usize) -> Database {
+        Database { writer: Writer::start(self.writer, group), readers: self.readers }
+    }
+}
+
+/// An open database with its writer. Dropping it lets the writer finish what it holds and end; [`close`](Self::close)
+/// waits for that.
+#[derive(Debug)]
+pub struct Database {
+    /// All that is written goes through it.
+    pub writer: Writer,
     /// Connections that cannot write. Read in single statements: a longer read transaction keeps the WAL growing, and
     /// holds up the writer of a database in memory.
     pub readers: SqlitePool,
+}
+
+impl Database {
+    /// Finishes what is under way, then closes the database. Later calls fail.
+    pub async fn close(&self) {
+        // Ordering: the writer closes last, so that it empties the WAL into the file.
+        self.readers.close().await;
+        self.writer.close().await;
+    }
 }
 
 /// Why a database could not be opened.
@@ -72,7 +100,7 @@ pub enum OpenError {
 }
 
 /// Opens a database and brings its schema up to date.
-pub async fn open(location: &Location, steps: &[Step]) -> Result<Database, OpenError> {
+pub async fn open(location: &Location, steps: &[Step]) -> Result<Connections, OpenError> {
     let options = options(location);
     let mut writer = options.clone().connect().await?;
     refuse_newer(&mut writer, steps).await?;
@@ -82,14 +110,7 @@ pub async fn open(location: &Location, steps: &[Step]) -> Result<Database, OpenE
     let readers = options.read_only(matches!(location, Location::File(_))).pragma("query_only", "1");
     let pool = SqlitePoolOptions::new().max_connections(READERS).acquire_timeout(Duration::from_secs(5));
     let readers = pool.idle_timeout(None).max_lifetime(None).connect_with(readers).await?;
-    Ok(Database { writer, readers })
-}
-
-/// Closes the writer's connection, so that the write-ahead log is folded into the file.
-pub async fn close(writer: SqliteConnection) {
-    if let Err(error) = writer.close().await {
-        tracing::warn!(%error, "closing a database failed; its write-ahead log is replayed at the next start");
-    }
+    Ok(Connections { writer, readers })
 }
 
 fn options(location: &Location) -> SqliteConnectOptions {
@@ -134,14 +155,16 @@ async fn refuse_newer(connection: &mut SqliteConnection, steps: &[Step]) -> Resu
 
 #[cfg(test)]
 mod tests {
+    use sqlx::Connection as _;
+
     use super::*;
 
     const ONE: Step = Step { version: 1, title: "one", sql: "CREATE TABLE one (x INTEGER) STRICT" };
     const TWO: Step = Step { version: 2, title: "two", sql: "CREATE TABLE two (x INTEGER) STRICT" };
 
-    async fn close(database: Database) {
-        database.readers.close().await;
-        database.writer.close().await.unwrap();
+    async fn close(connections: Connections) {
+        connections.readers.close().await;
+        connections.writer.close().await.unwrap();
     }
 
     #[tokio::test]

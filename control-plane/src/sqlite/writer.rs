@@ -2,16 +2,17 @@
 //! that as one transaction: nobody waits for a timer, and the cost of an fsync is shared by all who wait for it.
 //!
 //! Invariant: jobs do not see each other's failures. Each runs in a savepoint of its own; one that fails is undone alone.
-//! Invariant: an answer leaves only after the commit that makes it true.
+//! Ordering: COMMIT, then watchers are told, then the answers leave. Whoever has an answer or was told finds what it is
+//! about.
 
 use std::future::Future;
 use std::pin::Pin;
 
-use sqlx::SqliteConnection;
-use tokio::sync::{mpsc, oneshot};
+use sqlx::{Connection as _, SqliteConnection};
+use tokio::sync::{mpsc, oneshot, watch};
+use tokio_util::sync::{CancellationToken, DropGuard};
+use tokio_util::task::TaskTracker;
 
-/// Most jobs in one transaction.
-const GROUP: usize = 256;
 /// Most jobs that wait; whoever comes then waits before the queue.
 const QUEUE: usize = 1024;
 
@@ -21,30 +22,39 @@ pub enum WriteError {
     /// Nothing was written.
     #[error("the database refused the write: {0}")]
     Refused(String),
-    /// The commit failed; it may have happened or not.
+    /// The commit failed, or the writer died over it; it may have happened or not.
     #[error("the database did not confirm the write: {0}")]
     Unknown(String),
-    /// The writer has stopped. Nothing was written.
+    /// The writer has stopped and never began with it. Nothing was written.
     #[error("the database is closed")]
     Closed,
 }
 
-/// What a job does with the connection. An error undoes all that the job did.
+/// What a job does with the connection. An error undoes all that the job did; it must not begin or end a transaction.
 pub type Work<'c, T> = Pin<Box<dyn Future<Output = Result<T, sqlx::Error>> + Send + 'c>>;
 
 type Operation<T> = Box<dyn for<'c> FnOnce(&'c mut SqliteConnection) -> Work<'c, T> + Send>;
 
-/// A handle to the writer. Cheap to clone; the writer ends when all are gone.
-#[derive(Debug, Clone)]
+/// The writer and the task that does its work, which ends when this is closed or dropped.
+#[derive(Debug)]
 pub struct Writer {
     jobs: mpsc::Sender<Box<dyn Job>>,
+    commits: watch::Receiver<()>,
+    task: TaskTracker,
+    stop: DropGuard,
 }
 
 impl Writer {
-    /// A writer over `connection`, and the future that does its work until every handle is gone.
-    pub fn new(connection: SqliteConnection) -> (Self, impl Future<Output = ()> + Send) {
+    /// Starts a writer over `connection` that takes at most `group` jobs into one transaction.
+    pub fn start(connection: SqliteConnection, group: usize) -> Self {
         let (jobs, queue) = mpsc::channel(QUEUE);
-        (Self { jobs }, run(connection, queue))
+        let (told, commits) = watch::channel(());
+        let stop = CancellationToken::new();
+        let task = TaskTracker::new();
+        // The task's owner is this struct: `stop` ends it, `task` waits for it.
+        task.spawn(run(connection, queue, group, told, stop.clone()));
+        task.close();
+        Self { jobs, commits, task, stop: stop.drop_guard() }
     }
 
     /// Runs `operation` in a transaction that others may share, and returns once it is durable.
@@ -54,10 +64,27 @@ impl Writer {
         F: for<'c> FnOnce(&'c mut SqliteConnection) -> Work<'c, T> + Send + 'static,
     {
         let (answer, receiver) = oneshot::channel();
-        let job = Typed { operation: Some(Box::new(operation) as Operation<T>), outcome: None, answer };
+        let operation = Box::new(operation) as Operation<T>;
+        let job = Typed { operation: Some(operation), outcome: None, answer: Some(answer) };
         self.jobs.send(Box::new(job)).await.map_err(|_| WriteError::Closed)?;
-        // The writer drops a job unanswered only when its process dies.
-        receiver.await.map_err(|_| WriteError::Closed)?
+        // Invariant: a job is dropped unanswered only when the writer died after the job had begun.
+        receiver.await.unwrap_or_else(|_| Err(WriteError::Unknown("the writer has died".into())))
+    }
+
+    /// Changes after every commit, whether or not somebody still waits for its answer. Closed when the writer has ended.
+    pub fn commits(&self) -> watch::Receiver<()> {
+        self.commits.clone()
+    }
+
+    /// Finishes what is queued, then closes the connection. Later writes fail.
+    pub async fn close(&self) {
+        self.stop.token().cancel();
+        self.ended().await;
+    }
+
+    /// Returns when the writer has ended: it was closed, or it died.
+    pub async fn ended(&self) {
+        self.task.wait().await;
     }
 }
 
@@ -76,9 +103,20 @@ impl std::fmt::Debug for dyn Job {
 }
 
 struct Typed<T> {
+    /// Gone once the work has begun.
     operation: Option<Operation<T>>,
     outcome: Option<Result<T, WriteError>>,
-    answer: oneshot::Sender<Result<T, WriteError>>,
+    /// Gone once it was answered.
+    answer: Option<oneshot::Sender<Result<T, WriteError>>>,
+}
+
+impl<T> Typed<T> {
+    fn reply(&mut self, answer: Result<T, WriteError>) {
+        if let Some(caller) = self.answer.take() {
+            // Whoever asked may have gone; the write stands all the same.
+            let _ = caller.send(answer);
+        }
+    }
 }
 
 impl<T: Send> Job for Typed<T> {
@@ -92,30 +130,62 @@ impl<T: Send> Job for Typed<T> {
         })
     }
 
-    fn finish(self: Box<Self>, committed: &Result<(), WriteError>) {
-        let answer = match (committed, self.outcome) {
+    fn finish(mut self: Box<Self>, committed: &Result<(), WriteError>) {
+        let answer = match (committed, self.outcome.take()) {
             (_, Some(Err(refused))) => Err(refused),
             (Ok(()), Some(Ok(value))) => Ok(value),
             (Err(error), _) => Err(error.clone()),
             (Ok(()), None) => Err(WriteError::Closed),
         };
-        // Whoever asked may have gone; the write stands all the same.
-        let _ = self.answer.send(answer);
+        self.reply(answer);
     }
 }
 
-async fn run(mut connection: SqliteConnection, mut queue: mpsc::Receiver<Box<dyn Job>>) {
-    let mut group = Vec::with_capacity(GROUP);
-    while queue.recv_many(&mut group, GROUP).await > 0 {
+impl<T> Drop for Typed<T> {
+    /// Ordering: a job that the writer dies over is told apart from one that it never began, which nothing can have
+    /// written.
+    fn drop(&mut self) {
+        if self.operation.is_some() {
+            self.reply(Err(WriteError::Closed));
+        }
+    }
+}
+
+/// Works until `stop` is raised; then finishes what is queued and closes the connection.
+async fn run(
+    mut connection: SqliteConnection,
+    mut queue: mpsc::Receiver<Box<dyn Job>>,
+    size: usize,
+    told: watch::Sender<()>,
+    stop: CancellationToken,
+) {
+    let mut group = Vec::with_capacity(size);
+    loop {
+        let taken = tokio::select! {
+            biased;
+            () = stop.cancelled(), if !queue.is_closed() => {
+                queue.close();
+                continue;
+            }
+            taken = queue.recv_many(&mut group, size) => taken,
+        };
+        if taken == 0 {
+            break;
+        }
         let committed = transaction(&mut connection, &mut group).await;
         if let Err(error) = &committed {
             tracing::error!(%error, jobs = group.len(), "a transaction failed");
+        }
+        if !matches!(committed, Err(WriteError::Refused(_))) {
+            told.send_replace(());
         }
         for job in group.drain(..) {
             job.finish(&committed);
         }
     }
-    super::close(connection).await;
+    if let Err(error) = connection.close().await {
+        tracing::warn!(%error, "closing a database failed; its write-ahead log is replayed at the next start");
+    }
 }
 
 async fn transaction(connection: &mut SqliteConnection, group: &mut [Box<dyn Job>]) -> Result<(), WriteError> {
@@ -141,14 +211,20 @@ async fn transaction(connection: &mut SqliteConnection, group: &mut [Box<dyn Job
 
 #[cfg(test)]
 mod tests {
+    use std::time::Duration;
+
+    use futures::FutureExt as _;
+
     use super::super::{Location, Step, open};
     use super::*;
 
-    async fn writer() -> (Writer, sqlx::SqlitePool, tokio::task::JoinHandle<()>) {
+    /// Reached only when something hangs.
+    const PATIENCE: Duration = Duration::from_secs(20);
+
+    async fn writer() -> (Writer, sqlx::SqlitePool) {
         let step = Step { version: 1, title: "thing", sql: "CREATE TABLE thing (name TEXT PRIMARY KEY)" };
-        let database = open(&Location::Memory, &[step]).await.unwrap();
-        let (writer, run) = Writer::new(database.writer);
-        (writer, database.readers, tokio::spawn(run))
+        let connections = open(&Location::Memory, &[step]).await.unwrap();
+        (Writer::start(connections.writer, 64), connections.readers)
     }
 
     fn insert(name: &'static str) -> impl for<'c> FnOnce(&'c mut SqliteConnection) -> Work<'c, ()> + Send + 'static {
@@ -160,9 +236,13 @@ mod tests {
         }
     }
 
+    async fn names(readers: &sqlx::SqlitePool) -> Vec<String> {
+        sqlx::query_scalar("SELECT name FROM thing ORDER BY name").fetch_all(readers).await.unwrap()
+    }
+
     #[tokio::test]
     async fn one_job_that_fails_does_not_undo_the_others_of_its_group() {
-        let (writer, readers, _run) = writer().await;
+        let (writer, readers) = writer().await;
         let (a, again, b) = tokio::join!(
             writer.write(insert("a")),
             writer.write(|connection| Box::pin(async move {
@@ -174,16 +254,52 @@ mod tests {
         );
         assert!(a.is_ok() && b.is_ok());
         assert!(matches!(again, Err(WriteError::Refused(_))), "{again:?}");
-        let names: Vec<String> =
-            sqlx::query_scalar("SELECT name FROM thing ORDER BY name").fetch_all(&readers).await.unwrap();
-        assert_eq!(names, ["a", "b"]);
+        assert_eq!(names(&readers).await, ["a", "b"]);
     }
 
     #[tokio::test]
-    async fn the_writer_ends_when_every_handle_is_gone() {
-        let (writer, _readers, run) = writer().await;
-        writer.write(insert("last")).await.unwrap();
-        drop(writer);
-        tokio::time::timeout(std::time::Duration::from_secs(5), run).await.unwrap().unwrap();
+    async fn a_commit_is_told_before_its_answer_and_without_anybody_who_waits_for_one() {
+        let (writer, readers) = writer().await;
+        let mut commits = writer.commits();
+        writer.write(insert("a")).await.unwrap();
+        assert!(commits.has_changed().unwrap());
+        commits.mark_unchanged();
+        assert!(writer.write(insert("b")).now_or_never().is_none(), "asked, and gone");
+        tokio::time::timeout(PATIENCE, commits.changed()).await.unwrap().unwrap();
+        assert_eq!(names(&readers).await, ["a", "b"]);
+    }
+
+    #[tokio::test]
+    async fn closing_and_dropping_finish_what_is_queued() {
+        for close in [true, false] {
+            let (writer, readers) = writer().await;
+            assert!(writer.write(insert("last")).now_or_never().is_none());
+            let mut commits = writer.commits();
+            if close {
+                tokio::time::timeout(PATIENCE, writer.close()).await.unwrap();
+                assert!(matches!(writer.write(insert("late")).await, Err(WriteError::Closed)));
+            } else {
+                drop(writer);
+            }
+            let ended = async { while commits.changed().await.is_ok() {} };
+            tokio::time::timeout(PATIENCE, ended).await.unwrap();
+            assert_eq!(names(&readers).await, ["last"], "closed: {close}");
+        }
+    }
+
+    #[tokio::test]
+    async fn what_a_writer_began_before_it_died_is_unknown_and_the_rest_was_never_written() {
+        let (writer, readers) = writer().await;
+        let (before, fatal, behind) = tokio::join!(
+            writer.write(insert("before")),
+            writer.write(|_| -> Work<'_, ()> { Box::pin(async { panic!("a job that kills its writer") }) }),
+            writer.write(insert("behind")),
+        );
+        assert!(matches!(before, Err(WriteError::Unknown(_))), "{before:?}");
+        assert!(matches!(fatal, Err(WriteError::Unknown(_))), "{fatal:?}");
+        assert!(matches!(behind, Err(WriteError::Closed)), "{behind:?}");
+        tokio::time::timeout(PATIENCE, writer.ended()).await.unwrap();
+        assert!(matches!(writer.write(insert("late")).await, Err(WriteError::Closed)));
+        assert!(names(&readers).await.is_empty());
     }
 }

@@ -6,14 +6,13 @@
 use async_trait::async_trait;
 use postroom_proto::id::{Generation, MailboxUid};
 use postroom_proto::v1;
-use sqlx::SqlitePool;
 
 use super::{
     Allocated, Answer, AnswerOutcome, Answered, Batch, ContactFilter, ContactPosition, Error, Fence, Ledger,
     MailboxRecord, Micros, NotCommitted, Opened, Raw, Take,
 };
-use crate::sqlite::writer::{WriteError, Writer};
-use crate::sqlite::{Location, Step, open};
+use crate::sqlite::writer::{Work, WriteError};
+use crate::sqlite::{Database, Location, Step, open};
 
 mod allocate;
 mod fence;
@@ -31,35 +30,41 @@ const SCHEMA: &[Step] = &[Step {
 /// Rows in one statement of several rows; SQLite takes 32,766 values a statement.
 const ROWS: usize = 500;
 
-/// A ledger in a SQLite database.
+/// Most writes in one transaction: one fsync for a report from each of so many mailboxes.
+const GROUP: usize = 256;
+
+/// A ledger in a SQLite database. Dropping it lets the writer finish what it holds and end; [`close`](Self::close)
+/// waits for that.
 #[derive(Debug)]
 pub struct Sqlite {
     id: String,
-    writer: Writer,
-    readers: SqlitePool,
+    database: Database,
 }
 
 impl Sqlite {
-    /// Opens the ledger, creating it when it is missing. The future is its writer: it must be spawned, and ends when the
-    /// ledger is dropped.
-    pub async fn open(location: &Location) -> Result<(Self, impl Future<Output = ()> + Send + 'static), Error> {
-        let mut database = open(location, SCHEMA).await?;
-        let id = fence::identity(&mut database.writer).await.map_err(reading("read its id"))?;
-        let (writer, run) = Writer::new(database.writer);
-        Ok((Self { id, writer, readers: database.readers }, run))
+    /// Opens the ledger, creating it when it is missing.
+    pub async fn open(location: &Location) -> Result<Self, Error> {
+        let mut connections = open(location, SCHEMA).await?;
+        let id = fence::identity(&mut connections.writer).await.map_err(reading("read its id"))?;
+        Ok(Self { id, database: connections.start(GROUP) })
     }
 
-    /// Closes the readers, so that dropping the ledger closes the file.
-    pub async fn close_readers(&self) {
-        self.readers.close().await;
+    /// Finishes the writes that are under way, then closes the database. Later calls fail.
+    pub async fn close(&self) {
+        self.database.close().await;
+    }
+
+    /// Returns when nothing can be written any more: the ledger was closed, or its writer died.
+    pub async fn ended(&self) {
+        self.database.writer.ended().await;
     }
 
     async fn write<T, F>(&self, attempt: &'static str, operation: F) -> Result<T, Error>
     where
         T: Send + 'static,
-        F: for<'c> FnOnce(&'c mut sqlx::SqliteConnection) -> crate::sqlite::writer::Work<'c, T> + Send + 'static,
+        F: for<'c> FnOnce(&'c mut sqlx::SqliteConnection) -> Work<'c, T> + Send + 'static,
     {
-        self.writer.write(operation).await.map_err(|source: WriteError| Error::Write { attempt, source })
+        self.database.writer.write(operation).await.map_err(|source: WriteError| Error::Write { attempt, source })
     }
 }
 
@@ -99,7 +104,7 @@ impl Ledger for Sqlite {
     }
 
     async fn mailboxes(&self, uids: &[MailboxUid]) -> Result<Vec<MailboxRecord>, Error> {
-        read::mailboxes(&self.readers, uids).await.map_err(reading("read mailboxes"))
+        read::mailboxes(&self.database.readers, uids).await.map_err(reading("read mailboxes"))
     }
 
     async fn allocate(&self, take: Take, now: Micros) -> Result<Allocated, Error> {
@@ -119,7 +124,7 @@ impl Ledger for Sqlite {
 
     async fn lapse(&self, now: Micros) -> Result<Vec<String>, Error> {
         // A look first: with nothing to put back, which is nearly always, no transaction is made.
-        let due = read::any_lapsed(&self.readers, now).await.map_err(reading("look for missed deadlines"))?;
+        let due = read::any_lapsed(&self.database.readers, now).await.map_err(reading("look for missed deadlines"))?;
         if !due {
             return Ok(Vec::new());
         }
@@ -132,14 +137,14 @@ impl Ledger for Sqlite {
         after: Option<&ContactPosition>,
         limit: usize,
     ) -> Result<Vec<(ContactPosition, v1::Contact)>, Error> {
-        read::contacts(&self.readers, filter, after, limit).await.map_err(reading("list contacts"))
+        read::contacts(&self.database.readers, filter, after, limit).await.map_err(reading("list contacts"))
     }
 
     async fn contact(&self, id: &str) -> Result<Option<(String, v1::Contact)>, Error> {
-        read::contact(&self.readers, id).await.map_err(reading("read a contact"))
+        read::contact(&self.database.readers, id).await.map_err(reading("read a contact"))
     }
 
     async fn raw(&self, id: &str) -> Result<Option<(String, Raw)>, Error> {
-        read::raw(&self.readers, id).await.map_err(reading("read a raw message"))
+        read::raw(&self.database.readers, id).await.map_err(reading("read a raw message"))
     }
 }

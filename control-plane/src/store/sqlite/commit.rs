@@ -1,148 +1,34 @@
-//! The writer: takes what has queued up while the last commit reached the disk, and commits it as one transaction.
-//!
-//! Every job has its own savepoint and revision, so that one loser never aborts the others.
+//! The work of one commit, done by the writer in a savepoint of its own: guards, keys, change log, revision.
 
 use std::collections::{BTreeMap, BTreeSet};
 
 use bytes::Bytes;
-use sqlx::{Connection as _, QueryBuilder, Row as _, Sqlite, SqliteConnection};
-use tokio::sync::{mpsc, oneshot, watch};
-use tokio_util::sync::CancellationToken;
+use sqlx::{QueryBuilder, Row as _, Sqlite, SqliteConnection};
 
-use super::{failed, signed, unsigned};
-use crate::store::{Error, Guard, Outcome, Revision, Write};
+use super::{signed, unsigned};
+use crate::store::{Guard, Outcome, Revision, Write};
 
-/// Most jobs in one transaction. With the limit of a commit it bounds the transaction to 64 MiB.
-const GROUP: usize = 64;
-
-/// One commit that somebody waits for.
-#[derive(Debug)]
-pub(super) struct Job {
-    pub(super) guards: Vec<Guard>,
-    pub(super) writes: Vec<Write>,
-    pub(super) answer: oneshot::Sender<Result<Outcome, Error>>,
-}
-
-/// Runs until `stop` is raised or nobody can send any more; then finishes what was sent and closes the connection.
-pub(super) async fn run(
-    mut connection: SqliteConnection,
-    mut jobs: mpsc::Receiver<Job>,
-    wake: watch::Sender<u64>,
-    history: u64,
-    stop: CancellationToken,
-) {
-    let mut group = Vec::with_capacity(GROUP);
-    loop {
-        let taken = tokio::select! {
-            biased;
-            () = stop.cancelled(), if !jobs.is_closed() => {
-                jobs.close();
-                continue;
-            }
-            taken = jobs.recv_many(&mut group, GROUP) => taken,
-        };
-        if taken == 0 {
-            break;
-        }
-        commit_group(&mut connection, std::mem::take(&mut group), &wake, history).await;
-    }
-    if let Err(error) = connection.close().await {
-        tracing::warn!(%error, "the store did not close cleanly");
-    }
-}
-
-/// Commits the group and answers every job of it. Ordering: watches wake and callers hear only what is durable.
-async fn commit_group(connection: &mut SqliteConnection, group: Vec<Job>, wake: &watch::Sender<u64>, history: u64) {
-    let mut answers = Vec::with_capacity(group.len());
-    let jobs = group.into_iter().map(|job| {
-        answers.push(job.answer);
-        (job.guards, job.writes)
-    });
-    let jobs: Vec<_> = jobs.collect();
-    match write_group(connection, &jobs, history).await {
-        Ok((newest, outcomes)) => {
-            wake.send_if_modified(|seen| std::mem::replace(seen, newest) != newest);
-            for (answer, outcome) in answers.into_iter().zip(outcomes) {
-                // The caller may have gone; its commit stands all the same.
-                let _ = answer.send(outcome);
-            }
-        }
-        Err(Failed { unknown, source }) => {
-            tracing::error!(error = %source, unknown, commits = answers.len(), "the store could not commit");
-            let source = std::sync::Arc::new(source);
-            for answer in answers {
-                let error = || Error::Backend { attempt: "commit", source: Box::new(std::sync::Arc::clone(&source)) };
-                let _ = answer.send(if unknown { Ok(Outcome::Unknown) } else { Err(error()) });
-            }
-        }
-    }
-}
-
-/// Why no job of a group was committed, or may have been.
-struct Failed {
-    /// True: COMMIT itself failed, so everything may be there or nothing.
-    unknown: bool,
-    source: sqlx::Error,
-}
-
-impl From<sqlx::Error> for Failed {
-    fn from(source: sqlx::Error) -> Self {
-        Self { unknown: false, source }
-    }
-}
-
-type Outcomes = Vec<Result<Outcome, Error>>;
-
-async fn write_group(
+/// Writes all of `writes` as the next revision if the guards hold, and keeps the changes of the newest `history` revisions.
+pub(super) async fn commit(
     connection: &mut SqliteConnection,
-    jobs: &[(Vec<Guard>, Vec<Write>)],
+    guards: Vec<Guard>,
+    writes: Vec<Write>,
     history: u64,
-) -> Result<(u64, Outcomes), Failed> {
-    let mut group = connection.begin_with("BEGIN IMMEDIATE").await?;
-    let row = sqlx::query("SELECT revision, oldest FROM store").fetch_one(&mut *group).await?;
-    let (before, oldest) = (unsigned(&row, 0)?, unsigned(&row, 1)?);
-    let mut newest = before;
-    let mut outcomes = Vec::with_capacity(jobs.len());
-    for (guards, writes) in jobs {
-        let mut savepoint = group.begin().await?;
-        match write_one(&mut savepoint, guards, writes, newest + 1).await {
-            Ok(true) => {
-                savepoint.commit().await?;
-                newest += 1;
-                outcomes.push(Ok(Outcome::Committed(Revision(newest))));
-            }
-            Ok(false) => {
-                savepoint.rollback().await?;
-                outcomes.push(Ok(Outcome::Conflict));
-            }
-            Err(error) => {
-                // A full disk ends the whole transaction; then this fails too, and with it the group.
-                savepoint.rollback().await?;
-                outcomes.push(Err(failed("commit", error)));
-            }
-        }
+) -> Result<Outcome, sqlx::Error> {
+    if !guards_hold(connection, &guards).await? {
+        return Ok(Outcome::Conflict);
     }
-    if newest == before {
-        group.rollback().await?;
-        return Ok((before, outcomes));
-    }
-    let oldest = trim(&mut group, newest, oldest, history).await?;
+    let row = sqlx::query("SELECT revision, oldest FROM store").fetch_one(&mut *connection).await?;
+    let (newest, oldest) = (unsigned(&row, 0)? + 1, unsigned(&row, 1)?);
+    write(connection, &writes, newest).await?;
+    let oldest = trim(connection, newest, oldest, history).await?;
     let position = sqlx::query("UPDATE store SET revision = ?, oldest = ?").bind(signed(newest)).bind(signed(oldest));
-    position.execute(&mut *group).await?;
-    group.commit().await.map_err(|source| Failed { unknown: true, source })?;
-    Ok((newest, outcomes))
+    position.execute(connection).await?;
+    Ok(Outcome::Committed(Revision(newest)))
 }
 
-/// Writes one job as `revision`. False: a guard did not hold, and nothing was written.
-async fn write_one(
-    connection: &mut SqliteConnection,
-    guards: &[Guard],
-    writes: &[Write],
-    revision: u64,
-) -> Result<bool, sqlx::Error> {
-    if !guards_hold(connection, guards).await? {
-        return Ok(false);
-    }
+/// Writes the keys and what the change log says of them.
+async fn write(connection: &mut SqliteConnection, writes: &[Write], revision: u64) -> Result<(), sqlx::Error> {
     let mut puts: Vec<(&str, &Bytes)> = Vec::new();
     let mut deletes: BTreeSet<&str> = BTreeSet::new();
     for write in writes {
@@ -175,7 +61,7 @@ async fn write_one(
         });
         query.build().execute(connection).await?;
     }
-    Ok(true)
+    Ok(())
 }
 
 async fn guards_hold(connection: &mut SqliteConnection, guards: &[Guard]) -> Result<bool, sqlx::Error> {

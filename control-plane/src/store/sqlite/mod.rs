@@ -1,23 +1,21 @@
 //! The store on SQLite: a file for one machine, or memory for tests.
 //!
-//! One actor owns the only connection that writes (`writer`); everything else reads through a pool. A watch reads
-//! the change log and sleeps until the writer wakes it (`watch`).
+//! Commits (`commit`) go through the one writer (see [`crate::sqlite::writer`]), everything else reads through the pool.
+//! A watch reads the change log and sleeps until the writer has committed again (`watch`).
 
 use std::path::Path;
 
 use async_trait::async_trait;
 use bytes::Bytes;
-use sqlx::sqlite::{SqlitePool, SqliteRow};
+use sqlx::sqlite::SqliteRow;
 use sqlx::{Row as _, SqliteConnection};
-use tokio::sync::{mpsc, oneshot};
-use tokio_util::sync::{CancellationToken, DropGuard};
-use tokio_util::task::TaskTracker;
 
 use super::{Entry, Error, Guard, Outcome, Page, Revision, Store, Watch, Write};
+use crate::sqlite::writer::WriteError;
 use crate::sqlite::{self, Database, Location, OpenError, Step};
 
+mod commit;
 mod watch;
-mod writer;
 
 /// Numbered, forward only.
 const SCHEMA: &[Step] = &[Step {
@@ -29,18 +27,15 @@ const SCHEMA: &[Step] = &[Step {
 /// Revisions that a watch can go back, unless told otherwise.
 const HISTORY: u64 = 10_000;
 
-/// Commits that may wait for the writer; the next caller waits for a place.
-const WAITING: usize = 64;
+/// Most commits in one transaction. With the limit of a commit it bounds the transaction to 64 MiB.
+const GROUP: usize = 64;
 
-/// The store on SQLite. Dropping it lets the writer finish what it holds and stop; [`close`](Self::close) waits for that.
+/// The store on SQLite. Dropping it lets the writer finish what it holds and end; [`close`](Self::close) waits for that.
 #[derive(Debug)]
 pub struct Sqlite {
     id: String,
-    readers: SqlitePool,
-    commits: mpsc::Sender<writer::Job>,
-    newest: tokio::sync::watch::Receiver<u64>,
-    writer: TaskTracker,
-    stop: DropGuard,
+    database: Database,
+    history: u64,
 }
 
 impl Sqlite {
@@ -56,24 +51,19 @@ impl Sqlite {
 
     /// Opens a store whose change log keeps only `history` revisions.
     pub async fn start(location: &Location, history: u64) -> Result<Self, Error> {
-        let Database { mut writer, readers } = sqlite::open(location, SCHEMA).await.map_err(opening)?;
-        let (id, revision) = identify(&mut writer).await.map_err(|e| failed("open", e))?;
-        let (commits, jobs) = mpsc::channel(WAITING);
-        let (wake, newest) = tokio::sync::watch::channel(revision);
-        let stop = CancellationToken::new();
-        let tracker = TaskTracker::new();
-        // The actor's owner is this struct: `stop` ends it, `tracker` waits for it.
-        tracker.spawn(writer::run(writer, jobs, wake, history, stop.clone()));
-        tracker.close();
-        Ok(Self { id, readers, commits, newest, writer: tracker, stop: stop.drop_guard() })
+        let mut connections = sqlite::open(location, SCHEMA).await.map_err(opening)?;
+        let id = identify(&mut connections.writer).await.map_err(|e| failed("open", e))?;
+        Ok(Self { id, database: connections.start(GROUP), history })
     }
 
     /// Finishes the commits that are under way, then closes the database. Later calls fail.
     pub async fn close(&self) {
-        // Ordering: the writer closes last, so that it empties the WAL into the file.
-        self.readers.close().await;
-        self.stop.token().cancel();
-        self.writer.wait().await;
+        self.database.close().await;
+    }
+
+    /// Returns when nothing can be committed any more: the store was closed, or its writer died.
+    pub async fn ended(&self) {
+        self.database.writer.ended().await;
     }
 }
 
@@ -84,14 +74,14 @@ impl Store for Sqlite {
     }
 
     async fn revision(&self) -> Result<Revision, Error> {
-        let row = sqlx::query("SELECT revision FROM store").fetch_one(&self.readers).await;
+        let row = sqlx::query("SELECT revision FROM store").fetch_one(&self.database.readers).await;
         let revision = row.and_then(|row| unsigned(&row, 0)).map_err(|e| failed("read the revision", e))?;
         Ok(Revision(revision))
     }
 
     async fn get(&self, key: &str) -> Result<Option<Entry>, Error> {
         let query = sqlx::query("SELECT key, value, mod_revision FROM kv WHERE key = ?").bind(key);
-        let row = query.fetch_optional(&self.readers).await.map_err(|e| failed("read a key", e))?;
+        let row = query.fetch_optional(&self.database.readers).await.map_err(|e| failed("read a key", e))?;
         row.map(|row| entry(&row, 0)).transpose().map_err(|e| failed("read a key", e))
     }
 
@@ -101,15 +91,17 @@ impl Store for Sqlite {
 
     async fn commit(&self, guards: Vec<Guard>, writes: Vec<Write>) -> Result<Outcome, Error> {
         super::check(&guards, &writes)?;
-        let (answer, outcome) = oneshot::channel();
-        let closed = || failed("commit", sqlx::Error::PoolClosed);
-        self.commits.send(writer::Job { guards, writes, answer }).await.map_err(|_| closed())?;
-        // Invariant: a job that the writer took but did not answer may have been committed.
-        outcome.await.unwrap_or(Ok(Outcome::Unknown))
+        let history = self.history;
+        let job = self.database.writer.write(move |c| Box::pin(commit::commit(c, guards, writes, history)));
+        match job.await {
+            Ok(outcome) => Ok(outcome),
+            Err(WriteError::Unknown(_)) => Ok(Outcome::Unknown),
+            Err(error @ (WriteError::Refused(_) | WriteError::Closed)) => Err(failed("commit", error)),
+        }
     }
 
     async fn watch(&self, prefix: &str, from: Revision) -> Result<Box<dyn Watch>, Error> {
-        let watch = watch::ChangeLog::new(self.readers.clone(), self.newest.clone(), prefix, from);
+        let watch = watch::ChangeLog::new(&self.database, prefix, from);
         watch.check().await?;
         Ok(Box::new(watch))
     }
@@ -130,7 +122,7 @@ impl Sqlite {
         .bind(start)
         .bind(prefix_end(prefix))
         .bind(i64::try_from(limit + 1).unwrap_or(i64::MAX))
-        .fetch_all(&self.readers)
+        .fetch_all(&self.database.readers)
         .await?;
         let revision = rows.first().map(|row| unsigned(row, 0)).transpose()?.unwrap_or(0);
         let found = rows.iter().filter(|row| !matches!(row.try_get::<Option<&str>, _>(1), Ok(None)));
@@ -155,12 +147,11 @@ fn prefix_end(prefix: &str) -> Option<String> {
     None
 }
 
-/// Mints the id of a new store; reads it, and the newest revision, of an old one.
-async fn identify(writer: &mut SqliteConnection) -> Result<(String, u64), sqlx::Error> {
+/// Mints the id of a new store; reads that of an old one.
+async fn identify(writer: &mut SqliteConnection) -> Result<String, sqlx::Error> {
     let mint = sqlx::query("INSERT INTO store (one, id, revision, oldest) VALUES (1, ?, 0, 1) ON CONFLICT DO NOTHING");
     mint.bind(uuid::Uuid::new_v4().simple().to_string()).execute(&mut *writer).await?;
-    let row = sqlx::query("SELECT id, revision FROM store").fetch_one(writer).await?;
-    Ok((row.try_get(0)?, unsigned(&row, 1)?))
+    sqlx::query_scalar("SELECT id FROM store").fetch_one(writer).await
 }
 
 fn entry(row: &SqliteRow, first: usize) -> Result<Entry, sqlx::Error> {
@@ -179,7 +170,7 @@ fn signed(number: u64) -> i64 {
     i64::try_from(number).unwrap_or(i64::MAX)
 }
 
-fn failed(attempt: &'static str, source: sqlx::Error) -> Error {
+fn failed(attempt: &'static str, source: impl Into<Box<dyn std::error::Error + Send + Sync>>) -> Error {
     Error::Backend { attempt, source: source.into() }
 }
 

@@ -7,6 +7,7 @@ use sqlx::sqlite::SqlitePool;
 use tokio::sync::watch;
 
 use super::{failed, prefix_end, signed, unsigned};
+use crate::sqlite::Database;
 use crate::store::{Change, Error, Revision, Watch};
 
 /// A position in the change log. Reading takes one commit at a time, so a slow reader costs no memory; one that falls
@@ -14,7 +15,7 @@ use crate::store::{Change, Error, Revision, Watch};
 #[derive(Debug)]
 pub(super) struct ChangeLog {
     readers: SqlitePool,
-    newest: watch::Receiver<u64>,
+    commits: watch::Receiver<()>,
     prefix: String,
     end: Option<String>,
     from: u64,
@@ -28,9 +29,15 @@ enum Found {
 }
 
 impl ChangeLog {
-    pub(super) fn new(readers: SqlitePool, newest: watch::Receiver<u64>, prefix: &str, from: Revision) -> Self {
-        // Revisions begin at 1, so that nothing is missing before it.
-        Self { readers, newest, prefix: prefix.into(), end: prefix_end(prefix), from: from.0.max(1) }
+    pub(super) fn new(database: &Database, prefix: &str, from: Revision) -> Self {
+        Self {
+            readers: database.readers.clone(),
+            commits: database.writer.commits(),
+            prefix: prefix.into(),
+            end: prefix_end(prefix),
+            // Revisions begin at 1, so that nothing is missing before it.
+            from: from.0.max(1),
+        }
     }
 
     /// Fails when the history from the position on is no longer there.
@@ -81,6 +88,8 @@ impl Watch for ChangeLog {
     // Cancel safe: the position moves only in the same poll that returns what was passed.
     async fn next(&mut self) -> Result<Vec<Change>, Error> {
         loop {
+            // Ordering: before the look, so that a commit which the look misses ends the sleep behind it.
+            self.commits.mark_unchanged();
             match self.find().await? {
                 Found::Changes(revision, changes) => {
                     self.from = revision + 1;
@@ -88,9 +97,7 @@ impl Watch for ChangeLog {
                 }
                 Found::Nothing(newest) => self.from = self.from.max(newest + 1),
             }
-            let from = self.from;
-            let closed = self.newest.wait_for(|newest| *newest >= from).await.is_err();
-            if closed {
+            if self.commits.changed().await.is_err() {
                 return Err(failed("watch", sqlx::Error::PoolClosed));
             }
         }
