@@ -1,1 +1,148 @@
-//! Skeleton.
+//! Real mail servers and a local tenant, started and stopped by tests, by the quickstart and by operators who rehearse
+//! faults: a [`Dovecot`] that speaks Microsoft 365's sign-in, a [`Tenant`] whose token endpoint behaves as Entra's,
+//! and a [`Relay`] that loses or delays gRPC calls. Nothing listens beyond loopback, and everything ends with the
+//! value that stands for it.
+//!
+//! ```no_run
+//! # async fn example() -> postroom_testbed::Result<()> {
+//! let testbed = postroom_testbed::Testbed::start().await?;
+//! testbed.deliver(&postroom_testbed::Mail::to("billing@contoso.example").subject("Invoice 17")).await?;
+//! assert_eq!(testbed.dovecot.count_unseen("billing@contoso.example", "INBOX").await?, 1);
+//! # Ok(())
+//! # }
+//! ```
+
+pub mod authority;
+pub mod dovecot;
+mod error;
+mod file;
+pub mod imap;
+pub mod lmtp;
+pub mod mail;
+pub mod relay;
+pub mod tenant;
+
+use std::{path::Path, sync::Arc};
+
+use futures::{StreamExt, TryStreamExt, stream};
+use tokio::sync::Semaphore;
+use uuid::Uuid;
+
+pub use self::{
+    authority::Authority,
+    dovecot::Dovecot,
+    error::{Error, Result},
+    lmtp::Delivery,
+    mail::Mail,
+    relay::Relay,
+    tenant::Tenant,
+};
+
+/// GUID of the tenant.
+pub const TENANT_ID: &str = "7e57bed0-1c1e-4a11-9b0d-0c0ffee0ca11";
+/// Domain of the tenant.
+pub const DOMAIN: &str = "contoso.example";
+/// Scope that an incoming server asks for with OAuth Service.
+pub const APP_SCOPE: &str = "https://outlook.office365.com/.default";
+/// Scope that an incoming server asks for with OAuth User.
+pub const USER_SCOPE: &str = "https://outlook.office.com/IMAP.AccessAsUser.All";
+
+/// LMTP connections that are open at once.
+const DELIVERIES_AT_ONCE: usize = 4;
+
+/// A tenant and a Dovecot that trusts its tokens, with one application for each kind of sign-in.
+///
+/// Dropping it stops both and removes all mail.
+#[derive(Debug)]
+pub struct Testbed {
+    /// The tenant.
+    pub tenant: Tenant,
+    /// The IMAP and LMTP server.
+    pub dovecot: Dovecot,
+    service: App,
+    user: App,
+    deliveries: Arc<Semaphore>,
+}
+
+/// An application of the tenant.
+#[derive(Clone)]
+pub struct App {
+    /// Application (client) id.
+    pub client_id: String,
+    /// Client secret at the start; absent for a public client.
+    pub secret: Option<String>,
+}
+
+impl Testbed {
+    /// Starts everything on free loopback ports and waits until it answers.
+    pub async fn start() -> Result<Self> {
+        Self::start_with(dovecot::Options::default()).await
+    }
+
+    /// Starts everything with another Dovecot.
+    pub async fn start_with(options: dovecot::Options) -> Result<Self> {
+        let key: Vec<u8> = [Uuid::new_v4(), Uuid::new_v4()].iter().flat_map(|part| *part.as_bytes()).collect();
+        let dovecot = Dovecot::start(&key, options).await?;
+        let tenant = Tenant::start(dovecot.authority(), &key, TENANT_ID, DOMAIN).await?;
+        let service =
+            App { client_id: Uuid::new_v4().to_string(), secret: Some(format!("s~{}", Uuid::new_v4().simple())) };
+        let user = App { client_id: Uuid::new_v4().to_string(), secret: None };
+        for app in [&service, &user] {
+            tenant.add_client(&app.client_id, app.secret.as_deref());
+        }
+        Ok(Self { tenant, dovecot, service, user, deliveries: Arc::new(Semaphore::new(DELIVERIES_AT_ONCE)) })
+    }
+
+    /// The application for OAuth Service: confidential, with a secret.
+    pub fn service(&self) -> &App {
+        &self.service
+    }
+
+    /// The application for OAuth User: public.
+    pub fn user(&self) -> &App {
+        &self.user
+    }
+
+    /// The certificate that clients of the tenant and of Dovecot have to trust, as PEM.
+    pub fn ca_file(&self) -> &Path {
+        self.dovecot.authority().ca_file()
+    }
+
+    /// Host that the IMAP server and the token endpoint are reached by.
+    pub fn host(&self) -> &'static str {
+        "127.0.0.1"
+    }
+
+    /// TCP port of IMAP over TLS.
+    pub fn imap_port(&self) -> u16 {
+        self.dovecot.imap_addr().port()
+    }
+
+    /// Delivers one message. Any number of callers may do so at once.
+    pub async fn deliver(&self, mail: &Mail) -> Result<()> {
+        self.deliver_in_order(vec![mail.delivery()]).await
+    }
+
+    /// Delivers messages one after the other over one connection: they lie in the mailbox in this order.
+    pub async fn deliver_in_order(&self, deliveries: Vec<Delivery>) -> Result<()> {
+        // The semaphore is never closed.
+        let _permit = self.deliveries.acquire().await;
+        lmtp::Client::connect(self.dovecot.lmtp_addr()).await?.deliver(deliveries).await
+    }
+
+    /// Delivers messages as fast as possible over several connections, in no particular order.
+    pub async fn deliver_all(&self, deliveries: Vec<Delivery>) -> Result<()> {
+        let share = deliveries.len().div_ceil(DELIVERIES_AT_ONCE).max(1);
+        let shares: Vec<Vec<Delivery>> = deliveries.chunks(share).map(<[Delivery]>::to_vec).collect();
+        stream::iter(shares.into_iter().map(|share| self.deliver_in_order(share)))
+            .buffer_unordered(DELIVERIES_AT_ONCE)
+            .try_collect()
+            .await
+    }
+}
+
+impl std::fmt::Debug for App {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.debug_struct("App").field("client_id", &self.client_id).finish_non_exhaustive()
+    }
+}

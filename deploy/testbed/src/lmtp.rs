@@ -1,0 +1,121 @@
+//! Delivery by LMTP (RFC 2033): many messages over one connection, none waiting for the answer to the one before.
+//!
+//! Messages go by BDAT (RFC 3030), which unlike DATA needs no round trip of its own and no dot-stuffing.
+
+use std::{collections::VecDeque, net::SocketAddr, time::Duration};
+
+use tokio::{
+    io::{AsyncBufReadExt, AsyncWriteExt, BufReader},
+    net::{
+        TcpStream,
+        tcp::{OwnedReadHalf, OwnedWriteHalf},
+    },
+};
+
+use crate::error::{Error, Result};
+
+const ANSWER_SECONDS: u64 = 60;
+/// Deliveries whose answers may be outstanding on one connection.
+const WINDOW: usize = 32;
+/// Answers to one delivery: MAIL, RCPT, BDAT.
+const ANSWERS: usize = 3;
+
+/// A message and who gets it.
+#[derive(Clone, Debug)]
+pub struct Delivery {
+    /// Address of the recipient.
+    pub to: String,
+    /// The message, with CRLF line ends.
+    pub message: Vec<u8>,
+}
+
+/// A connection to an LMTP server.
+#[derive(Debug)]
+pub struct Client {
+    reader: BufReader<OwnedReadHalf>,
+    writer: OwnedWriteHalf,
+}
+
+impl Client {
+    /// Connects, reads the greeting and says LHLO.
+    pub async fn connect(addr: SocketAddr) -> Result<Self> {
+        let tcp = TcpStream::connect(addr).await.map_err(Error::system(format!("connect to {addr}")))?;
+        tcp.set_nodelay(true).map_err(Error::system("set TCP_NODELAY"))?;
+        let (reader, writer) = tcp.into_split();
+        let mut client = Self { reader: BufReader::new(reader), writer };
+        expect(&mut client.reader, "2").await?;
+        send(&mut client.writer, b"LHLO localhost\r\n").await?;
+        let extensions = expect(&mut client.reader, "2").await?;
+        if extensions.contains("CHUNKING") {
+            Ok(client)
+        } else {
+            Err(Error::Refused { protocol: "LMTP", said: format!("no CHUNKING offered: {extensions}") })
+        }
+    }
+
+    /// Delivers everything, in order, and returns when the server has taken responsibility for the last.
+    ///
+    /// # Errors
+    /// The first refusal or failure; deliveries before it have been made, and some after it may have.
+    pub async fn deliver(&mut self, deliveries: impl IntoIterator<Item = Delivery>) -> Result<()> {
+        let mut waiting: VecDeque<String> = VecDeque::with_capacity(WINDOW);
+        for delivery in deliveries {
+            if waiting.len() == WINDOW {
+                // Half of the window at a time, so that many small commands share a segment.
+                answered(&mut self.reader, &mut waiting, WINDOW / 2).await?;
+            }
+            let head = format!("MAIL FROM:<>\r\nRCPT TO:<{}>\r\nBDAT {} LAST\r\n", delivery.to, delivery.message.len());
+            let mut bytes = Vec::with_capacity(head.len() + delivery.message.len());
+            bytes.extend_from_slice(head.as_bytes());
+            bytes.extend_from_slice(&delivery.message);
+            // The server stops reading while nobody reads its answers; they are small, so a window of them fits.
+            send(&mut self.writer, &bytes).await?;
+            waiting.push_back(delivery.to);
+        }
+        answered(&mut self.reader, &mut waiting, 0).await
+    }
+}
+
+/// Reads answers until at most `left` deliveries are unanswered.
+async fn answered(reader: &mut BufReader<OwnedReadHalf>, waiting: &mut VecDeque<String>, left: usize) -> Result<()> {
+    while waiting.len() > left {
+        for _ in 0..ANSWERS {
+            expect(reader, "2").await?;
+        }
+        waiting.pop_front();
+    }
+    Ok(())
+}
+
+async fn send(writer: &mut OwnedWriteHalf, bytes: &[u8]) -> Result<()> {
+    match tokio::time::timeout(Duration::from_secs(ANSWER_SECONDS), writer.write_all(bytes)).await {
+        Ok(written) => written.map_err(Error::system("send by LMTP")),
+        Err(_) => Err(Error::Late { what: "the LMTP server to take a message".to_owned(), seconds: ANSWER_SECONDS }),
+    }
+}
+
+/// Reads one answer, all its lines, and fails unless its code starts with `class`.
+async fn expect(reader: &mut BufReader<OwnedReadHalf>, class: &str) -> Result<String> {
+    let read = async {
+        let mut answer = String::new();
+        loop {
+            let mut line = String::new();
+            if reader.read_line(&mut line).await? == 0 {
+                return Err(std::io::ErrorKind::UnexpectedEof.into());
+            }
+            answer.push_str(&line);
+            if line.as_bytes().get(3) != Some(&b'-') {
+                return Ok(answer);
+            }
+        }
+    };
+    let answer = match tokio::time::timeout(Duration::from_secs(ANSWER_SECONDS), read).await {
+        Ok(answer) => answer.map_err(Error::system("read an LMTP answer"))?,
+        Err(_) => return Err(Error::Late { what: "an LMTP answer".to_owned(), seconds: ANSWER_SECONDS }),
+    };
+    if answer.starts_with(class) {
+        Ok(answer)
+    } else {
+        Err(Error::Refused { protocol: "LMTP", said: answer.trim_end().to_owned() })
+    }
+}
