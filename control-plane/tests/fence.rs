@@ -1,5 +1,7 @@
 //! Who holds no lease changes nothing: through the real services, over real gRPC.
 
+#![allow(clippy::unwrap_used, clippy::expect_used, reason = "a test that cannot go on fails")]
+
 use std::path::Path;
 use std::time::Duration;
 

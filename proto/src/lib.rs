@@ -12,7 +12,7 @@ pub mod reason;
 mod redact;
 
 /// Wire types and gRPC stubs, generated from `proto/postroom/v1/*.proto`. Their manual is in those files.
-#[allow(missing_docs, unreachable_pub, clippy::all)]
+#[allow(missing_docs, unreachable_pub, clippy::all, rustdoc::invalid_html_tags, rustdoc::broken_intra_doc_links)]
 pub mod v1 {
     tonic::include_proto!("postroom.v1");
 

@@ -20,7 +20,7 @@ use tokio_util::task::TaskTracker;
 
 use crate::config::Config;
 use crate::control::{self, Control, Invalid};
-use crate::holder::{Action, Holder, Offer, Ticket};
+use crate::holder::{self, Action, Holder, Offer, Ticket};
 use crate::mailbox::lease::Trust;
 use crate::mailbox::session::Shared;
 use crate::mailbox::status::Board;
@@ -122,7 +122,7 @@ async fn essential(
     task.await;
 }
 
-type Answer = Result<(LeaseTerms, Vec<Offer>), control::Error>;
+type Answer = Result<holder::Answer, control::Error>;
 
 /// The shell around the holder: heartbeats out, answers in, actions to the supervisor.
 struct Leases {
@@ -210,9 +210,9 @@ impl Leases {
 
     fn answered(&mut self, ticket: Ticket, answer: Answer) {
         let actions = match answer {
-            Ok((terms, offers)) => {
-                self.terms = terms;
-                self.holder.answered(self.now(), ticket, terms, offers)
+            Ok(answer) => {
+                self.terms = answer.terms;
+                self.holder.answered(self.now(), ticket, answer)
             }
             Err(control::Error::SessionEnded) => match self.holder.session().cloned() {
                 Some(session) => self.holder.session_ended(&session),

@@ -16,7 +16,7 @@ use tonic::service::interceptor::InterceptedService;
 use tonic::transport::{Channel, Endpoint};
 use tonic::{Request, Status};
 
-use crate::holder::{Heartbeat, Offer};
+use crate::holder::{Answer, Heartbeat, Offer};
 
 /// Longest wait for a connection.
 const CONNECT: Duration = Duration::from_secs(5);
@@ -110,12 +110,8 @@ impl Control {
         Ok((session, terms(answer.terms)))
     }
 
-    /// Sends a heartbeat; the terms and everything the session should hold.
-    pub async fn heartbeat(
-        &self,
-        heartbeat: &Heartbeat,
-        patience: Duration,
-    ) -> Result<(LeaseTerms, Vec<Offer>), Error> {
+    /// Sends a heartbeat; everything the session should hold.
+    pub async fn heartbeat(&self, heartbeat: &Heartbeat, patience: Duration) -> Result<Answer, Error> {
         let held = heartbeat.held.iter().map(|held| v1::HeldMailbox {
             mailbox: held.mailbox.to_string(),
             epoch: held.epoch.0,
@@ -126,6 +122,7 @@ impl Control {
             sequence: heartbeat.ticket.sequence,
             held: held.collect(),
             draining: heartbeat.draining,
+            term: heartbeat.term,
         };
         let mut leases = self.leases.clone();
         let answer = within(patience, leases.heartbeat(request)).await?;
@@ -134,7 +131,7 @@ impl Control {
             let mailbox = MailboxUid::parse(&offered.mailbox).ok()?;
             Some(Offer { mailbox, epoch: Epoch(offered.epoch), definition_revision: offered.definition_revision })
         });
-        Ok((terms(answer.terms), offers.collect()))
+        Ok(Answer { term: answer.term, terms: terms(answer.terms), offers: offers.collect() })
     }
 
     /// Ends the session, after everything was let go.

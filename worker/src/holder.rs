@@ -61,6 +61,8 @@ pub struct Heartbeat {
     pub ticket: Ticket,
     /// Who speaks.
     pub session: SessionId,
+    /// Term of the last answer taken; 0: none yet.
+    pub term: u64,
     /// Everything that is held.
     pub held: Vec<Held>,
     /// The worker is stopping.
@@ -78,11 +80,23 @@ pub struct Held {
     pub draining: bool,
 }
 
+/// What the leader answers to a heartbeat.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Answer {
+    /// The leader's term of office.
+    pub term: u64,
+    /// The terms of leases from now on.
+    pub terms: LeaseTerms,
+    /// Everything that this session should hold.
+    pub offers: Vec<Offer>,
+}
+
 /// What this worker holds.
 #[derive(Debug)]
 pub struct Holder {
     terms: LeaseTerms,
     session: Option<SessionId>,
+    term: u64,
     holds: BTreeMap<MailboxUid, Hold>,
     /// Nothing may be written from this moment on.
     trusted_until: Moment,
@@ -108,6 +122,7 @@ impl Holder {
         Self {
             terms,
             session: None,
+            term: 0,
             holds: BTreeMap::new(),
             trusted_until: Moment::ZERO,
             suspended: false,
@@ -154,7 +169,7 @@ impl Holder {
             epoch: hold.epoch,
             draining: hold.draining,
         });
-        Some(Heartbeat { ticket, session, held: held.collect(), draining: self.stopping })
+        Some(Heartbeat { ticket, session, term: self.term, held: held.collect(), draining: self.stopping })
     }
 
     /// No answer came within [`LeaseTerms::heartbeat_timeout`], or an error that says nothing about the session.
@@ -164,12 +179,18 @@ impl Holder {
         }
     }
 
-    /// The leader answered with everything this session should hold.
-    pub fn answered(&mut self, now: Moment, ticket: Ticket, terms: LeaseTerms, offers: Vec<Offer>) -> Vec<Action> {
+    /// The leader answered. An answer of an earlier term than one taken before is dropped: that leader was replaced and
+    /// does not know it yet.
+    pub fn answered(&mut self, now: Moment, ticket: Ticket, answer: Answer) -> Vec<Action> {
         if self.in_flight != Some(ticket.sequence) {
             return Vec::new();
         }
         self.in_flight = None;
+        let Answer { term, terms, offers } = answer;
+        if term < self.term {
+            return Vec::new();
+        }
+        self.term = term;
         self.terms = terms;
         let mut actions = self.tick(now);
         let trusted_until = self.trusted_until.max(ticket.sent + terms.trust());

@@ -253,9 +253,8 @@ impl<I: Interceptor + Clone + Send + Sync + 'static> Reporter for Client<I> {
     async fn upload(&self, header: v1::BlobHeader, body: Bytes) -> Result<(), Error> {
         use v1::upload_blob_request::Part;
         let header = v1::BlobHeader { session: self.session(), ..header };
-        let chunks = (0..body.len())
-            .step_by(CHUNK)
-            .map(move |at| Part::Chunk(body.slice(at..body.len().min(at + CHUNK)).into()));
+        let chunks =
+            (0..body.len()).step_by(CHUNK).map(move |at| Part::Chunk(body.slice(at..body.len().min(at + CHUNK))));
         let parts = std::iter::once(Part::Header(header)).chain(chunks);
         let requests = tokio_stream::iter(parts.map(|part| v1::UploadBlobRequest { part: Some(part) }));
         let mut client = self.client.clone();

@@ -62,12 +62,13 @@ impl LeaseService for Leases {
         let heartbeat = Heartbeat {
             session: session(&request.session)?,
             sequence: request.sequence,
+            term: request.term,
             held: held.collect::<Result<_, Failure>>()?,
             draining: request.draining,
         };
-        let offers = self.leader.heartbeat(heartbeat).await?;
-        let mailboxes = self.offered(offers);
-        Ok(Response::new(v1::HeartbeatResponse { terms: Some(self.terms.into()), mailboxes }))
+        let answer = self.leader.heartbeat(heartbeat).await?;
+        let mailboxes = self.offered(answer.offers);
+        Ok(Response::new(v1::HeartbeatResponse { terms: Some(self.terms.into()), mailboxes, term: answer.term.0 }))
     }
 
     async fn leave(&self, request: Request<v1::LeaveRequest>) -> Result<Response<v1::LeaveResponse>, Status> {

@@ -5,6 +5,7 @@ use postroom_proto::reason::{Failure, Reason};
 use tokio::sync::{mpsc, oneshot};
 
 use super::desk::{Heartbeat, Offer};
+use crate::store::Revision;
 
 /// Most calls that wait for the leader.
 const CALLS: usize = 1024;
@@ -15,10 +16,19 @@ pub(super) fn pair() -> (Handle, mpsc::Receiver<Call>) {
     (Handle { calls }, receiver)
 }
 
+/// Everything that a session should hold, and in which term of office that was said.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Offers {
+    /// Revision of the leader's key.
+    pub term: Revision,
+    /// What to hold.
+    pub offers: Vec<Offer>,
+}
+
 /// A call with the way back to its caller.
 pub(super) enum Call {
     Register { worker: String, build: String, answer: oneshot::Sender<Result<SessionId, Failure>> },
-    Heartbeat { heartbeat: Heartbeat, answer: oneshot::Sender<Result<Vec<Offer>, Failure>> },
+    Heartbeat { heartbeat: Heartbeat, answer: oneshot::Sender<Result<Offers, Failure>> },
     Leave { session: SessionId, returning: bool, answer: oneshot::Sender<Result<(), Failure>> },
 }
 
@@ -35,7 +45,7 @@ impl Handle {
     }
 
     /// Hears a session; everything it should hold.
-    pub async fn heartbeat(&self, heartbeat: Heartbeat) -> Result<Vec<Offer>, Failure> {
+    pub async fn heartbeat(&self, heartbeat: Heartbeat) -> Result<Offers, Failure> {
         self.call(|answer| Call::Heartbeat { heartbeat, answer }).await
     }
 

@@ -35,6 +35,11 @@ impl Office {
         }
     }
 
+    /// Names this term of office; a later one is higher.
+    pub fn term(&self) -> Revision {
+        self.term
+    }
+
     /// What every write of this leader must be guarded by.
     pub fn guard(&self) -> Guard {
         Guard::Unchanged(key::LEADER.into(), self.term)

@@ -14,8 +14,8 @@ use tokio::sync::{mpsc, watch};
 use tokio::time::{Instant, sleep_until};
 use tokio_util::sync::CancellationToken;
 
-use super::desk::{Desk, Heartbeat, Offer, Refusal, Session};
-use super::handle::{self, Call, Handle, no_leader};
+use super::desk::{Desk, Heartbeat, Refusal, Session};
+use super::handle::{self, Call, Handle, Offers, no_leader};
 use super::leader::Office;
 use super::plan::Mailbox;
 use super::record::{SessionRecord, assignment, session};
@@ -101,7 +101,8 @@ impl LeasePlane {
         let (kept, over): (Vec<_>, Vec<_>) =
             sessions.into_iter().partition(|s| s.ended.is_none() || owners.contains(&s.id));
         self.forget(&office, &over).await?;
-        Ok(Some((office, Desk::take_office(self.now(), terms, kept, assignments))))
+        let desk = Desk::take_office(self.now(), office.term(), terms, kept, assignments);
+        Ok(Some((office, desk)))
     }
 
     /// Ends the sessions of the process that held the data folder before.
@@ -228,7 +229,7 @@ impl LeasePlane {
         Ok(id)
     }
 
-    async fn heartbeat(&self, term: &mut Term, heartbeat: &Heartbeat) -> Result<Vec<Offer>, Failure> {
+    async fn heartbeat(&self, term: &mut Term, heartbeat: &Heartbeat) -> Result<Offers, Failure> {
         let mut offers = term.desk.heartbeat(self.now(), heartbeat);
         if offers == Err(Refusal::Unknown) {
             let found = self.store.get(&key::session(&heartbeat.session)).await?;
@@ -237,8 +238,8 @@ impl LeasePlane {
                 offers = term.desk.heartbeat(self.now(), heartbeat);
             }
         }
-        offers
-            .map_err(|_| Failure::new(Reason::SessionEnded, "the session is over; drop everything and register again"))
+        let over = |_| Failure::new(Reason::SessionEnded, "the session is over; drop everything and register again");
+        Ok(Offers { term: term.office.term(), offers: offers.map_err(over)? })
     }
 }
 

@@ -28,10 +28,14 @@ fn registered() -> Holder {
     holder
 }
 
+fn answer(offers: &[Offer]) -> Answer {
+    Answer { term: 1, terms: terms(), offers: offers.to_vec() }
+}
+
 /// A heartbeat that is answered at once.
 fn beat(holder: &mut Holder, now: f64, offers: &[Offer]) -> Vec<Action> {
     let ticket = holder.heartbeat(at(now)).unwrap().ticket;
-    holder.answered(at(now), ticket, terms(), offers.to_vec())
+    holder.answered(at(now), ticket, answer(offers))
 }
 
 fn listed(holder: &mut Holder, now: f64) -> Vec<(MailboxUid, u64, bool)> {
@@ -60,7 +64,7 @@ fn what_is_offered_is_opened_once_and_listed() {
 fn trust_counts_from_sending() {
     let mut holder = registered();
     let ticket = holder.heartbeat(at(10.0)).unwrap().ticket;
-    holder.answered(at(10.9), ticket, terms(), vec![offer(1, 7)]);
+    holder.answered(at(10.9), ticket, answer(&[offer(1, 7)]));
     assert_eq!(holder.trust_ends(), Some(at(21.0)));
     assert!(holder.may_write(at(20.999), &uid(1), Epoch(7)));
     assert!(!holder.may_write(at(21.0), &uid(1), Epoch(7)));
@@ -70,7 +74,7 @@ fn trust_counts_from_sending() {
 fn an_answer_that_comes_after_its_trust_opens_nothing() {
     let mut holder = registered();
     let ticket = holder.heartbeat(at(10.0)).unwrap().ticket;
-    assert_eq!(holder.answered(at(21.0), ticket, terms(), vec![offer(1, 7)]), []);
+    assert_eq!(holder.answered(at(21.0), ticket, answer(&[offer(1, 7)])), []);
     assert!(holder.is_empty());
 }
 
@@ -79,10 +83,23 @@ fn an_answer_to_an_abandoned_heartbeat_is_dropped() {
     let mut holder = registered();
     let first = holder.heartbeat(at(0.0)).unwrap().ticket;
     holder.abandoned(first);
-    assert_eq!(holder.answered(at(1.1), first, terms(), vec![offer(1, 7)]), []);
+    assert_eq!(holder.answered(at(1.1), first, answer(&[offer(1, 7)])), []);
     let second = holder.heartbeat(at(2.0)).unwrap().ticket;
-    assert_eq!(holder.answered(at(2.1), first, terms(), vec![offer(1, 7)]), []);
-    assert_eq!(holder.answered(at(2.2), second, terms(), vec![]), []);
+    assert_eq!(holder.answered(at(2.1), first, answer(&[offer(1, 7)])), []);
+    assert_eq!(holder.answered(at(2.2), second, answer(&[])), []);
+}
+
+#[test]
+fn a_leader_that_was_replaced_is_not_listened_to() {
+    let mut holder = registered();
+    assert_eq!(holder.heartbeat(at(0.0)).unwrap().term, 0);
+    let newer = Answer { term: 2, ..answer(&[offer(1, 7)]) };
+    let ticket = holder.heartbeat(at(0.0)).unwrap().ticket;
+    assert_eq!(holder.answered(at(0.0), ticket, newer), [Action::Open(offer(1, 7))]);
+    let heartbeat = holder.heartbeat(at(2.0)).unwrap();
+    assert_eq!(heartbeat.term, 2);
+    assert_eq!(holder.answered(at(2.0), heartbeat.ticket, answer(&[offer(2, 8)])), []);
+    assert_eq!(holder.trust_ends(), Some(at(11.0)), "nor does it renew trust");
 }
 
 #[test]
@@ -177,7 +194,7 @@ fn who_stops_drains_everything_and_takes_nothing() {
     assert_eq!(holder.stop(), [Action::Drain(uid(1), Epoch(7))]);
     let heartbeat = holder.heartbeat(at(1.0)).unwrap();
     assert!(heartbeat.draining);
-    assert_eq!(holder.answered(at(1.0), heartbeat.ticket, terms(), vec![offer(1, 7), offer(2, 8)]), []);
+    assert_eq!(holder.answered(at(1.0), heartbeat.ticket, answer(&[offer(1, 7), offer(2, 8)])), []);
     holder.let_go(&uid(1), Epoch(7));
     assert!(holder.is_empty());
     assert_eq!(holder.session_ended(&session("s")), [], "nor does it register again");
@@ -189,7 +206,7 @@ fn heartbeats_keep_their_distance_and_hurry_when_there_is_news() {
     assert_eq!(holder.heartbeat_due(0.5), Some(Moment::ZERO), "the first one at once");
     let ticket = holder.heartbeat(at(10.0)).unwrap().ticket;
     assert_eq!(holder.heartbeat_due(0.0), None, "one at a time");
-    holder.answered(at(10.0), ticket, terms(), vec![]);
+    holder.answered(at(10.0), ticket, answer(&[]));
     let due = |holder: &Holder, jitter| holder.heartbeat_due(jitter).unwrap().as_secs_f64();
     assert_eq!((due(&holder, -9.0), due(&holder, 0.0), due(&holder, 1.0)), (11.6, 12.0, 12.4));
     holder.nudged();

@@ -148,7 +148,7 @@ fn contact(
 fn attach(message: &mut ReportedMessage, raw: Bytes, beside: usize) -> Option<(String, Bytes)> {
     message.size_bytes = raw.len() as u64;
     if raw.len() <= MAX_INLINE && raw.len() + beside <= MAX_TOGETHER {
-        message.raw = Some(Raw::RawMessage(raw.into()));
+        message.raw = Some(Raw::RawMessage(raw));
         return None;
     }
     let digest = data_encoding::HEXLOWER.encode(&Sha256::digest(&raw));

@@ -118,12 +118,14 @@ impl Asked {
     }
 
     fn answer(&self, now: Moment, mailbox: &MailboxUid, current: &Assignment, sessions: &Roster) -> Answer {
-        let latest = sessions.sequence(&current.session);
-        let holds = sessions.holds(&current.session, mailbox, current.epoch);
-        match latest {
-            Some(latest) if latest > self.known && !holds => Answer::Released,
-            Some(_) if now >= self.since + DRAIN_MAX => Answer::Overdue,
-            _ => Answer::Waiting,
+        if sessions.sequence(&current.session).is_none() {
+            Answer::Waiting
+        } else if sessions.let_go(&current.session, mailbox, current.epoch, self.known) {
+            Answer::Released
+        } else if now >= self.since + DRAIN_MAX {
+            Answer::Overdue
+        } else {
+            Answer::Waiting
         }
     }
 }

@@ -61,6 +61,8 @@ pub struct Heartbeat {
     pub session: SessionId,
     /// Counts the heartbeats of the session from 1.
     pub sequence: u64,
+    /// Term of the last answer that it took; 0: none yet.
+    pub term: u64,
     /// Everything it holds, mailboxes that it is letting go included.
     pub held: Vec<(MailboxUid, Epoch)>,
     /// It is stopping and must be given nothing new.
@@ -149,11 +151,13 @@ pub struct Desk {
 }
 
 impl Desk {
-    /// Begins a term of office, with everything that the store holds.
+    /// Begins a term of office, with everything that the store holds. `term` is the revision that wrote the leader's key;
+    /// every answer to a heartbeat names it.
     ///
     /// Ordering: read it after the leader's key was won. Only then no write of a former leader can follow the reading.
     pub fn take_office(
         now: Moment,
+        term: Revision,
         terms: LeaseTerms,
         sessions: impl IntoIterator<Item = Session>,
         assignments: impl IntoIterator<Item = (MailboxUid, Assignment)>,
@@ -161,7 +165,7 @@ impl Desk {
         let mut desk = Self {
             terms,
             office: now,
-            sessions: session::Roster::found(now, terms, sessions),
+            sessions: session::Roster::found(now, term, terms, sessions),
             assignments: BTreeMap::new(),
             owned: BTreeMap::new(),
             handovers: handover::Handovers::default(),

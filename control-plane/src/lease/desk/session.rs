@@ -16,6 +16,7 @@ pub const REJOIN: Duration = Duration::from_secs(30);
 /// The sessions of the cluster.
 #[derive(Debug)]
 pub(super) struct Roster {
+    term: Revision,
     terms: LeaseTerms,
     lives: BTreeMap<SessionId, Life>,
 }
@@ -49,6 +50,8 @@ enum Phase {
 struct Heard {
     at: Moment,
     sequence: u64,
+    /// It had taken an answer of this term when it was sent. From then on it takes none of an earlier term.
+    follows: bool,
     held: BTreeMap<MailboxUid, Epoch>,
     draining: bool,
 }
@@ -58,16 +61,21 @@ impl Roster {
     ///
     /// Invariant: it ends none of them before `ttl + leader_ttl` have passed. A former leader may have answered them
     /// until now, and up to `leader_ttl` longer if its key was taken from it early.
-    pub(super) fn found(now: Moment, terms: LeaseTerms, sessions: impl IntoIterator<Item = Session>) -> Self {
+    pub(super) fn found(
+        now: Moment,
+        term: Revision,
+        terms: LeaseTerms,
+        sessions: impl IntoIterator<Item = Session>,
+    ) -> Self {
         let grace = now + terms.ttl + terms.leader_ttl;
         let lives = sessions.into_iter().map(|session| (session.id.clone(), Life::new(now, session, grace)));
-        Self { terms, lives: lives.collect() }
+        Self { term, terms, lives: lives.collect() }
     }
 
     pub(super) fn register(&mut self, now: Moment, session: Session) {
         let id = session.id.clone();
         let mut life = Life::new(now, session, now + self.terms.ttl);
-        life.heard = Some(Heard { at: now, sequence: 0, held: BTreeMap::new(), draining: false });
+        life.heard = Some(Heard { at: now, sequence: 0, follows: false, held: BTreeMap::new(), draining: false });
         self.lives.entry(id).or_insert(life);
     }
 
@@ -81,8 +89,9 @@ impl Roster {
         }
         let stirred =
             former.is_none_or(|heard| heard.draining != heartbeat.draining || now >= heard.at + self.terms.ttl);
+        let &Heartbeat { sequence, term, draining, .. } = heartbeat;
         let held = heartbeat.held.iter().cloned().collect();
-        life.heard = Some(Heard { at: now, sequence: heartbeat.sequence, held, draining: heartbeat.draining });
+        life.heard = Some(Heard { at: now, sequence, follows: term == self.term.0, held, draining });
         Ok(stirred)
     }
 
@@ -144,6 +153,15 @@ impl Roster {
     pub(super) fn sequence(&self, session: &SessionId) -> Option<u64> {
         let life = self.lives.get(session).filter(|life| matches!(life.phase, Phase::Alive))?;
         life.heard.as_ref().map(|heard| heard.sequence)
+    }
+
+    /// True when a heartbeat after number `known` shows that the session has let the mailbox go.
+    ///
+    /// Invariant: it had taken an answer of this leader before. Without that it may have been overtaken by a heartbeat
+    /// that a former leader answered with the mailbox, which then is being read.
+    pub(super) fn let_go(&self, session: &SessionId, mailbox: &MailboxUid, epoch: Epoch, known: u64) -> bool {
+        let heard = self.lives.get(session).and_then(|life| life.heard.as_ref());
+        heard.is_some_and(|heard| heard.follows && heard.sequence > known) && !self.holds(session, mailbox, epoch)
     }
 
     /// True when the latest heartbeat of the session listed the mailbox.

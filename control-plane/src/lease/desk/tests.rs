@@ -31,12 +31,12 @@ fn mailboxes(count: u64) -> Vec<Mailbox> {
 /// Takes office at zero.
 fn office(sessions: &[Session], assignments: &[(u64, Assignment)]) -> Desk {
     let assignments = assignments.iter().map(|(number, owner)| (uid(*number), owner.clone()));
-    Desk::take_office(Moment::ZERO, LeaseTerms::default(), sessions.iter().cloned(), assignments)
+    Desk::take_office(Moment::ZERO, Revision(3), LeaseTerms::default(), sessions.iter().cloned(), assignments)
 }
 
 fn heartbeat(session: &str, sequence: u64, held: &[(u64, u64)]) -> Heartbeat {
     let held = held.iter().map(|&(number, epoch)| (uid(number), Epoch(epoch))).collect();
-    Heartbeat { session: id(session), sequence, held, draining: false }
+    Heartbeat { session: id(session), sequence, term: 3, held, draining: false }
 }
 
 /// Hears a session and answers the numbers and epochs that it is offered.
@@ -149,6 +149,16 @@ fn a_release_takes_a_later_heartbeat_than_the_one_known_when_asked() {
     desk.mailbox_settled(&assign(0, Some(5), "b"), Settled::Committed(Revision(9)));
     assert_eq!(hear(&mut desk, 8.0, &heartbeat("b", 2, &[])), [(0, 9)]);
     assert_eq!(hear(&mut desk, 8.0, &heartbeat("a", 7, &[])), []);
+}
+
+#[test]
+fn a_release_takes_a_heartbeat_that_knows_this_leader() {
+    let mut desk = asking();
+    // Sent before the one that the former leader answered with the mailbox, and received after it.
+    hear(&mut desk, 5.0, &Heartbeat { term: 2, ..heartbeat("a", 5, &[]) });
+    assert_eq!(desk.round(at(5.0), &mailboxes(1)), []);
+    hear(&mut desk, 6.0, &heartbeat("a", 7, &[(0, 5)]));
+    assert_eq!(desk.round(at(6.0), &mailboxes(1)), []);
 }
 
 #[test]

@@ -1,0 +1,22 @@
+//! Rules that can be switched off one at a time. All of it happens in the simulation's own shell: the desk and the
+//! holder are told lies, or what they say is altered.
+
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) enum Mutation {
+    /// Trust is counted from the receipt of an answer.
+    AnchorAtReceipt,
+    /// A new leader believes that it has been in office for long.
+    NoGrace,
+    /// The leader believes that whoever was asked has let go.
+    ReleaseNotAwaited,
+    /// The answer to an abandoned heartbeat is taken for one to the heartbeat under way.
+    LateAnswersAccepted,
+    /// While the write that moves it is in flight, a mailbox is offered to its old owner.
+    OfferedInFlight,
+    /// Writes of a leader are not guarded by its key.
+    NoLeaderCompare,
+    /// Reports are not compared with the fence.
+    NoFence,
+    /// Reports are not compared with the cursor.
+    NoCursorCompare,
+}

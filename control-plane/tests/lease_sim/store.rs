@@ -1,0 +1,100 @@
+//! The store as the leases use it: linearizable, guarded, all or nothing.
+
+use std::collections::BTreeMap;
+
+use postroom_control_plane::lease::desk::{Assign, Assignment, EndSession, Ended, Session};
+use postroom_control_plane::store::Revision;
+use postroom_proto::id::{Epoch, MailboxUid, SessionId};
+use postroom_proto::lease::Moment;
+
+#[derive(Debug, Default)]
+pub(crate) struct Store {
+    revision: u64,
+    leader: Option<Leader>,
+    pub(crate) sessions: BTreeMap<SessionId, Session>,
+    pub(crate) assignments: BTreeMap<MailboxUid, Assignment>,
+    /// Every change of an assignment, for those who watch.
+    pub(crate) log: Vec<(MailboxUid, Assignment)>,
+}
+
+/// The leader's key.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) struct Leader {
+    pub(crate) replica: usize,
+    /// Revision that made it the leader.
+    pub(crate) term: u64,
+    expires: Moment,
+}
+
+#[derive(Debug, Clone)]
+pub(crate) enum Op {
+    Register { session: SessionId, worker: String },
+    End(EndSession),
+    Assign(Assign),
+}
+
+impl Store {
+    pub(crate) fn revision(&self) -> u64 {
+        self.revision
+    }
+
+    pub(crate) fn leader(&mut self, now: Moment) -> Option<Leader> {
+        self.leader = self.leader.filter(|leader| now < leader.expires);
+        self.leader
+    }
+
+    /// Creates the leader's key, which must not be there.
+    pub(crate) fn elect(&mut self, replica: usize, expires: Moment) -> u64 {
+        assert_eq!(self.leader, None);
+        self.revision += 1;
+        self.leader = Some(Leader { replica, term: self.revision, expires });
+        self.revision
+    }
+
+    pub(crate) fn keep_alive(&mut self, expires: Moment) {
+        if let Some(leader) = &mut self.leader {
+            leader.expires = expires;
+        }
+    }
+
+    pub(crate) fn depose(&mut self) {
+        self.leader = None;
+    }
+
+    /// `None` for the term: not guarded by the leader's key.
+    pub(crate) fn commit(&mut self, now: Moment, term: Option<u64>, ops: &[Op]) -> Option<Revision> {
+        let leads = term.is_none_or(|term| self.leader(now).is_some_and(|leader| leader.term == term));
+        if !leads || !ops.iter().all(|op| self.guard(op)) {
+            return None;
+        }
+        self.revision += 1;
+        let revision = Revision(self.revision);
+        for op in ops {
+            match op.clone() {
+                Op::Register { session: id, worker } => {
+                    self.sessions.insert(id.clone(), Session { id, worker, ended: None, revision });
+                }
+                Op::End(EndSession { session, returning, .. }) => {
+                    let session = self.sessions.get_mut(&session).expect("guarded");
+                    session.ended = Some(Ended { returning });
+                    session.revision = revision;
+                }
+                Op::Assign(Assign { mailbox, to, .. }) => {
+                    let assignment = Assignment { session: to, epoch: Epoch(self.revision) };
+                    let former = self.assignments.insert(mailbox.clone(), assignment.clone());
+                    assert!(former.is_none_or(|former| former.epoch < assignment.epoch), "epochs only grow");
+                    self.log.push((mailbox, assignment));
+                }
+            }
+        }
+        Some(revision)
+    }
+
+    fn guard(&self, op: &Op) -> bool {
+        match op {
+            Op::Register { session, .. } => !self.sessions.contains_key(session),
+            Op::End(end) => self.sessions.get(&end.session).is_some_and(|session| session.revision == end.expected),
+            Op::Assign(assign) => self.assignments.get(&assign.mailbox).map(|found| found.epoch) == assign.expected,
+        }
+    }
+}
