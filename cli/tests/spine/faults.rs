@@ -1,0 +1,87 @@
+//! One mailbox does not work: the other goes on, the operator is told why, and it heals by itself once mended.
+
+use postroom_proto::v1::MailboxState;
+
+use crate::harness::{PASSWORD, SERVICE, Stage, USER, Up, contacts, eventually, mailbox};
+
+async fn shows(up: &Up, email: &str, code: &str) {
+    let client = up.client();
+    eventually(&format!("{email} shows {code}"), || async {
+        let problem = mailbox(&client, email).await.problem.unwrap_or_default();
+        problem.code.contains(code)
+    })
+    .await;
+    let problem = mailbox(&client, email).await.problem.unwrap_or_default();
+    assert!(!problem.cause.is_empty() && !problem.remedy.is_empty(), "{problem:?}");
+    let listed = up.postroom(&["mailbox", "list"]);
+    let listed = String::from_utf8(listed.stdout).unwrap();
+    assert!(listed.contains(code), "{listed}");
+    let words = |text: &str| text.split_whitespace().take(3).collect::<Vec<_>>().join(" ");
+    let flat = listed.split_whitespace().collect::<Vec<_>>().join(" ");
+    assert!(flat.contains(&words(&problem.cause)) && flat.contains(&words(&problem.remedy)), "{listed}");
+}
+
+async fn reads(up: &Up, stage: &Stage, email: &str, tag: &str) {
+    stage.deliver(email, tag, 1).await;
+    let client = up.client();
+    let subject = format!("{tag}-0");
+    eventually(&format!("{email} is read"), || async { contacts(&client).await.contains_key(&subject) }).await;
+}
+
+fn apply(up: &Up, stage: &Stage, model: &str) {
+    std::fs::write(stage.model_file(), model).unwrap();
+    let applied = up.postroom(&["apply", "-f", stage.model_file().to_str().unwrap()]);
+    assert!(applied.status.success(), "{applied:?}");
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_wrong_secret_is_named_and_heals_when_the_right_one_is_applied() {
+    let stage = Stage::set().await;
+    std::fs::write(stage.model_file(), stage.model("not-the-secret")).unwrap();
+    let up = stage.up().await;
+    shows(&up, SERVICE, "AADSTS7000215").await;
+    reads(&up, &stage, USER, "other").await;
+    apply(&up, &stage, &stage.model(&stage.secret()));
+    reads(&up, &stage, SERVICE, "healed").await;
+    eventually("the problem is gone", || async {
+        let healed = mailbox(&up.client(), SERVICE).await;
+        healed.problem.is_none() && healed.state() == MailboxState::Idle
+    })
+    .await;
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn an_unknown_tenant_is_named_and_heals_when_the_address_is_mended() {
+    let stage = Stage::set().await;
+    let nowhere = stage.testbed.tenant.authority_of("11111111-2222-3333-4444-555555555555");
+    std::fs::write(stage.model_file(), stage.model_with(&nowhere, &stage.secret(), PASSWORD)).unwrap();
+    let up = stage.up().await;
+    shows(&up, SERVICE, "AADSTS90002").await;
+    reads(&up, &stage, USER, "other").await;
+    apply(&up, &stage, &stage.model(&stage.secret()));
+    reads(&up, &stage, SERVICE, "healed").await;
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_wrong_password_is_tried_three_times_an_hour_even_over_restarts() {
+    let stage = Stage::set().await;
+    let wrong = stage.model_with(&stage.testbed.tenant.authority(), &stage.secret(), "not-the-password");
+    std::fs::write(stage.model_file(), wrong).unwrap();
+    let up = stage.up().await;
+    shows(&up, USER, "AADSTS50126").await;
+    reads(&up, &stage, SERVICE, "other").await;
+    up.kill();
+    for round in 0..4 {
+        let up = stage.up().await;
+        shows(&up, USER, "AADSTS50126").await;
+        // Whoever reads this one has had time enough to sign in to the other as well.
+        reads(&up, &stage, SERVICE, &format!("round-{round}")).await;
+        up.kill();
+    }
+    let refused = stage.testbed.tenant.sign_ins(USER).refused;
+    assert!((1..=3).contains(&refused), "{refused} sign-ins with a refused password");
+
+    let up = stage.up().await;
+    apply(&up, &stage, &stage.model(&stage.secret()));
+    reads(&up, &stage, USER, "healed").await;
+}

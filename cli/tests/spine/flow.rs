@@ -1,0 +1,71 @@
+//! Nothing goes wrong: order, counts, and what happens in the mailbox.
+
+use std::time::Duration;
+
+use postroom_proto::v1::{ContactState, MailboxState};
+
+use crate::harness::{
+    PATIENCE, SERVICE, Stage, USER, accept, assert_each_once, contacts, eventually, mailbox, reject, take,
+};
+
+#[tokio::test(flavor = "multi_thread")]
+async fn mail_of_two_queues_is_handed_out_by_priority_whatever_its_order_of_arrival() {
+    let stage = Stage::set().await;
+    let up = stage.up().await;
+    for number in 0..5 {
+        stage.deliver(USER, &format!("ten-{number}"), 1).await;
+        stage.deliver(SERVICE, &format!("five-{number}"), 1).await;
+    }
+    let client = up.client();
+    eventually("ten contacts", || async { contacts(&client).await.len() == 10 }).await;
+    let mut taken = Vec::new();
+    while taken.len() < 10 {
+        let part = take(&client, 4, Duration::ZERO).await;
+        assert!(!part.is_empty());
+        taken.extend(part);
+    }
+    let subjects: Vec<String> = taken.iter().map(|contact| contact.content.as_ref().unwrap().subject.clone()).collect();
+    let expected: Vec<String> =
+        ["five", "ten"].iter().flat_map(|tag| (0..5).map(move |n| format!("{tag}-{n}-0"))).collect();
+    assert_eq!(subjects, expected);
+    let first = &taken[0];
+    assert_eq!((first.priority, first.language.as_str(), first.queue.as_str()), (5, "fi", "Billing"));
+    assert_eq!((taken[9].priority, taken[9].language.as_str(), taken[9].queue.as_str()), (10, "en", "Support"));
+
+    let outcomes = accept(&client, &taken).await;
+    assert!(outcomes.iter().all(|outcome| outcome.state() == ContactState::Accepted), "{outcomes:?}");
+    eventually("what was taken in is marked as read", || async { stage.unseen().await == 0 }).await;
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_thousand_waiting_messages_become_a_thousand_contacts() {
+    let stage = Stage::set().await;
+    stage.deliver(SERVICE, "a", 600).await;
+    stage.deliver(USER, "b", 400).await;
+    let up = stage.up().await;
+    let client = up.client();
+    eventually("all of them", || async { contacts(&client).await.len() == 1000 }).await;
+    let mut expected = contacts(&client).await;
+    let b = expected.split_off("b");
+    assert_each_once(&expected, &["a"], 600);
+    assert_each_once(&b, &["b"], 400);
+    assert_eq!(mailbox(&client, SERVICE).await.contact_count, 600);
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_taker_that_waits_gets_new_mail_and_what_others_gave_back() {
+    let stage = Stage::set().await;
+    let up = stage.up().await;
+    let client = up.client();
+    eventually("both mailboxes are read", || async {
+        let states = [mailbox(&client, SERVICE).await.state(), mailbox(&client, USER).await.state()];
+        states == [MailboxState::Idle; 2]
+    })
+    .await;
+    let patience = Duration::from_secs(30).min(PATIENCE);
+    let (taken, ()) = tokio::join!(take(&client, 1, patience), stage.deliver(SERVICE, "new", 1));
+    assert_eq!(taken.len(), 1);
+    let (again, rejected) = tokio::join!(take(&client, 1, patience), reject(&client, &taken));
+    assert_eq!(rejected[0].state(), ContactState::Queued);
+    assert_eq!((again[0].id.as_str(), again[0].refusal_count), (taken[0].id.as_str(), 1));
+}

@@ -1,0 +1,11 @@
+//! The spine: real mail out of a real IMAP server, signed in with OAuth, as contacts over gRPC. Whatever happens on the
+//! way, every message becomes one contact.
+
+#![allow(clippy::unwrap_used, clippy::expect_used, reason = "a test that cannot go on fails")]
+
+mod crash;
+mod faults;
+mod flow;
+mod harness;
+mod losses;
+mod secrets;
