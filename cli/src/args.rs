@@ -1,5 +1,7 @@
 //! What can be typed.
 
+#![allow(rustdoc::bare_urls, reason = "these comments are the help text, where brackets would be shown")]
+
 use std::num::NonZeroU32;
 use std::path::PathBuf;
 use std::time::Duration;

@@ -1,6 +1,6 @@
 //! Definitions as YAML: what `apply` reads and `export` prints.
 //!
-//! The file's own form stands here; [`read()`] turns text into a [`v1::Model`], [`write()`] a model into text. What is
+//! The file's own form stands here; [`read()`] turns text into a [`Model`](postroom_proto::v1::Model), [`write()`] a model into text. What is
 //! written can be read again and means the same, but for secrets, which are never written: applied, an absent secret
 //! keeps what is stored.
 //!
