@@ -68,42 +68,43 @@ async fn take(session: &mut Session<'_, '_>, args: TakeContacts) -> Result<(), E
 
 async fn accept(session: &mut Session<'_, '_>, args: SettleContacts) -> Result<(), Error> {
     let client = session.client()?;
-    let mut all = v1::AcceptContactsResponse::default();
-    let mut failed = None;
-    for contacts in batches(&args) {
+    let call = async |contacts| {
         let request = v1::AcceptContactsRequest { instance: args.instance.clone(), contacts };
-        match client.accept_contacts(request).await {
-            Ok(answer) => all.outcomes.extend(answer.outcomes),
-            Err(error) => {
-                failed = Some(error);
-                break;
-            }
-        }
+        Ok(client.accept_contacts(request).await?.outcomes)
+    };
+    let (done, failed) = in_batches(&args, call).await;
+    if failed.is_none() || !done.is_empty() {
+        session.show(&v1::AcceptContactsResponse { outcomes: done.clone() }, |all| outcomes(&all.outcomes))?;
     }
-    if failed.is_none() || !all.outcomes.is_empty() {
-        session.show(&all, |all| outcomes(&all.outcomes))?;
-    }
-    verdict(&all.outcomes, "accepted", failed)
+    verdict(&done, "accepted", failed)
 }
 
 async fn reject(session: &mut Session<'_, '_>, args: SettleContacts) -> Result<(), Error> {
     let client = session.client()?;
-    let mut all = v1::RejectContactsResponse::default();
-    let mut failed = None;
-    for contacts in batches(&args) {
+    let call = async |contacts| {
         let request = v1::RejectContactsRequest { instance: args.instance.clone(), contacts };
-        match client.reject_contacts(request).await {
-            Ok(answer) => all.outcomes.extend(answer.outcomes),
-            Err(error) => {
-                failed = Some(error);
-                break;
-            }
+        Ok(client.reject_contacts(request).await?.outcomes)
+    };
+    let (done, failed) = in_batches(&args, call).await;
+    if failed.is_none() || !done.is_empty() {
+        session.show(&v1::RejectContactsResponse { outcomes: done.clone() }, |all| outcomes(&all.outcomes))?;
+    }
+    verdict(&done, "given back", failed)
+}
+
+/// Calls for one batch after the other; what was done, and what ended it early.
+async fn in_batches(
+    args: &SettleContacts,
+    call: impl AsyncFn(Vec<v1::AllocatedContact>) -> Result<Vec<v1::ContactOutcome>, client::Error>,
+) -> (Vec<v1::ContactOutcome>, Option<client::Error>) {
+    let mut done = Vec::new();
+    for contacts in batches(args) {
+        match call(contacts).await {
+            Ok(outcomes) => done.extend(outcomes),
+            Err(error) => return (done, Some(error)),
         }
     }
-    if failed.is_none() || !all.outcomes.is_empty() {
-        session.show(&all, |all| outcomes(&all.outcomes))?;
-    }
-    verdict(&all.outcomes, "given back", failed)
+    (done, None)
 }
 
 async fn raw(session: &mut Session<'_, '_>, id: String) -> Result<(), Error> {

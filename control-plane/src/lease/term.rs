@@ -9,7 +9,7 @@ use postroom_proto::lease::Moment;
 use postroom_proto::reason::Failure;
 use tokio::sync::oneshot;
 
-use super::desk::{Desk, EndSession};
+use super::desk::{Desk, EndSession, Settled};
 use super::leader::Office;
 use super::plan::Mailbox;
 use super::writing::{Batch, Done, carry_out};
@@ -75,7 +75,9 @@ impl Term {
             }
             Done::Assigned(moves) => {
                 for (assign, settled) in moves {
-                    tracing::info!(mailbox = %assign.mailbox, session = %assign.to, "a mailbox changes hands");
+                    if let Settled::Committed(epoch) = settled {
+                        tracing::info!(mailbox = %assign.mailbox, session = %assign.to, epoch = epoch.0, "assigned");
+                    }
                     self.desk.mailbox_settled(&assign, settled);
                 }
             }

@@ -4,30 +4,30 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use postroom_proto::id::{Epoch, MailboxUid};
-use postroom_proto::v1::{self, AfterIntakePolicy, Authentication, MailboxDefinition, MailboxState};
-use secrecy::SecretString;
+use postroom_proto::v1::{self, AfterIntakePolicy, MailboxDefinition, MailboxState};
 use tokio::net::TcpStream;
 use tokio::sync::watch;
 use tokio::time::Instant;
 use tokio_rustls::client::TlsStream;
 
-use super::catch_up::{self, Broken, Budget, Care, Reader, next_look};
-use super::commit::{Committer, Stop};
-use super::cursor::{Cursor, Start, uid_of};
-use super::imap::command::Error as ImapError;
-use super::imap::connection::{self, Folder, SignIn, Unopened};
-use super::imap::guard::Limits;
-use super::imap::idle;
-use super::imap::settle::AfterIntake;
-use super::lease::Lease;
-use super::retry;
-use super::status::{Board, Teller, now};
 use crate::config::Reading;
 use crate::diagnosis::{self, Diagnosis, ProblemKind, imap};
+use crate::mailbox::catch_up::{self, Broken, Budget, Care, Reader, next_look};
+use crate::mailbox::commit::{Committer, Stop};
+use crate::mailbox::cursor::{Cursor, Start, uid_of};
+use crate::mailbox::imap::command::Error as ImapError;
+use crate::mailbox::imap::connection::{self, Folder};
+use crate::mailbox::imap::idle;
+use crate::mailbox::imap::settle::AfterIntake;
+use crate::mailbox::lease::Lease;
+use crate::mailbox::retry;
+use crate::mailbox::status::{Board, Teller, now};
 use crate::report::{self, Reporter};
 use crate::tls::Trust;
-use crate::token::broker::{self, Broker};
-use crate::token::{Credential, CredentialDigest, Token};
+use crate::token::Credential;
+use crate::token::broker::Broker;
+
+mod sign_in;
 
 /// A connection to a mail server.
 type Mail = Folder<TlsStream<TcpStream>>;
@@ -258,7 +258,7 @@ impl Session {
                 Trouble::TokenExpired => retry::delay(&imap::connection_lost(None), failures, rand::random()),
                 Trouble::Problem(found) => {
                     let delay = retry::delay(&found, failures, rand::random());
-                    tracing::info!(mailbox = %self.mailbox, code = found.code, cause = found.cause, ?delay, "reading failed");
+                    tracing::info!(mailbox = %self.mailbox, email = definition.email, code = found.code, cause = found.cause, ?delay, "reading failed");
                     // A connection that worked and was lost is opened again within a second: no alarm yet.
                     if self.worked && found.is_transient() && found.kind != ProblemKind::Throttled {
                         self.teller.works(MailboxState::Connecting);
@@ -303,90 +303,6 @@ impl Session {
             self.shared.broker.discard_older(&credential, Duration::from_secs(60)).await;
         }
         trouble
-    }
-
-    /// Connects, signs in and selects the folder.
-    async fn connect(&mut self, definition: &MailboxDefinition) -> Result<Mail, Trouble> {
-        self.announce_try(definition).await?;
-        let signed_in = self.sign_in(definition).await;
-        self.tell_refusals(definition).await;
-        signed_in
-    }
-
-    /// Records another try with a password that was refused within the hour, before it is made.
-    ///
-    /// Ordering: without this a crash between a refusal and its record would allow one more try, each time.
-    async fn announce_try(&mut self, definition: &MailboxDefinition) -> Result<(), Trouble> {
-        let (digest, lockout) = (CredentialDigest::of(definition), self.shared.broker.lockout());
-        let mut times = lockout.times(digest, now());
-        if times.is_empty() || lockout.check(digest, now()).is_err() {
-            return Ok(());
-        }
-        times.push(now());
-        self.teller.refused(&definition.credentials_digest, times);
-        let told = self.shared.reporter.status(vec![self.teller.status()]).await;
-        told.map_err(|error| Trouble::Problem(diagnosis::control_plane(&error.to_string())))
-    }
-
-    /// Records at once that a password was refused; what was accepted is told with the next status.
-    async fn tell_refusals(&mut self, definition: &MailboxDefinition) {
-        let times = self.shared.broker.lockout().times(CredentialDigest::of(definition), now());
-        let refused = !times.is_empty();
-        self.teller.refused(&definition.credentials_digest, times);
-        if refused && let Err(error) = self.shared.reporter.status(vec![self.teller.status()]).await {
-            tracing::warn!(mailbox = %self.mailbox, %error, "a refused password could not be recorded yet");
-        }
-    }
-
-    async fn sign_in(&mut self, definition: &MailboxDefinition) -> Result<Mail, Trouble> {
-        let (sign_in, token) = self.credentials(definition).await?;
-        let reading = &self.shared.reading;
-        let tls = self.shared.trust.client_config(&definition.ca_file).await.map_err(|error| error.diagnosis())?;
-        let port = u16::try_from(definition.imap_port).unwrap_or(993);
-        let stream = connection::connect(&definition.imap_host, port, tls, reading.connect_timeout).await?;
-        let limits = Limits::for_messages(definition.max_message_bytes);
-        let opened =
-            Box::pin(connection::open(stream, limits, reading.step_timeout, &sign_in, &definition.folder)).await;
-        let (digest, lockout) = (CredentialDigest::of(definition), self.shared.broker.lockout());
-        match (opened, token) {
-            (Ok(folder), token) => {
-                if token.is_none() {
-                    lockout.accepted(digest);
-                }
-                Ok(folder)
-            }
-            (Err(Unopened { sign_in_refused: true, .. }), Some((credential, token)))
-                if self.shared.broker.discard(&credential, &token, Duration::from_secs(300)).await =>
-            {
-                // It may only be stale: once more with a new one, which then is too young to be dropped.
-                Err(Trouble::TokenExpired)
-            }
-            (Err(unopened), token) => {
-                if unopened.sign_in_refused && token.is_none() {
-                    lockout.refused(digest, now());
-                }
-                Err(Trouble::Problem(unopened.diagnosis))
-            }
-        }
-    }
-
-    /// What to sign in with, and for tokens what they came from.
-    async fn credentials(
-        &self,
-        definition: &MailboxDefinition,
-    ) -> Result<(SignIn, Option<(Credential, Token)>), Trouble> {
-        if let Some(credential) = Credential::of(definition) {
-            let token = self.shared.broker.token(&credential).await?.token;
-            let sign_in = SignIn::Token { mailbox: definition.email.clone(), token: token.clone() };
-            return Ok((sign_in, Some((credential, token))));
-        }
-        if definition.authentication() != Authentication::Password {
-            return Err(Trouble::Problem(diagnosis::defect("an authentication type that this worker does not know")));
-        }
-        let lockout = self.shared.broker.lockout();
-        lockout.check(CredentialDigest::of(definition), now()).map_err(broker::locked)?;
-        let password = SecretString::from(definition.password.clone());
-        Ok((SignIn::Password { account: definition.account.clone(), password }, None))
     }
 
     /// Catches up and waits, again and again. `Ok`: told to let go or to open again, and the connection is at rest.
@@ -464,15 +380,6 @@ impl Session {
             Ok(()) = newest.changed() => {}
         }
     }
-
-    fn recall_refusals(&self, definition: &MailboxDefinition, status: Option<&v1::MailboxStatus>) {
-        let Some(status) = status else { return };
-        let digest = CredentialDigest::of(definition);
-        if !status.refused_credentials.is_empty() && status.refused_credentials == definition.credentials_digest {
-            let times: Vec<i64> = status.refused_times.iter().map(postroom_proto::convert::from_timestamp).collect();
-            self.shared.broker.lockout().recall(digest, &times, now());
-        }
-    }
 }
 
 /// The committed cursor, or the first one, committed now: it anchors what "new" means.
@@ -488,7 +395,7 @@ async fn first_cursor(
         Some(uid_next) => uid_next,
         // The server does not say (RFC 3501 section 6.3.1 lets it): the last message tells.
         None => {
-            let last = super::imap::fetch::summaries_of(&mut folder.commands, "*", 0).await?;
+            let last = crate::mailbox::imap::fetch::summaries_of(&mut folder.commands, "*", 0).await?;
             last.last().map_or(1, |last| last.uid.saturating_add(1))
         }
     };

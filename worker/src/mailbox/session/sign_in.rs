@@ -1,0 +1,111 @@
+//! Signing in: what with, how often with a password that was refused, and what is recorded of that.
+
+use std::time::Duration;
+
+use postroom_proto::convert::from_timestamp;
+use postroom_proto::v1::{self, Authentication, MailboxDefinition};
+use secrecy::SecretString;
+
+use super::{Mail, Session, Trouble};
+use crate::diagnosis;
+use crate::mailbox::imap::connection::{self, SignIn, Unopened};
+use crate::mailbox::imap::guard::Limits;
+use crate::mailbox::status::now;
+use crate::token::broker;
+use crate::token::{Credential, CredentialDigest, Token};
+
+impl Session {
+    /// Connects, signs in and selects the folder.
+    pub(super) async fn connect(&mut self, definition: &MailboxDefinition) -> Result<Mail, Trouble> {
+        self.announce_try(definition).await?;
+        let signed_in = self.sign_in(definition).await;
+        self.tell_refusals(definition).await;
+        signed_in
+    }
+
+    /// Records another try with a password that was refused within the hour, before it is made.
+    ///
+    /// Ordering: without this a crash between a refusal and its record would allow one more try, each time.
+    async fn announce_try(&mut self, definition: &MailboxDefinition) -> Result<(), Trouble> {
+        let (digest, lockout) = (CredentialDigest::of(definition), self.shared.broker.lockout());
+        let mut times = lockout.times(digest, now());
+        if times.is_empty() || lockout.check(digest, now()).is_err() {
+            return Ok(());
+        }
+        times.push(now());
+        self.teller.refused(&definition.credentials_digest, times);
+        let told = self.shared.reporter.status(vec![self.teller.status()]).await;
+        told.map_err(|error| Trouble::Problem(diagnosis::control_plane(&error.to_string())))
+    }
+
+    /// Records at once that a password was refused; what was accepted is told with the next status.
+    async fn tell_refusals(&mut self, definition: &MailboxDefinition) {
+        let times = self.shared.broker.lockout().times(CredentialDigest::of(definition), now());
+        let refused = !times.is_empty();
+        self.teller.refused(&definition.credentials_digest, times);
+        if refused && let Err(error) = self.shared.reporter.status(vec![self.teller.status()]).await {
+            tracing::warn!(mailbox = %self.mailbox, %error, "a refused password could not be recorded yet");
+        }
+    }
+
+    async fn sign_in(&mut self, definition: &MailboxDefinition) -> Result<Mail, Trouble> {
+        let (sign_in, token) = self.credentials(definition).await?;
+        let reading = &self.shared.reading;
+        let tls = self.shared.trust.client_config(&definition.ca_file).await.map_err(|error| error.diagnosis())?;
+        let port = u16::try_from(definition.imap_port).unwrap_or(993);
+        let stream = connection::connect(&definition.imap_host, port, tls, reading.connect_timeout).await?;
+        let limits = Limits::for_messages(definition.max_message_bytes);
+        let opened =
+            Box::pin(connection::open(stream, limits, reading.step_timeout, &sign_in, &definition.folder)).await;
+        let (digest, lockout) = (CredentialDigest::of(definition), self.shared.broker.lockout());
+        match (opened, token) {
+            (Ok(folder), token) => {
+                if token.is_none() {
+                    lockout.accepted(digest);
+                }
+                Ok(folder)
+            }
+            (Err(Unopened { sign_in_refused: true, .. }), Some((credential, token)))
+                if self.shared.broker.discard(&credential, &token, Duration::from_secs(300)).await =>
+            {
+                // It may only be stale: once more with a new one, which then is too young to be dropped.
+                Err(Trouble::TokenExpired)
+            }
+            (Err(unopened), token) => {
+                if unopened.sign_in_refused && token.is_none() {
+                    lockout.refused(digest, now());
+                }
+                Err(Trouble::Problem(unopened.diagnosis))
+            }
+        }
+    }
+
+    /// What to sign in with, and for tokens what they came from.
+    async fn credentials(
+        &self,
+        definition: &MailboxDefinition,
+    ) -> Result<(SignIn, Option<(Credential, Token)>), Trouble> {
+        if let Some(credential) = Credential::of(definition) {
+            let token = self.shared.broker.token(&credential).await?.token;
+            let sign_in = SignIn::Token { mailbox: definition.email.clone(), token: token.clone() };
+            return Ok((sign_in, Some((credential, token))));
+        }
+        if definition.authentication() != Authentication::Password {
+            return Err(Trouble::Problem(diagnosis::defect("an authentication type that this worker does not know")));
+        }
+        let lockout = self.shared.broker.lockout();
+        lockout.check(CredentialDigest::of(definition), now()).map_err(broker::locked)?;
+        let password = SecretString::from(definition.password.clone());
+        Ok((SignIn::Password { account: definition.account.clone(), password }, None))
+    }
+
+    /// Takes over what was told of refusals under a former lease, or by a process that is gone.
+    pub(super) fn recall_refusals(&self, definition: &MailboxDefinition, status: Option<&v1::MailboxStatus>) {
+        let Some(status) = status else { return };
+        let digest = CredentialDigest::of(definition);
+        if !status.refused_credentials.is_empty() && status.refused_credentials == definition.credentials_digest {
+            let times: Vec<i64> = status.refused_times.iter().map(from_timestamp).collect();
+            self.shared.broker.lockout().recall(digest, &times, now());
+        }
+    }
+}
