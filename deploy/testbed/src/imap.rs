@@ -63,34 +63,52 @@ impl Client {
     /// [`Error::Refused`] with the tagged NO or BAD, or with the BYE.
     pub async fn command(&mut self, command: &str) -> Result<Vec<String>> {
         let tag = self.send(command).await?;
-        let mut answers = Vec::new();
-        loop {
-            let line = self.line().await?;
-            match line.strip_prefix(&tag) {
-                Some(rest) if rest.starts_with(" OK") => return Ok(answers),
-                Some(_) => return Err(refused(line)),
-                None if line.starts_with("* BYE") && command != "LOGOUT" => return Err(refused(line)),
-                None => answers.push(line),
-            }
+        self.finish(&tag).await
+    }
+
+    /// Puts messages into a folder, all in one transaction (RFC 3502, RFC 7888).
+    pub async fn append<'a>(&mut self, folder: &str, messages: impl IntoIterator<Item = &'a [u8]>) -> Result<()> {
+        self.tag += 1;
+        let tag = format!("T{}", self.tag);
+        let mut bytes = format!("{tag} APPEND {folder}").into_bytes();
+        for message in messages {
+            bytes.extend_from_slice(format!(" {{{}+}}\r\n", message.len()).as_bytes());
+            bytes.extend_from_slice(message);
         }
+        bytes.extend_from_slice(b"\r\n");
+        self.write(&bytes).await?;
+        self.finish(&tag).await.map(drop)
     }
 
     /// Sends a command without waiting for an answer, and returns its tag.
     pub async fn send(&mut self, command: &str) -> Result<String> {
         self.tag += 1;
         let tag = format!("T{}", self.tag);
-        self.write(&format!("{tag} {command}\r\n")).await?;
+        self.write(format!("{tag} {command}\r\n").as_bytes()).await?;
         Ok(tag)
     }
 
     /// Sends a line that is no command, for example `DONE`.
     pub async fn send_line(&mut self, line: &str) -> Result<()> {
-        self.write(&format!("{line}\r\n")).await
+        self.write(format!("{line}\r\n").as_bytes()).await
     }
 
     /// Waits for the next line that the server sends of its own accord, for example in IDLE or when it hangs up.
     pub async fn line(&mut self) -> Result<String> {
         bounded("an IMAP answer", self.read_line()).await?.map_err(Error::system("read an IMAP answer"))
+    }
+
+    async fn finish(&mut self, tag: &str) -> Result<Vec<String>> {
+        let mut answers = Vec::new();
+        loop {
+            let line = self.line().await?;
+            match line.strip_prefix(tag) {
+                Some(rest) if rest.starts_with(" OK") => return Ok(answers),
+                Some(_) => return Err(refused(line)),
+                None if line.starts_with("* BYE") => return Err(refused(line)),
+                None => answers.push(line),
+            }
+        }
     }
 
     async fn authenticate(&mut self, mechanism: &str, response: &str) -> Result<()> {
@@ -100,16 +118,16 @@ impl Client {
             let line = self.line().await?;
             if let Some(encoded) = line.strip_prefix("+ ") {
                 challenge = String::from_utf8(STANDARD.decode(encoded).unwrap_or_default()).unwrap_or_default();
-                self.write("\r\n").await?;
+                self.write(b"\r\n").await?;
             } else if let Some(rest) = line.strip_prefix(&tag) {
                 return if rest.starts_with(" OK") { Ok(()) } else { Err(refused(format!("{challenge} {line}"))) };
             }
         }
     }
 
-    async fn write(&mut self, text: &str) -> Result<()> {
+    async fn write(&mut self, bytes: &[u8]) -> Result<()> {
         let write = async {
-            self.stream.write_all(text.as_bytes()).await?;
+            self.stream.write_all(bytes).await?;
             self.stream.flush().await
         };
         bounded("the IMAP server to take a command", write).await?.map_err(Error::system("send an IMAP command"))

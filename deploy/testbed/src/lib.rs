@@ -50,6 +50,9 @@ pub const USER_SCOPE: &str = "https://outlook.office.com/IMAP.AccessAsUser.All";
 /// LMTP connections that are open at once.
 const DELIVERIES_AT_ONCE: usize = 4;
 
+/// Messages that [`Testbed::fill`] puts into a mailbox in one transaction.
+const FILLED_AT_ONCE: usize = 500;
+
 /// A tenant and a Dovecot that trusts its tokens, with one application for each kind of sign-in.
 ///
 /// Dropping it stops both and removes all mail.
@@ -138,6 +141,16 @@ impl Testbed {
             .buffer_unordered(DELIVERIES_AT_ONCE)
             .try_collect()
             .await
+    }
+
+    /// Puts messages into a mailbox's INBOX by IMAP, in their order: many times faster than a delivery of each.
+    pub async fn fill(&self, mailbox: &str, messages: &[Vec<u8>]) -> Result<()> {
+        let mut client = imap::Client::connect(self.dovecot.imap_addr(), self.dovecot.authority()).await?;
+        client.sign_in_with_password(mailbox, self.dovecot.password()).await?;
+        for some in messages.chunks(FILLED_AT_ONCE) {
+            client.append("INBOX", some.iter().map(Vec::as_slice)).await?;
+        }
+        Ok(())
     }
 }
 

@@ -213,6 +213,17 @@ async fn five_hundred_deliveries_at_once_arrive_once_each() {
     assert_eq!(testbed.dovecot.count("a+b@contoso.example", "INBOX").await.unwrap(), 500);
 }
 
+#[tokio::test]
+async fn a_mailbox_is_filled_in_order() {
+    let testbed = Testbed::start().await.unwrap();
+    let messages: Vec<Vec<u8>> =
+        (0..1_200).map(|number| Mail::to(SHARED).subject(&number.to_string()).size(4_096).build()).collect();
+    testbed.fill(SHARED, &messages).await.unwrap();
+    let stored = testbed.dovecot.messages(SHARED, "INBOX").await.unwrap();
+    let subjects: Vec<String> = stored.into_iter().map(|message| message.subject).collect();
+    assert_eq!(subjects, (0..1_200).map(|number| number.to_string()).collect::<Vec<_>>());
+}
+
 async fn hibernates(testbed: &Testbed) -> bool {
     testbed.dovecot.doveadm(&["process", "status", "imap-hibernate"]).await.unwrap().contains("imap-hibernate")
 }
