@@ -28,12 +28,6 @@ async fn reads(up: &Up, stage: &Stage, email: &str, tag: &str) {
     eventually(&format!("{email} is read"), || async { contacts(&client).await.contains_key(&subject) }).await;
 }
 
-fn apply(up: &Up, stage: &Stage, model: &str) {
-    std::fs::write(stage.model_file(), model).unwrap();
-    let applied = up.postroom(&["apply", "-f", stage.model_file().to_str().unwrap()]);
-    assert!(applied.status.success(), "{applied:?}");
-}
-
 #[tokio::test(flavor = "multi_thread")]
 async fn a_wrong_secret_is_named_and_heals_when_the_right_one_is_applied() {
     let stage = Stage::set().await;
@@ -41,7 +35,7 @@ async fn a_wrong_secret_is_named_and_heals_when_the_right_one_is_applied() {
     let up = stage.up().await;
     shows(&up, SERVICE, "AADSTS7000215").await;
     reads(&up, &stage, USER, "other").await;
-    apply(&up, &stage, &stage.model(&stage.secret()));
+    up.apply(&stage, &stage.model(&stage.secret()));
     reads(&up, &stage, SERVICE, "healed").await;
     eventually("the problem is gone", || async {
         let healed = mailbox(&up.client(), SERVICE).await;
@@ -58,7 +52,7 @@ async fn an_unknown_tenant_is_named_and_heals_when_the_address_is_mended() {
     let up = stage.up().await;
     shows(&up, SERVICE, "AADSTS90002").await;
     reads(&up, &stage, USER, "other").await;
-    apply(&up, &stage, &stage.model(&stage.secret()));
+    up.apply(&stage, &stage.model(&stage.secret()));
     reads(&up, &stage, SERVICE, "healed").await;
 }
 
@@ -82,6 +76,29 @@ async fn a_wrong_password_is_tried_three_times_an_hour_even_over_restarts() {
     assert!((1..=3).contains(&refused), "{refused} sign-ins with a refused password");
 
     let up = stage.up().await;
-    apply(&up, &stage, &stage.model(&stage.secret()));
+    up.apply(&stage, &stage.model(&stage.secret()));
     reads(&up, &stage, USER, "healed").await;
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_folder_that_was_made_anew_stops_its_reading_and_doubles_nothing() {
+    let stage = Stage::set().await;
+    let dovecot = &stage.testbed.dovecot;
+    dovecot.create_folder(SERVICE, "Work").await.unwrap();
+    let model = std::fs::read_to_string(stage.model_file()).unwrap();
+    let model = model.replace("priority: 5, ", "priority: 5, folder: Work, ");
+    std::fs::write(stage.model_file(), &model).unwrap();
+    let up = stage.up().await;
+    eventually("it is read", || async { mailbox(&up.client(), SERVICE).await.state() == MailboxState::Idle }).await;
+    stage.deliver(SERVICE, "old", 3).await;
+    dovecot.doveadm(&["move", "-u", SERVICE, "Work", "mailbox", "INBOX", "all"]).await.unwrap();
+    eventually("three contacts", || async { contacts(&up.client()).await.len() == 3 }).await;
+
+    dovecot.doveadm(&["mailbox", "rename", "-u", SERVICE, "Work", "Old"]).await.unwrap();
+    dovecot.create_folder(SERVICE, "Work").await.unwrap();
+    dovecot.doveadm(&["copy", "-u", SERVICE, "Work", "mailbox", "Old", "all"]).await.unwrap();
+    dovecot.kick(SERVICE).await.unwrap();
+    shows(&up, SERVICE, "UIDVALIDITY_CHANGED").await;
+    reads(&up, &stage, USER, "other").await;
+    assert_eq!(contacts(&up.client()).await.len(), 4, "three old ones and that of the other mailbox");
 }

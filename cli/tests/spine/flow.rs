@@ -69,3 +69,27 @@ async fn a_taker_that_waits_gets_new_mail_and_what_others_gave_back() {
     assert_eq!(rejected[0].state(), ContactState::Queued);
     assert_eq!((again[0].id.as_str(), again[0].refusal_count), (taken[0].id.as_str(), 1));
 }
+
+#[tokio::test(flavor = "multi_thread")]
+async fn an_address_taken_out_and_put_back_goes_on_where_it_was() {
+    let stage = Stage::set().await;
+    stage.deliver(SERVICE, "before", 5).await;
+    let up = stage.up().await;
+    let client = up.client();
+    eventually("the first five", || async { contacts(&client).await.len() == 5 }).await;
+
+    let whole = std::fs::read_to_string(stage.model_file()).unwrap();
+    let without: String =
+        whole.lines().filter(|line| !line.contains(SERVICE)).map(|line| format!("{line}\n")).collect();
+    up.apply(&stage, &without.replacen("addresses:\n", "addresses: []\n", 1));
+    eventually("it is let go", || async {
+        let listed = client.list_mailboxes().await.unwrap().mailboxes;
+        listed.len() == 1 && stage.testbed.dovecot.sessions(SERVICE).await.unwrap() == 0
+    })
+    .await;
+    stage.deliver(SERVICE, "meanwhile", 5).await;
+
+    up.apply(&stage, &whole);
+    eventually("the other five", || async { contacts(&client).await.len() >= 10 }).await;
+    assert_each_once(&contacts(&client).await, &["before", "meanwhile"], 5);
+}

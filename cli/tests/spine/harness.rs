@@ -162,6 +162,13 @@ impl Up {
         self.child.wait().unwrap();
     }
 
+    /// Applies a model as a person would.
+    pub(crate) fn apply(&self, stage: &Stage, model: &str) {
+        std::fs::write(stage.model_file(), model).unwrap();
+        let applied = self.postroom(&["apply", "-f", stage.model_file().to_str().unwrap()]);
+        assert!(applied.status.success(), "{applied:?}");
+    }
+
     /// Runs the command as a person would.
     pub(crate) fn postroom(&self, args: &[&str]) -> std::process::Output {
         Command::new(env!("CARGO_BIN_EXE_postroom")).arg("--data").arg(&self.data).args(args).output().unwrap()
