@@ -3,6 +3,7 @@
 use std::time::Duration;
 
 use postroom_proto::v1::{ContactState, MailboxState};
+use postroom_testbed::mail::Mail;
 
 use crate::harness::{
     PATIENCE, SERVICE, Stage, USER, accept, assert_each_once, contacts, eventually, mailbox, reject, take,
@@ -92,4 +93,33 @@ async fn an_address_taken_out_and_put_back_goes_on_where_it_was() {
     up.apply(&stage, &whole);
     eventually("the other five", || async { contacts(&client).await.len() >= 10 }).await;
     assert_each_once(&contacts(&client).await, &["before", "meanwhile"], 5);
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn large_mail_comes_whole_and_what_is_larger_than_the_queue_takes_is_recorded() {
+    let stage = Stage::set().await;
+    let model = std::fs::read_to_string(stage.model_file()).unwrap();
+    let model = model.replacen("priority: 10\n", "priority: 10\n    maxMessageBytes: 4000000\n", 1);
+    std::fs::write(stage.model_file(), model).unwrap();
+    let large = Mail::to(SERVICE).subject("large").size(3_000_000);
+    let bed = &stage.testbed;
+    bed.deliver_in_order(vec![large.delivery()]).await.unwrap();
+    bed.deliver_in_order(vec![Mail::to(SERVICE).subject("larger").size(7_000_000).delivery()]).await.unwrap();
+    bed.deliver_in_order(vec![Mail::to(SERVICE).subject("small").delivery()]).await.unwrap();
+    let up = stage.up().await;
+    let client = up.client();
+    eventually("all three are in the ledger", || async { mailbox(&client, SERVICE).await.message_count == 3 }).await;
+    let found: Vec<String> = contacts(&client).await.into_keys().collect();
+    assert_eq!(found, ["large", "small"]);
+
+    let taken = take(&client, 1, Duration::ZERO).await.remove(0);
+    let mut message = client.get_raw_message(taken.id.clone()).await.unwrap();
+    let mut raw = Vec::new();
+    while let Some(piece) = message.next().await.unwrap() {
+        raw.extend_from_slice(&piece);
+    }
+    assert_eq!(raw.len() as u64, taken.size_bytes);
+    assert!(raw.ends_with(&large.build()), "as it was sent, below the lines that delivery adds");
+    assert!(stage.data().join("blobs").read_dir().unwrap().next().is_some(), "a large body lies outside the ledger");
+    assert_eq!(bed.dovecot.count_unseen(SERVICE, "INBOX").await.unwrap(), 1, "what was not taken stays as it is");
 }
