@@ -63,9 +63,22 @@ impl Writer {
         T: Send + 'static,
         F: for<'c> FnOnce(&'c mut SqliteConnection) -> Work<'c, T> + Send + 'static,
     {
+        self.send(Box::new(operation), false).await
+    }
+
+    /// As [`Writer::write`], but nothing is done when the caller has gone before the work begins: for work whose result
+    /// is worth nothing to anybody else.
+    pub async fn write_while_wanted<T, F>(&self, operation: F) -> Result<T, WriteError>
+    where
+        T: Send + 'static,
+        F: for<'c> FnOnce(&'c mut SqliteConnection) -> Work<'c, T> + Send + 'static,
+    {
+        self.send(Box::new(operation), true).await
+    }
+
+    async fn send<T: Send + 'static>(&self, operation: Operation<T>, while_wanted: bool) -> Result<T, WriteError> {
         let (answer, receiver) = oneshot::channel();
-        let operation = Box::new(operation) as Operation<T>;
-        let job = Typed { operation: Some(operation), outcome: None, answer: Some(answer) };
+        let job = Typed { operation: Some(operation), outcome: None, answer: Some(answer), while_wanted };
         self.jobs.send(Box::new(job)).await.map_err(|_| WriteError::Closed)?;
         // Invariant: a job is dropped unanswered only when the writer died after the job had begun.
         receiver.await.unwrap_or_else(|_| Err(WriteError::Unknown("the writer has died".into())))
@@ -108,6 +121,8 @@ struct Typed<T> {
     outcome: Option<Result<T, WriteError>>,
     /// Gone once it was answered.
     answer: Option<oneshot::Sender<Result<T, WriteError>>>,
+    /// Not to be begun once the caller has gone.
+    while_wanted: bool,
 }
 
 impl<T> Typed<T> {
@@ -122,6 +137,10 @@ impl<T> Typed<T> {
 impl<T: Send> Job for Typed<T> {
     fn run<'s>(&'s mut self, connection: &'s mut SqliteConnection) -> Pin<Box<dyn Future<Output = bool> + Send + 's>> {
         Box::pin(async move {
+            let gone = self.answer.as_ref().is_none_or(oneshot::Sender::is_closed);
+            if self.while_wanted && gone {
+                return true;
+            }
             let Some(operation) = self.operation.take() else { return false };
             let outcome = operation(connection).await.map_err(|error| WriteError::Refused(error.to_string()));
             let keep = outcome.is_ok();
@@ -189,24 +208,29 @@ async fn run(
 }
 
 async fn transaction(connection: &mut SqliteConnection, group: &mut [Box<dyn Job>]) -> Result<(), WriteError> {
-    let refused = |error: sqlx::Error| WriteError::Refused(error.to_string());
-    sqlx::query("BEGIN IMMEDIATE").execute(&mut *connection).await.map_err(refused)?;
+    let outcome = match work(connection, group).await {
+        Ok(()) => match sqlx::query("COMMIT").execute(&mut *connection).await {
+            Ok(_) => Ok(()),
+            Err(error) => Err(WriteError::Unknown(error.to_string())),
+        },
+        Err(error) => Err(WriteError::Refused(error.to_string())),
+    };
+    if outcome.is_err() {
+        // A full disk or an I/O error has rolled everything back by itself, and then this fails. After anything else it
+        // must not stay open, or no later transaction could begin.
+        let _ = sqlx::query("ROLLBACK").execute(&mut *connection).await;
+    }
+    outcome
+}
+
+async fn work(connection: &mut SqliteConnection, group: &mut [Box<dyn Job>]) -> Result<(), sqlx::Error> {
+    sqlx::query("BEGIN IMMEDIATE").execute(&mut *connection).await?;
     for job in group {
-        sqlx::query("SAVEPOINT job").execute(&mut *connection).await.map_err(refused)?;
+        sqlx::query("SAVEPOINT job").execute(&mut *connection).await?;
         let end = if job.run(&mut *connection).await { "RELEASE job" } else { "ROLLBACK TO job" };
-        if let Err(error) = sqlx::query(end).execute(&mut *connection).await {
-            // A full disk or an I/O error rolls the whole transaction back by itself; then nothing of it may stand.
-            let _ = sqlx::query("ROLLBACK").execute(&mut *connection).await;
-            return Err(WriteError::Refused(error.to_string()));
-        }
+        sqlx::query(end).execute(&mut *connection).await?;
     }
-    match sqlx::query("COMMIT").execute(&mut *connection).await {
-        Ok(_) => Ok(()),
-        Err(error) => {
-            let _ = sqlx::query("ROLLBACK").execute(&mut *connection).await;
-            Err(WriteError::Unknown(error.to_string()))
-        }
-    }
+    Ok(())
 }
 
 #[cfg(test)]
@@ -301,5 +325,15 @@ mod tests {
         tokio::time::timeout(PATIENCE, writer.ended()).await.unwrap();
         assert!(matches!(writer.write(insert("late")).await, Err(WriteError::Closed)));
         assert!(names(&readers).await.is_empty());
+    }
+
+    #[tokio::test]
+    async fn work_that_nobody_wants_any_more_is_not_begun() {
+        let (writer, readers) = writer().await;
+        let unwanted = writer.write_while_wanted(insert("unwanted"));
+        // Polled once: it stands in the queue. Then its caller goes.
+        assert!(Box::pin(unwanted).as_mut().now_or_never().is_none());
+        writer.write_while_wanted(insert("wanted")).await.unwrap();
+        assert_eq!(names(&readers).await, ["wanted"]);
     }
 }

@@ -108,7 +108,9 @@ impl Ledger for Sqlite {
     }
 
     async fn allocate(&self, take: Take, now: Micros) -> Result<Allocated, Error> {
-        self.write("allocate contacts", move |c| Box::pin(allocate::allocate(c, take, now))).await
+        // A taker that has gone would hold its contacts until their deadline.
+        let allocating = self.database.writer.write_while_wanted(move |c| Box::pin(allocate::allocate(c, take, now)));
+        allocating.await.map_err(|source| Error::Write { attempt: "allocate contacts", source })
     }
 
     async fn answer(
