@@ -70,10 +70,12 @@ CREATE INDEX contact_order ON contact (instance_uid, state, priority, waiting_si
 CREATE INDEX contact_deadline ON contact (deadline_at) WHERE state = 2;
 CREATE INDEX contact_request ON contact (request_id) WHERE state = 2;
 
--- What a contact says (postroom.v1.ContactContent), and the raw message where it is small. Written once.
+-- What a contact says, and the raw message where it is small. Written once. The two parts of what it says are both
+-- postroom.v1.ContactContent, which is their concatenation: text and html stand apart, since listings leave them out.
 CREATE TABLE body (
     message       INTEGER PRIMARY KEY REFERENCES message (id),
     content       BLOB,
+    text          BLOB,
     raw           BLOB
 );
 

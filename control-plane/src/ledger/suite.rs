@@ -187,6 +187,20 @@ pub(crate) async fn the_best_contacts_come_first(ledger: impl Ledger) {
     assert!(ledger.allocate(foreign, 2000).await.unwrap().contacts.is_empty());
 }
 
+pub(crate) async fn an_allocation_fits_an_answer(ledger: impl Ledger) {
+    ledger.open(&mailbox("a@x.example"), &fence(1, "s1")).await.unwrap().unwrap();
+    let mut messages: Vec<Message> = (0..4).map(|number| message(&format!("1:{number}"), number)).collect();
+    for message in &mut messages {
+        message.content.as_mut().unwrap().html = "x".repeat(1024 * 1024);
+    }
+    ledger.report(batch("a@x.example", fence(1, "s1"), 0, 1, messages), 10).await.unwrap().unwrap();
+    let first = ledger.allocate(take(500, "r1"), 20).await.unwrap().contacts;
+    assert_eq!(subjects(&first), ["1:0", "1:1"], "as many as fit, best first");
+    assert_eq!(first[0].content.as_ref().unwrap().html.len(), 1024 * 1024);
+    let rest = ledger.allocate(take(500, "r2"), 20).await.unwrap().contacts;
+    assert_eq!(subjects(&rest), ["1:2", "1:3"]);
+}
+
 pub(crate) async fn a_repeated_request_holds_the_same_contacts(ledger: impl Ledger) {
     fill(&ledger, "a@x.example", &[(5, 1), (5, 2), (5, 3)], 1000).await;
     let first = ledger.allocate(take(2, "r1"), 2000).await.unwrap().contacts;
@@ -298,6 +312,7 @@ mod sqlite {
         what_is_not_a_contact_is_recorded_all_the_same,
         settling_is_remembered,
         the_best_contacts_come_first,
+        an_allocation_fits_an_answer,
         a_repeated_request_holds_the_same_contacts,
         a_contact_given_back_has_its_old_place,
         a_missed_deadline_gives_back_and_a_late_answer_is_refused,

@@ -7,6 +7,11 @@ use super::super::{Allocated, Answer, AnswerOutcome, Answered, Micros, Take};
 use super::row::{CONTACT, ContactRow};
 use crate::contact::allocation::{Custody, Effect, Refused, accept, reject};
 
+/// Most bytes of what contacts say in one answer: with the rest it fits 4 MiB, which is what gRPC clients take unless
+/// they are told otherwise. The largest single contact is smaller.
+const LARGEST_ANSWER: i64 = 3 * 1024 * 1024;
+/// What a contact needs besides what it says.
+const OVERHEAD: i64 = 1024;
 /// How long a repeated request is known: a day.
 const KNOWN_FOR: Micros = 24 * 3600 * 1_000_000;
 
@@ -21,22 +26,11 @@ pub(super) async fn allocate(
     }
     // Ordering: put back first, so that a contact whose deadline has just passed takes part at its old place.
     let put_back = !lapse(connection, Some(&take.instance_uid), now).await?.is_empty();
-    let messages: Vec<i64> = sqlx::query_scalar(
-        "UPDATE contact SET state = 2, request_id = ?, allocated_at = ?, deadline_at = ?
-         WHERE message IN (SELECT message FROM contact WHERE instance_uid = ? AND state = 1
-                           ORDER BY priority, waiting_since, message LIMIT ?)
-         RETURNING message",
-    )
-    .bind(&take.request_id)
-    .bind(now)
-    .bind(now.saturating_add(take.accept_within))
-    .bind(&take.instance_uid)
-    .bind(i64::from(take.max))
-    .fetch_all(&mut *connection)
-    .await?;
+    let messages = best(connection, &take).await?;
     if messages.is_empty() {
         return Ok(Allocated { contacts: Vec::new(), put_back });
     }
+    hand_out(connection, &take, &messages, now).await?;
     sqlx::query("DELETE FROM allocation WHERE made_at < ?")
         .bind(now.saturating_sub(KNOWN_FOR))
         .execute(&mut *connection)
@@ -50,6 +44,43 @@ pub(super) async fn allocate(
     Ok(Allocated { contacts: held(connection, &take, now).await?, put_back })
 }
 
+/// The best waiting contacts, as many as were asked for and fit into an answer, but one at least.
+async fn best(connection: &mut SqliteConnection, take: &Take) -> Result<Vec<i64>, sqlx::Error> {
+    let waiting: Vec<(i64, i64)> = sqlx::query_as(
+        "SELECT contact.message, coalesce(length(content), 0) + coalesce(length(text), 0) FROM contact
+         LEFT JOIN body ON body.message = contact.message
+         WHERE instance_uid = ? AND state = 1 ORDER BY priority, waiting_since, contact.message LIMIT ?",
+    )
+    .bind(&take.instance_uid)
+    .bind(i64::from(take.max))
+    .fetch_all(connection)
+    .await?;
+    let mut bytes = 0;
+    let fitting = waiting.into_iter().enumerate().take_while(|(number, (_, size))| {
+        bytes += size + OVERHEAD;
+        *number == 0 || bytes <= LARGEST_ANSWER
+    });
+    Ok(fitting.map(|(_, (message, _))| message).collect())
+}
+
+async fn hand_out(
+    connection: &mut SqliteConnection,
+    take: &Take,
+    messages: &[i64],
+    now: Micros,
+) -> Result<(), sqlx::Error> {
+    let mut update = QueryBuilder::<Sqlite>::new("UPDATE contact SET state = 2, request_id = ");
+    update.push_bind(&take.request_id).push(", allocated_at = ").push_bind(now);
+    update.push(", deadline_at = ").push_bind(now.saturating_add(take.accept_within)).push(" WHERE message IN (");
+    let mut list = update.separated(", ");
+    for message in messages {
+        list.push_bind(*message);
+    }
+    update.push(")");
+    update.build().execute(connection).await?;
+    Ok(())
+}
+
 async fn known(connection: &mut SqliteConnection, take: &Take) -> Result<bool, sqlx::Error> {
     let made: Option<i64> = sqlx::query_scalar("SELECT made_at FROM allocation WHERE request_id = ?")
         .bind(&take.request_id)
@@ -61,7 +92,7 @@ async fn known(connection: &mut SqliteConnection, take: &Take) -> Result<bool, s
 /// What a request still holds, best first.
 async fn held(connection: &mut SqliteConnection, take: &Take, now: Micros) -> Result<Vec<v1::Contact>, sqlx::Error> {
     let query = format!(
-        "SELECT {CONTACT}, content FROM contact LEFT JOIN body ON body.message = contact.message
+        "SELECT {CONTACT}, content, text FROM contact LEFT JOIN body ON body.message = contact.message
          WHERE state = 2 AND request_id = ? AND instance_uid = ? AND deadline_at > ?
          ORDER BY priority, waiting_since, contact.message"
     );
@@ -71,7 +102,7 @@ async fn held(connection: &mut SqliteConnection, take: &Take, now: Micros) -> Re
         .bind(now)
         .fetch_all(connection)
         .await?;
-    Ok(rows.into_iter().map(ContactRow::contact).collect())
+    rows.into_iter().map(ContactRow::contact).collect()
 }
 
 /// Puts back what was not accepted in time, of one instance or of all; the instances concerned.

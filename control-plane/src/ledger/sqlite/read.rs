@@ -49,7 +49,7 @@ pub(super) async fn contacts(
     limit: usize,
 ) -> Result<Vec<(ContactPosition, v1::Contact)>, sqlx::Error> {
     let mut select = QueryBuilder::<Sqlite>::new(format!(
-        "SELECT {CONTACT}, content FROM contact LEFT JOIN body ON body.message = contact.message WHERE 1 = 1"
+        "SELECT {CONTACT}, content, NULL AS text FROM contact LEFT JOIN body ON body.message = contact.message WHERE 1 = 1"
     ));
     if let Some(instance) = &filter.instance_uid {
         select.push(" AND instance_uid = ").push_bind(instance);
@@ -71,26 +71,15 @@ pub(super) async fn contacts(
     select.push(" ORDER BY instance_uid, state, priority, waiting_since, contact.message LIMIT ");
     select.push_bind(i64::try_from(limit).unwrap_or(i64::MAX));
     let rows: Vec<ContactRow> = select.build_query_as().fetch_all(readers).await?;
-    Ok(rows
-        .into_iter()
-        .map(|row| {
-            let position = row.position();
-            let mut contact = row.contact();
-            if let Some(content) = &mut contact.content {
-                content.text.clear();
-                content.html.clear();
-            }
-            (position, contact)
-        })
-        .collect())
+    rows.into_iter().map(|row| Ok((row.position(), row.contact()?))).collect()
 }
 
 pub(super) async fn contact(readers: &SqlitePool, id: &str) -> Result<Option<(String, v1::Contact)>, sqlx::Error> {
     let query = format!(
-        "SELECT {CONTACT}, content FROM contact LEFT JOIN body ON body.message = contact.message WHERE contact.id = ?"
+        "SELECT {CONTACT}, content, text FROM contact LEFT JOIN body ON body.message = contact.message WHERE contact.id = ?"
     );
     let row: Option<ContactRow> = sqlx::query_as(AssertSqlSafe(query)).bind(id).fetch_optional(readers).await?;
-    Ok(row.map(|row| (row.instance_uid.clone(), row.contact())))
+    row.map(|row| Ok((row.instance_uid.clone(), row.contact()?))).transpose()
 }
 
 pub(super) async fn raw(readers: &SqlitePool, id: &str) -> Result<Option<(String, Raw)>, sqlx::Error> {

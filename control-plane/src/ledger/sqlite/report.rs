@@ -178,7 +178,7 @@ async fn insert_bodies(
     messages: &[Message],
     new: &HashMap<&str, i64>,
 ) -> Result<(), sqlx::Error> {
-    type Body<'m> = (i64, Option<Vec<u8>>, Option<&'m [u8]>);
+    type Body<'m> = (i64, Option<(Vec<u8>, Vec<u8>)>, Option<&'m [u8]>);
     let bodies: Vec<Body<'_>> = messages
         .iter()
         .filter_map(|message| Some((message, *new.get(message.source_key.as_str())?)))
@@ -187,18 +187,27 @@ async fn insert_bodies(
                 Raw::Inline(bytes) => Some(bytes.as_ref()),
                 Raw::Blob(_) | Raw::None => None,
             };
-            (id, message.content.as_ref().map(prost::Message::encode_to_vec), raw)
+            (id, message.content.as_ref().map(encode), raw)
         })
         .filter(|(_, content, raw)| content.is_some() || raw.is_some())
         .collect();
     for chunk in bodies.chunks(ROWS) {
-        let mut insert = QueryBuilder::<Sqlite>::new("INSERT INTO body (message, content, raw) ");
+        let mut insert = QueryBuilder::<Sqlite>::new("INSERT INTO body (message, content, text, raw) ");
         insert.push_values(chunk, |mut row, (id, content, raw)| {
-            row.push_bind(*id).push_bind(content.as_deref()).push_bind(*raw);
+            let (content, text) = content.as_ref().map(|(content, text)| (content.as_slice(), text.as_slice())).unzip();
+            row.push_bind(*id).push_bind(content).push_bind(text).push_bind(*raw);
         });
         insert.build().execute(&mut *connection).await?;
     }
     Ok(())
+}
+
+/// What a contact says, without text and html, and those two alone.
+fn encode(content: &v1::ContactContent) -> (Vec<u8>, Vec<u8>) {
+    let mut rest = content.clone();
+    let text = std::mem::take(&mut rest.text);
+    let html = std::mem::take(&mut rest.html);
+    (rest.encode_to_vec(), v1::ContactContent { text, html, ..Default::default() }.encode_to_vec())
 }
 
 async fn settle(connection: &mut SqliteConnection, mailbox: i64, settled: &[String]) -> Result<(), sqlx::Error> {

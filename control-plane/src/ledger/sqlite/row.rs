@@ -45,6 +45,7 @@ pub(super) struct ContactRow {
     accepted_at: Option<Micros>,
     refusal_count: u32,
     content: Option<Vec<u8>>,
+    text: Option<Vec<u8>>,
 }
 
 impl FromRow<'_, SqliteRow> for ContactRow {
@@ -70,6 +71,7 @@ impl FromRow<'_, SqliteRow> for ContactRow {
             accepted_at: row.try_get("accepted_at")?,
             refusal_count: row.try_get("refusal_count")?,
             content: row.try_get("content")?,
+            text: row.try_get("text")?,
         })
     }
 }
@@ -85,9 +87,19 @@ impl ContactRow {
         }
     }
 
-    pub(super) fn contact(self) -> v1::Contact {
+    /// The contact. An error: what it says was damaged in the database.
+    pub(super) fn contact(self) -> Result<v1::Contact, sqlx::Error> {
         let queued = self.state == ContactState::Queued as i32;
-        v1::Contact {
+        let content = match self.content {
+            None => None,
+            Some(mut bytes) => {
+                // Concatenated encodings are the encoding of the merged message.
+                bytes.extend(self.text.unwrap_or_default());
+                let decoded = v1::ContactContent::decode(bytes.as_slice());
+                Some(decoded.map_err(|error| sqlx::Error::Decode(error.into()))?)
+            }
+        };
+        Ok(v1::Contact {
             id: self.id,
             instance: self.instance,
             queue: self.queue,
@@ -100,7 +112,7 @@ impl ContactRow {
             received_time: Some(to_timestamp(self.waiting_since)),
             created_time: Some(to_timestamp(self.created_at)),
             size_bytes: uint(self.size_bytes),
-            content: self.content.map(|bytes| v1::ContactContent::decode(bytes.as_slice()).unwrap_or_default()),
+            content,
             allocation: (!queued).then(|| v1::Allocation {
                 request_id: self.request_id.unwrap_or_default(),
                 allocated_time: self.allocated_at.map(to_timestamp),
@@ -108,6 +120,6 @@ impl ContactRow {
                 accepted_time: self.accepted_at.map(to_timestamp),
             }),
             refusal_count: self.refusal_count,
-        }
+        })
     }
 }
