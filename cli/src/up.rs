@@ -92,6 +92,7 @@ pub async fn run(options: Options, environment: Environment<'_>, streams: &mut S
 pub struct Installation {
     control_plane: control_plane::app::App,
     worker: worker::app::App,
+    insecure: bool,
     /// How to reach it.
     pub context: Context,
 }
@@ -128,7 +129,7 @@ impl Installation {
                 .map_err(|error| Error::new(Kind::Internal, error.to_string()))
         });
         match started {
-            Ok(worker) => Ok(Self { control_plane, worker, context }),
+            Ok(worker) => Ok(Self { control_plane, worker, insecure: options.insecure, context }),
             Err(error) => {
                 control_plane.stop().await;
                 Err(error)
@@ -138,7 +139,7 @@ impl Installation {
 
     /// Applies a model.
     pub async fn apply(&self, model: postroom_proto::v1::Model) -> Result<(), Error> {
-        Client::new(&self.context, false)?.apply_model(model).await?;
+        Client::new(&self.context, self.insecure)?.apply_model(model).await?;
         Ok(())
     }
 
@@ -158,7 +159,10 @@ fn terms() -> LeaseTerms {
 /// The token of this installation: the one that stands in its context, or a new one.
 fn admin_token(data: &Path) -> Result<SecretString, Error> {
     if data.join(crate::context::FILE_NAME).exists() {
-        return Ok(Context::read(data)?.token);
+        return Context::read(data).map(|context| context.token).map_err(|error| {
+            let remedy = format!("move {} away: a new one with a new admin token is made", crate::context::FILE_NAME);
+            error.help(remedy)
+        });
     }
     token::mint().map_err(|error| no_randomness(&error))
 }

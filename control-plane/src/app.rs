@@ -11,8 +11,9 @@
 //!
 //! Every task is essential: when one ends before it was told to, the control plane stops.
 
-use std::fs::{File, TryLockError};
+use std::fs::{File, Permissions, TryLockError};
 use std::net::SocketAddr;
+use std::os::unix::fs::PermissionsExt as _;
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
 use std::time::Duration;
@@ -53,8 +54,8 @@ use crate::{access, blob, definition, ledger, store};
 pub const GRACE: Duration = Duration::from_secs(5);
 /// Largest request. Reports are at most 3 MiB, everything else is smaller.
 const LARGEST_REQUEST: usize = 4 * 1024 * 1024;
-/// Longest call: the longest wait of a taker, and time to answer.
-const LONGEST_CALL: Duration = Duration::from_secs(60);
+/// Longest call: the upload of a large body, for which a worker waits two minutes, and some time to tell it apart.
+const LONGEST_CALL: Duration = Duration::from_secs(150);
 
 /// Why a control plane did not start.
 #[derive(Debug, thiserror::Error)]
@@ -301,6 +302,8 @@ async fn essential(
 fn lock(data: &Path) -> Result<File, StartError> {
     let folder = |source| StartError::Folder { path: data.into(), source };
     std::fs::create_dir_all(data).map_err(folder)?;
+    // Everybody's mail lies in it: it is its owner's alone, whoever made it.
+    std::fs::set_permissions(data, Permissions::from_mode(0o700)).map_err(folder)?;
     let file = File::create(data.join("lock")).map_err(folder)?;
     match file.try_lock() {
         Ok(()) => Ok(file),

@@ -3,11 +3,12 @@
 //! Everything else speaks these. Nothing here does I/O or knows of a runtime.
 //!
 //! Reading order: [`v1`] (what is on the wire), [`id`] (who is meant), [`lease`] (the times that worker and leader agree
-//! on), [`reason`] (why a call failed), [`convert`] (values that protobuf spells differently).
+//! on), [`limits`], [`reason`] (why a call failed), [`convert`] (values that protobuf spells differently).
 
 pub mod convert;
 pub mod id;
 pub mod lease;
+pub mod limits;
 pub mod reason;
 mod redact;
 

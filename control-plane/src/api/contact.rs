@@ -88,7 +88,14 @@ impl Contacts {
             return Err(Failure::invalid_field("contacts", format!("must name 1 to {MOST} contacts")));
         }
         let ids: Vec<String> = contacts.iter().map(|contact| contact.contact.clone()).collect();
-        let named = contacts.into_iter().map(|contact| (contact.contact, contact.request_id)).collect();
+        let named = contacts
+            .into_iter()
+            .enumerate()
+            .map(|(index, contact)| match contact.request_id.as_str() {
+                "" => Ok((contact.contact, String::new())),
+                id => Ok((contact.contact, request_id(&format!("contacts[{index}].requestId"), id)?)),
+            })
+            .collect::<Result<_, Failure>>()?;
         let outcomes = self.ledger.answer(&instance_uid, answer, named, clock::now()).await?;
         if answer == Answer::Reject {
             self.arrivals.raise(&instance_uid);
@@ -113,12 +120,10 @@ impl ContactService for Contacts {
         if !(1..=MOST).contains(&request.max_count) {
             return Err(Failure::invalid_field("maxCount", format!("must be 1 to {MOST}")).into());
         }
-        let request_id = uuid::Uuid::try_parse(&request.request_id)
-            .map_err(|_| Failure::invalid_field("requestId", "is not a UUID; choose one for each taking"))?;
         let take = Take {
             instance_uid: self.instance(&role, &request.instance)?,
             max: request.max_count,
-            request_id: request_id.to_string(),
+            request_id: request_id("requestId", &request.request_id)?,
             accept_within: i64::try_from(accept_within.as_micros()).unwrap_or(i64::MAX),
         };
         let contacts = self.desk.take(take, wait).await?;
@@ -205,6 +210,13 @@ impl ContactService for Contacts {
         });
         Ok(Response::new(chunks.boxed()))
     }
+}
+
+/// One spelling of a UUID, however the caller writes it.
+fn request_id(field: &str, text: &str) -> Result<String, Failure> {
+    let id = uuid::Uuid::try_parse(text)
+        .map_err(|_| Failure::invalid_field(field, "is not a UUID; choose one for each taking"))?;
+    Ok(id.to_string())
 }
 
 /// The place that a page token names.

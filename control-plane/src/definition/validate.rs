@@ -4,6 +4,7 @@ use std::collections::{HashMap, HashSet};
 
 use email_address::{EmailAddress, Options};
 use postroom_proto::id::is_name;
+use postroom_proto::limits::LARGEST_MESSAGE_BYTES;
 use postroom_proto::reason::FieldFault;
 
 use super::merge::{Draft, Drafted};
@@ -14,8 +15,6 @@ use super::{normalise, object};
 const NAME_CHARS: usize = 200;
 /// Highest priority value, which is the last in line.
 const PRIORITY_MAX: u32 = 1000;
-/// Largest limit for a message: 1 GiB.
-const MESSAGE_BYTES_MAX: u64 = 1 << 30;
 
 /// Every fault of a draft, in the order of the model file.
 pub(super) fn validate(draft: &Draft) -> Vec<FieldFault> {
@@ -139,8 +138,8 @@ fn check_queue(faults: &mut Faults, queue: &Drafted<Queue>, instances: &HashMap<
     }
     check_language(faults, path, &definition.language);
     check_priority(faults, path, definition.priority);
-    if definition.max_message_bytes > MESSAGE_BYTES_MAX {
-        faults.add(path, "maxMessageBytes", format!("is too large; write at most {MESSAGE_BYTES_MAX}"));
+    if definition.max_message_bytes > LARGEST_MESSAGE_BYTES {
+        faults.add(path, "maxMessageBytes", format!("is too large; write at most {LARGEST_MESSAGE_BYTES}"));
     }
     if let AfterIntake::Move(folder) = &definition.after_intake {
         check_folder(faults, path, "afterIntake", folder);

@@ -2,6 +2,7 @@
 
 use futures::{Stream, StreamExt as _};
 use postroom_proto::id::Epoch;
+use postroom_proto::limits::LARGEST_MESSAGE_BYTES as LARGEST;
 use postroom_proto::reason::{Failure, Reason};
 use postroom_proto::v1::{self, upload_blob_request::Part};
 
@@ -10,8 +11,6 @@ use crate::blob::{Upload, is_digest};
 
 /// Largest piece.
 const PIECE: usize = 256 * 1024;
-/// Largest body that is taken at all: the largest message of Exchange Online.
-const LARGEST: u64 = 150 * 1024 * 1024;
 
 impl Intake {
     /// Takes in a body: first its header, then its pieces. Durable when it returns.

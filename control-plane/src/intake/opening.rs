@@ -35,12 +35,15 @@ impl Intake {
     async fn open_one(&self, session: &SessionId, lease: &v1::MailboxLease) -> Result<v1::OpenedMailbox, Failure> {
         let uid = mailbox("leases.mailbox", &lease.mailbox)?;
         let epoch = Epoch(lease.epoch);
-        // Ordering: the store is asked before the ledger's fence moves, and secrets leave only once it has.
+        // Ordering: the store is asked before the ledger's fence moves, and secrets leave only once it has. A definition
+        // that cannot be resolved comes after the fence as well, so that the reader's word on it is taken.
         self.check_held(session, &uid, epoch).await?;
-        let model = self.model.borrow().clone();
-        let definition = definition::resolve(&model, &self.vault, &uid)?;
         let opened = self.ledger.open(&uid, &self.fence(epoch, session)).await?.ok_or_else(|| {
             Failure::new(Reason::LeaseLost, format!("{uid} was opened under a higher epoch than {epoch}"))
+        })?;
+        let model = self.model.borrow().clone();
+        let definition = definition::resolve(&model, &self.vault, &uid).inspect_err(|failure| {
+            tracing::warn!(mailbox = %uid, failure = failure.message, "a mailbox cannot be opened");
         })?;
         Ok(v1::OpenedMailbox {
             generation: self.generation.0,

@@ -1,0 +1,8 @@
+//! The real services of a control plane, over real gRPC, with workers and takers played by the test.
+
+#![allow(clippy::unwrap_used, clippy::expect_used, reason = "a test that cannot go on fails")]
+
+mod access;
+mod bench;
+mod contacts;
+mod fence;
