@@ -32,10 +32,11 @@ fn list(mailboxes: &[v1::Mailbox], now: Timestamp) -> String {
             time::time_and_age(m.since_time.as_ref(), now),
             worker(m),
             m.contact_count.to_string(),
+            set_aside(m),
             m.problem.as_ref().map(|problem| problem.code.clone()).unwrap_or_default(),
         ]
     };
-    let header = ["EMAIL", "QUEUE", "INSTANCE", "STATE", "SINCE", "WORKER", "CONTACTS", "PROBLEM"];
+    let header = ["EMAIL", "QUEUE", "INSTANCE", "STATE", "SINCE", "WORKER", "CONTACTS", "SET ASIDE", "PROBLEM"];
     let mut shown = table::rows(header, mailboxes.iter().map(row));
     for mailbox in mailboxes {
         let Some(problem) = &mailbox.problem else { continue };
@@ -49,6 +50,11 @@ fn list(mailboxes: &[v1::Mailbox], now: Timestamp) -> String {
         }
     }
     shown
+}
+
+/// Messages that are in the ledger but no contacts: too large, not readable, or gone before they could be read.
+fn set_aside(mailbox: &v1::Mailbox) -> String {
+    mailbox.message_count.saturating_sub(mailbox.contact_count).to_string()
 }
 
 fn show(mailbox: &v1::Mailbox, now: Timestamp) -> String {
@@ -70,6 +76,7 @@ fn show(mailbox: &v1::Mailbox, now: Timestamp) -> String {
     pairs.extend([
         ("messages", mailbox.message_count.to_string()),
         ("contacts", mailbox.contact_count.to_string()),
+        ("set aside", set_aside(mailbox)),
         ("last report", when(&mailbox.last_report_time)),
     ]);
     if let Some(problem) = &mailbox.problem {
