@@ -2,15 +2,12 @@
 //!
 //! An apply goes [`wire`] (read, normalise) → `merge` (with what is stored, by name) → `validate` (all faults at once)
 //! → `plan` (what changes) → `tree` (one guarded commit). All but the last are pure. [`view`] follows the store and
-//! publishes the [`model`].
+//! publishes the [`model`]; [`resolve()`] makes of it what a worker needs.
 
-use postroom_proto::id::MailboxUid;
 use postroom_proto::reason::{Failure, Reason};
 use postroom_proto::v1;
-use secrecy::ExposeSecret as _;
-use sha2::{Digest as _, Sha256};
 
-use self::model::{Address, Authentication, IncomingServer, Model};
+pub use self::resolve::resolve;
 use self::tree::WriteError;
 pub use self::tree::{Author, ReadError};
 pub use self::view::Definitions;
@@ -21,6 +18,7 @@ pub mod model;
 pub mod normalise;
 mod object;
 mod plan;
+mod resolve;
 mod tree;
 mod validate;
 pub mod view;
@@ -54,64 +52,6 @@ pub async fn apply(
     // A caller that reads right after its apply finds it, here and now.
     definitions.publish(written);
     Ok(v1::ApplyModelResponse { revision, changes: plan.changes })
-}
-
-/// All that a worker needs to read one mailbox, secrets opened.
-pub fn resolve(model: &Model, vault: &Vault, mailbox: &MailboxUid) -> Result<v1::MailboxDefinition, Failure> {
-    let Some(found) = model.mailbox(mailbox) else {
-        return Err(Failure::new(Reason::NotFound, format!("no queue reads mailbox {mailbox}")));
-    };
-    let (queue, address, server) = (found.queue, found.address, found.server);
-    let open = |what: String, owner: String, sealed: Option<&vault::Sealed>| {
-        let unreadable = |message: String| Failure::new(Reason::SecretUnreadable, message);
-        let sealed = sealed.ok_or_else(|| unreadable(format!("no {what} is stored; set it")))?;
-        let opened = vault.open(&owner, sealed).map_err(|error| unreadable(format!("{what}: {error}")));
-        opened.map(|secret| secret.expose_secret().to_owned())
-    };
-    let (mut client_secret, mut password) = (String::new(), String::new());
-    match server.authentication {
-        Authentication::OauthService => {
-            let what = format!("secret of incoming server {:?}", server.name);
-            client_secret = open(what, server.secret_owner(), server.secret.as_ref())?;
-        }
-        Authentication::OauthUser | Authentication::Password => {
-            let what = format!("password of {} in queue {:?}", address.email, queue.name);
-            password = open(what, queue.password_owner(address), address.password.as_ref())?;
-        }
-    }
-    let oauth = server.authentication != Authentication::Password;
-    let only_oauth = |text: &str| if oauth { text.to_owned() } else { String::new() };
-    Ok(v1::MailboxDefinition {
-        mailbox: mailbox.to_string(),
-        revision: found.revision,
-        email: address.email.clone(),
-        account: address.account().to_owned(),
-        folder: address.folder().to_owned(),
-        server: server.name.clone(),
-        authentication: wire::authentication(server.authentication).into(),
-        authority: only_oauth(&server.address),
-        client_id: only_oauth(&server.client_id),
-        scope: only_oauth(server.scope()),
-        client_secret,
-        password,
-        imap_host: server.imap_host().to_owned(),
-        imap_port: server.imap_port().into(),
-        imap_security: wire::security(server.imap_security).into(),
-        ca_file: server.ca_file.clone(),
-        max_message_bytes: queue.max_message_bytes(),
-        start: Some(wire::start(queue.start)),
-        after_intake: Some(wire::after_intake(&queue.after_intake)),
-        credentials_digest: credentials_digest(server, address),
-    })
-}
-
-/// Made of the sealed secrets and not of the secrets: whoever reads it where it is kept can guess nothing by it.
-fn credentials_digest(server: &IncomingServer, address: &Address) -> Vec<u8> {
-    let sealed = [&server.secret, &address.password];
-    let named =
-        [&server.address, &server.client_id, &server.scope, &server.imap_host, &address.account, &address.email];
-    // Strings and sealed secrets always have a JSON form, and one that keeps its parts apart.
-    Sha256::digest(serde_json::to_vec(&(sealed, named)).unwrap_or_default()).to_vec()
 }
 
 fn check_etag(etag: &str, revision: u64) -> Result<(), Failure> {

@@ -3,6 +3,7 @@
 use std::sync::Arc;
 use std::time::Duration;
 
+use postroom_proto::id::MailboxUid;
 use postroom_proto::reason::FieldFault;
 use secrecy::SecretString;
 use tokio_util::sync::CancellationToken;

@@ -3,6 +3,7 @@
 use proptest::prelude::*;
 
 use super::*;
+use crate::definition::model::Model;
 
 prop_compose! {
     fn any_secret()(value in prop::option::of(prop_oneof![Just(String::new()), any::<String>()])) -> Option<v1::SecretInput> {
