@@ -4,6 +4,7 @@ use std::time::Duration;
 
 use postroom_proto::v1::{ContactState, MailboxState};
 use postroom_testbed::mail::Mail;
+use tokio::time::{sleep, timeout};
 
 use crate::harness::{
     PATIENCE, SERVICE, Stage, USER, accept, assert_each_once, contacts, eventually, mailbox, reject, take,
@@ -69,6 +70,37 @@ async fn a_taker_that_waits_gets_new_mail_and_what_others_gave_back() {
     let (again, rejected) = tokio::join!(take(&client, 1, patience), reject(&client, &taken));
     assert_eq!(rejected[0].state(), ContactState::Queued);
     assert_eq!((again[0].id.as_str(), again[0].refusal_count), (taken[0].id.as_str(), 1));
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn new_mail_is_taken_at_once_whatever_its_distance_to_the_last() {
+    /// Far below the time after which a mailbox is looked at unasked.
+    const SOON: Duration = Duration::from_secs(20);
+    const COUNT: usize = 16;
+    let stage = Stage::set().await;
+    let up = stage.up().await;
+    let client = up.client();
+    eventually("both mailboxes are read", || async {
+        let states = [mailbox(&client, SERVICE).await.state(), mailbox(&client, USER).await.state()];
+        states == [MailboxState::Idle; 2]
+    })
+    .await;
+    // One message is marked as read while the next arrives: between its fetching and the next IDLE.
+    let flow = async |to: &str, tag: &str, step: u64| {
+        for number in 0..COUNT {
+            stage
+                .testbed
+                .deliver_in_order(vec![Mail::to(to).subject(&format!("{tag}-{number}")).delivery()])
+                .await
+                .unwrap();
+            sleep(Duration::from_millis(number as u64 * step % 600)).await;
+        }
+    };
+    tokio::join!(flow(SERVICE, "a", 37), flow(USER, "b", 499));
+    let all = timeout(SOON, eventually("all", || async { contacts(&client).await.len() == 2 * COUNT })).await;
+    let found = contacts(&client).await;
+    assert!(all.is_ok(), "still not there after {SOON:?}, only: {found:?}");
+    assert_each_once(&found, &["a", "b"], COUNT);
 }
 
 #[tokio::test(flavor = "multi_thread")]

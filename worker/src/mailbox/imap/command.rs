@@ -138,6 +138,9 @@ pub struct Commands<S: Stream + fmt::Debug> {
     /// Invariant: true from the first byte of a command to its tagged end, so that a command whose future was dropped
     /// leaves it true.
     busy: bool,
+    /// Messages in the folder, by what the server told so far.
+    exists: u32,
+    news: bool,
 }
 
 impl<S: Stream + fmt::Debug> fmt::Debug for Commands<S> {
@@ -164,7 +167,7 @@ pub async fn sign_in<S: Stream + fmt::Debug, A: Authenticator + Send>(
     }
     let signed_in = watched(&progress, step, async { Ok(client.authenticate(mechanism, authenticator).await) });
     match signed_in.await? {
-        Ok(session) => Ok(Commands { session, progress, step, busy: false }),
+        Ok(session) => Ok(Commands { session, progress, step, busy: false, exists: 0, news: false }),
         Err((error, mut client)) => {
             let remark = client.get_mut().notes().remark.take();
             Err(match error {
@@ -227,6 +230,13 @@ impl<S: Stream + fmt::Debug> Commands<S> {
         }
     }
 
+    /// True once after the server told of a message, in whatever answer, since the last call.
+    ///
+    /// A server tells of a message once: what it said in the answer to another command it does not repeat in IDLE.
+    pub fn take_news(&mut self) -> bool {
+        std::mem::take(&mut self.news)
+    }
+
     /// What the guard noticed.
     pub fn notes(&mut self) -> &mut Notes {
         self.session.get_mut().notes()
@@ -251,7 +261,17 @@ impl<S: Stream + fmt::Debug> Commands<S> {
 
     async fn next_within(&mut self, step: Duration) -> Result<Answer, Error> {
         let answer = receive(&mut self.session, &self.progress, step).await;
-        answer.map_err(|error| lost(error, self.session.get_mut().notes()))
+        let answer = answer.map_err(|error| lost(error, self.session.get_mut().notes()))?;
+        match &answer {
+            // A count that does not rise is no mail: some servers repeat it in every answer.
+            Answer::Untagged(Untagged::Exists(count)) => {
+                self.news |= *count > self.exists;
+                self.exists = *count;
+            }
+            Answer::Untagged(Untagged::Expunged) => self.exists = self.exists.saturating_sub(1),
+            _ => {}
+        }
+        Ok(answer)
     }
 }
 

@@ -28,12 +28,16 @@ pub struct Bodies {
     pub oversized: Vec<(u32, u64)>,
 }
 
-/// Summaries of the messages from `from` to `to` (`None`: the end), by UID.
+/// Summaries of the messages from `from` to `to` (`None`: the end), by UID. To the end, they answer all news told before.
 pub async fn summaries<S: Stream + fmt::Debug>(
     commands: &mut Commands<S>,
     from: u32,
     to: Option<u32>,
 ) -> Result<Vec<Summary>, Error> {
+    if to.is_none() {
+        // Ordering: before it is sent, so that what is told in its own answer, and may not be in it, stays news.
+        commands.take_news();
+    }
     let end = to.map_or("*".to_owned(), |to| to.to_string());
     let mut found = summaries_of(commands, &format!("{from}:{end}"), from).await?;
     found.retain(|summary| to.is_none_or(|to| summary.uid <= to));

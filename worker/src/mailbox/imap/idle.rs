@@ -18,12 +18,16 @@ pub enum Woken {
     Stop,
 }
 
-/// Waits in IDLE until mail comes, `time` is over or `stop` ends. `* OK Still here` does not prolong it.
+/// Waits in IDLE until mail comes, `time` is over or `stop` ends. `* OK Still here` does not prolong it. Does not wait
+/// when mail was told before that nobody has looked at.
 pub async fn wait<S: Stream + fmt::Debug>(
     folder: &mut Folder<S>,
     time: Duration,
     stop: impl Future<Output = ()>,
 ) -> Result<Woken, Error> {
+    if folder.commands.take_news() {
+        return Ok(Woken::Mail);
+    }
     let mut mail = false;
     let is_mail = |untagged: Untagged| matches!(untagged, Untagged::Exists(_));
     let mut idling = folder.commands.begin_idle(|untagged| mail |= is_mail(untagged)).await?;
@@ -44,12 +48,15 @@ pub async fn wait<S: Stream + fmt::Debug>(
     Ok(if mail && woken == Woken::Time { Woken::Mail } else { woken })
 }
 
-/// Waits without IDLE, for servers that have none.
+/// Waits without IDLE, for servers that have none. Like [`wait`], not when there is news already.
 pub async fn poll<S: Stream + fmt::Debug>(
     folder: &mut Folder<S>,
     time: Duration,
     stop: impl Future<Output = ()>,
 ) -> Result<Woken, Error> {
+    if folder.commands.take_news() {
+        return Ok(Woken::Mail);
+    }
     tokio::select! {
         biased;
         () = stop => return Ok(Woken::Stop),

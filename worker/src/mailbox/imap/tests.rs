@@ -6,7 +6,7 @@ use std::time::Duration;
 use super::command::{Error, Untagged};
 use super::fetch::{bodies, summaries};
 use super::guard::Violation;
-use super::idle::{Woken, wait};
+use super::idle::{Woken, poll, wait};
 use super::peer::{Script, opened, opening};
 use super::settle::{AfterIntake, settle};
 
@@ -155,7 +155,37 @@ async fn signed_in_but_not_connected_is_told_apart() {
 async fn mail_that_is_told_before_idle_begins_is_not_missed() {
     let script = then(&[("IDLE", "* 4 EXISTS\r\n+ idling\r\n"), ("DONE", "A0004 OK done\r\n")]);
     let mut folder = opened(script).await.expect("open");
+    folder.commands.take_news();
     assert_eq!(wait(&mut folder, LONG, pending()).await.expect("woken"), Woken::Mail);
+}
+
+#[tokio::test]
+async fn mail_that_is_told_in_the_answer_to_another_command_is_not_missed() {
+    let fetch = "UID FETCH 1:* (UID FLAGS INTERNALDATE RFC822.SIZE)";
+    let store = ("UID STORE 1", "* 4 EXISTS\r\n{tag} OK\r\n");
+    let script = then(&[
+        (fetch, "{tag} OK\r\n"),
+        store,
+        (fetch, "{tag} OK\r\n"),
+        // Told again, but no more than before.
+        store,
+        ("IDLE", "+ idling\r\n"),
+        ("DONE", "A0008 OK done\r\n"),
+        // One is gone and one has come: as many as before, and mail nevertheless.
+        ("UID STORE 1", "* 2 EXPUNGE\r\n* 4 EXISTS\r\n{tag} OK\r\n"),
+        (fetch, "* 5 EXISTS\r\n{tag} OK\r\n"),
+    ]);
+    let mut folder = opened(script).await.expect("open");
+    summaries(&mut folder.commands, 1, None).await.expect("all there was at the opening");
+    settle(&mut folder, &[1], &AfterIntake::Seen).await.expect("marked");
+    assert_eq!(wait(&mut folder, LONG, pending()).await.expect("woken"), Woken::Mail);
+    summaries(&mut folder.commands, 1, None).await.expect("looked at");
+    settle(&mut folder, &[1], &AfterIntake::Seen).await.expect("marked");
+    assert_eq!(wait(&mut folder, LONG, async {}).await.expect("waited"), Woken::Stop);
+    settle(&mut folder, &[1], &AfterIntake::Seen).await.expect("marked");
+    assert_eq!(poll(&mut folder, LONG, pending()).await.expect("woken"), Woken::Mail);
+    summaries(&mut folder.commands, 1, None).await.expect("looked at");
+    assert_eq!(poll(&mut folder, LONG, pending()).await.expect("woken"), Woken::Mail, "told while it looked");
 }
 
 #[tokio::test]
@@ -169,7 +199,9 @@ async fn idle_wakes_for_mail_and_for_time_only() {
         ("DONE", "A0006 OK done\r\n"),
     ]);
     let mut folder = opened(script).await.expect("open");
+    folder.commands.take_news();
     assert_eq!(wait(&mut folder, LONG, pending()).await.expect("woken"), Woken::Mail);
+    folder.commands.take_news();
     assert_eq!(wait(&mut folder, Duration::from_millis(20), pending()).await.expect("woken"), Woken::Time);
     assert_eq!(wait(&mut folder, LONG, async {}).await.expect("woken"), Woken::Stop);
 }
@@ -183,6 +215,7 @@ async fn an_idle_that_does_not_work_is_an_error() {
         ("+ idling\r\nCLOSE", false),
     ] {
         let mut folder = opened(then(&[("IDLE", answer)])).await.expect("open");
+        folder.commands.take_news();
         let error = wait(&mut folder, LONG, pending()).await.expect_err(answer);
         assert_eq!(matches!(error, Error::Refused { .. }), refused, "{answer}: {error:?}");
     }
