@@ -197,6 +197,7 @@ impl Task {
         let mut failures = 0;
         loop {
             let (lease, newest) = (self.lease.clone(), self.newest.clone());
+            let offered = *newest.borrow();
             let mut session = Session::new(self.shared.clone(), self.mailbox.clone(), self.epoch, lease, newest);
             // A session that panicked is thrown away with all its state: nothing of it is used again.
             match AssertUnwindSafe(session.run()).catch_unwind().await {
@@ -204,7 +205,7 @@ impl Task {
                 Err(_) => {
                     failures += 1;
                     tracing::error!(mailbox = %self.mailbox, "the reading of a mailbox panicked; it begins anew");
-                    session.panicked(failures).await;
+                    session.panicked(failures, offered).await;
                 }
             }
         }

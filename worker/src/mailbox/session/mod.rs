@@ -160,24 +160,24 @@ impl Session {
                 Ok(opened) => opened,
                 Err(ended) => return ended,
             };
-            let begun = Instant::now();
+            let (begun, offered) = (Instant::now(), self.offered());
             if let Some(ended) = self.serve(opened).await {
                 return ended;
             }
             // A replica that lags behind the offer, or a cursor that is refused again and again, must not be asked in a
             // circle.
             if begun.elapsed() < Duration::from_secs(1) {
-                self.pause(Duration::from_millis(300)).await;
+                self.pause(Duration::from_millis(300), offered).await;
             }
         }
     }
 
-    /// Tells of a panic, and waits before the next life.
-    pub async fn panicked(&mut self, failures: u32) {
+    /// Tells of a panic, and waits before the next life, unless there is a newer definition than `revision`.
+    pub async fn panicked(&mut self, failures: u32, revision: u64) {
         let found = diagnosis::defect("the reading of this mailbox panicked");
         let delay = retry::delay(&found, failures, rand::random());
         self.teller.fails(&found, delay);
-        self.pause(delay).await;
+        self.pause(delay, revision).await;
     }
 
     /// Raises the fence and learns what to read.
@@ -193,6 +193,7 @@ impl Session {
                 () = ending.ending() => return Err(Ended::Released),
                 allowed = self.lease.may_write() => allowed.map_err(|_| Ended::Released)?,
             }
+            let offered = self.offered();
             let lease = v1::MailboxLease { mailbox: self.mailbox.to_string(), epoch: self.epoch.0 };
             let (detail, after) = match self.shared.reporter.open(lease).await {
                 Ok(opened) if opened.definition.is_some() => return Ok(opened),
@@ -214,7 +215,7 @@ impl Session {
             if failures >= 7 {
                 self.teller.fails(&found, delay);
             }
-            self.pause(delay).await;
+            self.pause(delay, offered).await;
         }
     }
 
@@ -234,13 +235,13 @@ impl Session {
         let mut care = Care::default();
         let mut failures = 0;
         if let Some(wait) = asked_to_wait(opened.status.as_ref()) {
-            self.pause(wait).await;
+            self.pause(wait, definition.revision).await;
         }
         loop {
             if self.lease.is_ending() {
                 return Some(Ended::Released);
             }
-            if *self.revision.borrow() > definition.revision {
+            if self.offered() > definition.revision {
                 return None;
             }
             self.teller.tries();
@@ -268,7 +269,7 @@ impl Session {
                     delay
                 }
             };
-            self.pause(delay).await;
+            self.pause(delay, definition.revision).await;
         }
     }
 
@@ -360,6 +361,11 @@ impl Session {
         }
     }
 
+    /// The newest definition revision that was offered.
+    fn offered(&self) -> u64 {
+        *self.revision.borrow()
+    }
+
     /// Returns when the lease is ending or a newer definition is offered.
     async fn called(&self, revision: u64) {
         let mut newest = self.revision.clone();
@@ -370,14 +376,12 @@ impl Session {
         }
     }
 
-    /// Waits, unless something changes that makes another try worth while.
-    async fn pause(&mut self, delay: Duration) {
-        let mut newest = self.revision.clone();
-        newest.mark_unchanged();
+    /// Waits, unless something changes that makes another try worth while: also when it changed while the last try, under
+    /// `revision`, still went on.
+    async fn pause(&self, delay: Duration, revision: u64) {
         tokio::select! {
             () = tokio::time::sleep(delay) => {}
-            () = self.lease.ending() => {}
-            Ok(()) = newest.changed() => {}
+            () = self.called(revision) => {}
         }
     }
 }
@@ -432,3 +436,6 @@ fn asked_to_wait(status: Option<&v1::MailboxStatus>) -> Option<Duration> {
     let wait = Duration::from_micros(u64::try_from(until.saturating_sub(now())).ok()?);
     Some(wait.min(Duration::from_secs(3600)))
 }
+
+#[cfg(test)]
+mod tests;
