@@ -4,7 +4,7 @@
 //! fetches the next group while the last is being committed. A byte budget shared by all mailboxes bounds what is
 //! fetched and not yet committed.
 
-use std::collections::{BTreeMap, HashMap, VecDeque};
+use std::collections::{HashMap, VecDeque};
 use std::fmt;
 use std::sync::Arc;
 use std::time::Duration;
@@ -13,12 +13,12 @@ use tokio::sync::{OwnedSemaphorePermit, Semaphore};
 use tokio::time::Instant;
 
 use super::batch::{Draft, Item, draft};
+use super::care::Care;
 use super::commit::{Committer, Stop};
 use super::cursor::Cursor;
 use super::imap::command::{Error, Stream};
 use super::imap::connection::Folder;
 use super::imap::fetch::{Summary, bodies, set, summaries, summaries_of};
-use super::imap::guard::Violation;
 use super::imap::settle::{AfterIntake, settle};
 use crate::config::Reading;
 
@@ -47,23 +47,6 @@ impl Budget {
 const WINDOW: u32 = 2000;
 /// Widest window: its summaries, 24 bytes each, are in memory at once.
 const MAX_WINDOW: u32 = 1 << 17;
-
-/// What earlier connections learnt about answers that cannot be read. Kept in memory only: attempts that count are in
-/// the cursor.
-#[derive(Debug, Default)]
-pub struct Care {
-    /// Up to this UID messages are fetched one by one, to find the one that breaks the connection.
-    alone_up_to: u32,
-    /// Windows are at most this wide, for the same reason.
-    window: Option<u32>,
-    /// Found: these break the connection. Each is applied when the cursor comes to it, never before, or what lies between
-    /// would be skipped.
-    culprits: BTreeMap<u32, Item>,
-    /// Pending messages are looked at one by one, for the same reason.
-    pending_alone: bool,
-    /// When pending messages were last tried.
-    tried: Option<Instant>,
-}
 
 /// What is to be done with a message of a window.
 #[derive(Debug, Clone)]
@@ -105,7 +88,7 @@ struct Ready {
 }
 
 impl<'f, S: Stream + fmt::Debug> Reader<'f, S> {
-    /// A reader that goes on from `cursor`.
+    /// A reader that goes on from `cursor`, the committed one.
     pub fn new(
         folder: &'f mut Folder<S>,
         care: &'f mut Care,
@@ -114,7 +97,8 @@ impl<'f, S: Stream + fmt::Debug> Reader<'f, S> {
         max_message_bytes: u64,
         budget: Budget,
     ) -> Self {
-        let width = care.window.unwrap_or(WINDOW);
+        care.begin(&cursor);
+        let width = care.window().unwrap_or(WINDOW);
         Self {
             folder,
             care,
@@ -148,7 +132,7 @@ impl<'f, S: Stream + fmt::Debug> Reader<'f, S> {
                 }
                 Stage::Windows => self.look_ahead().await?,
                 Stage::End => {
-                    self.care.window = None;
+                    self.care.end();
                     return Ok(None);
                 }
             }
@@ -158,23 +142,22 @@ impl<'f, S: Stream + fmt::Debug> Reader<'f, S> {
     /// Looks which of the pending messages are still there.
     async fn look_at_pending(&mut self) -> Result<Option<Ready>, Error> {
         let pending = self.cursor.pending();
-        let due = self.care.tried.is_none_or(|tried| tried.elapsed() >= self.reading.pending_retry);
-        if pending.is_empty() || !due {
+        if pending.is_empty() || !self.care.tries_pending(Instant::now(), self.reading.pending_retry) {
             return Ok(None);
         }
-        self.care.tried = Some(Instant::now());
-        let (broken, rest): (Vec<u32>, Vec<u32>) =
-            pending.into_iter().partition(|uid| self.care.culprits.contains_key(uid));
-        let mut known: Vec<Item> = broken.iter().filter_map(|uid| self.care.culprits.remove(uid)).collect();
-        let at_once = if self.care.pending_alone { 1 } else { rest.len().max(1) };
-        for uids in rest.chunks(at_once) {
+        let mut known = Vec::new();
+        let mut rest = Vec::new();
+        for uid in pending {
+            match self.care.known(uid) {
+                Some(item) => known.push(item),
+                None => rest.push(uid),
+            }
+        }
+        for uids in rest.chunks(self.care.pending_at_once(rest.len())) {
             let found = match summaries_of(&mut self.folder.commands, &set(uids), 0).await {
                 Ok(found) => found,
                 Err(error) => {
-                    match uids {
-                        [only] => self.suspect(*only, &error),
-                        _ => self.care.pending_alone |= error.is_answer(),
-                    }
+                    self.care.blame_pending(&self.cursor, uids, &error);
                     return Err(error);
                 }
             };
@@ -182,7 +165,7 @@ impl<'f, S: Stream + fmt::Debug> Reader<'f, S> {
             known.extend(uids.iter().filter(|uid| !there(uid)).map(|uid| Item::Vanished(*uid)));
             self.pending.extend(found.into_iter().filter(|summary| uids.contains(&summary.uid)));
         }
-        self.care.pending_alone = false;
+        self.care.pending_looked_at();
         let drafts = draft(&mut self.cursor, known, self.reading.batch_messages);
         Ok(Some(Ready { drafts, room: None }))
     }
@@ -193,7 +176,7 @@ impl<'f, S: Stream + fmt::Debug> Reader<'f, S> {
             self.stage = Stage::End;
             return Ok(());
         };
-        if let Some(item) = self.care.culprits.remove(&from) {
+        if let Some(item) = self.care.known(from) {
             self.planned.push_back(Planned::Known(item));
             return Ok(());
         }
@@ -201,8 +184,8 @@ impl<'f, S: Stream + fmt::Debug> Reader<'f, S> {
         let uid_next = self.folder.selected.uid_next.unwrap_or(0);
         let to = (last < uid_next.saturating_sub(1)).then_some(last);
         // The last window of a careful search ends at a known UID too.
-        let to = to.or_else(|| (self.care.window.is_some() && from < uid_next).then(|| uid_next - 1));
-        let culprit = self.care.culprits.range(from..).next().map(|(uid, _)| uid - 1);
+        let to = to.or_else(|| (self.care.window().is_some() && from < uid_next).then(|| uid_next - 1));
+        let culprit = self.care.next_known(from).map(|uid| uid - 1);
         let to = match (to, culprit) {
             (Some(to), Some(culprit)) => Some(to.min(culprit)),
             (to, culprit) => to.or(culprit),
@@ -210,15 +193,12 @@ impl<'f, S: Stream + fmt::Debug> Reader<'f, S> {
         let found = match summaries(&mut self.folder.commands, from, to).await {
             Ok(found) => found,
             Err(error) => {
-                if to == Some(from) {
-                    self.suspect(from, &error);
-                } else if error.is_answer() {
-                    self.care.window = Some((self.width / 16).max(1));
-                }
+                let only = (to == Some(from)).then_some(from);
+                self.care.blame_window(&self.cursor, only, self.width, &error);
                 return Err(error);
             }
         };
-        if found.len() < self.width as usize / 10 && self.care.window.is_none() {
+        if found.len() < self.width as usize / 10 && self.care.window().is_none() {
             self.width = (self.width * 4).min(MAX_WINDOW);
         }
         for summary in &found {
@@ -248,7 +228,7 @@ impl<'f, S: Stream + fmt::Debug> Reader<'f, S> {
         let (mut count, mut bytes) = (0, 0);
         while let Some(next) = self.planned.front() {
             if let Planned::Fetch(summary) = next {
-                let alone = summary.uid <= self.care.alone_up_to;
+                let alone = self.care.is_alone(summary.uid);
                 let full = count >= self.reading.batch_messages || bytes + summary.size > self.reading.batch_bytes;
                 if count > 0 && (alone || full) {
                     break;
@@ -279,7 +259,7 @@ impl<'f, S: Stream + fmt::Debug> Reader<'f, S> {
             got = match bodies(&mut self.folder.commands, &uids).await {
                 Ok(got) => got,
                 Err(error) => {
-                    self.blame(&wanted, &error);
+                    self.care.blame(&self.cursor, &wanted, &error);
                     return Err(error);
                 }
             };
@@ -320,35 +300,6 @@ impl<'f, S: Stream + fmt::Debug> Reader<'f, S> {
             }
             // A panic here is a defect like any other: the supervisor reports it.
             Err(error) => std::panic::resume_unwind(error.into_panic()),
-        }
-    }
-
-    /// The connection broke on an answer about these messages: find out which of them it was.
-    fn blame(&mut self, wanted: &[Summary], error: &Error) {
-        if !error.is_answer() {
-            return;
-        }
-        match wanted {
-            [only] => {
-                let item = match error {
-                    Error::Violation(Violation::LiteralTooLarge { size, .. }) => Item::TooLarge(*only, *size),
-                    error => Item::Failed(*only, format!("the server's answer cannot be read: {error}")),
-                };
-                self.care.culprits.insert(only.uid, item);
-            }
-            many => {
-                let last = many.last().map_or(0, |summary| summary.uid);
-                self.care.alone_up_to = self.care.alone_up_to.max(last);
-            }
-        }
-    }
-
-    /// The connection broke on an answer that says what `uid` is.
-    fn suspect(&mut self, uid: u32, error: &Error) {
-        if error.is_answer() {
-            let unknown = Summary { uid, seen: false, received: None, size: 0 };
-            let reason = format!("the server's answer cannot be read: {error}");
-            self.care.culprits.insert(uid, Item::Failed(unknown, reason));
         }
     }
 }

@@ -155,6 +155,11 @@ impl Cursor {
         self.pending.keys().copied().collect()
     }
 
+    /// How often a message has failed. `None`: it was dealt with.
+    pub fn attempts(&self, uid: u32) -> Option<u32> {
+        self.pending.get(&uid).copied().or((uid > self.done).then_some(0))
+    }
+
     /// A message was dealt with, whatever became of it.
     pub fn settle(&mut self, uid: u32) {
         self.pending.remove(&uid);

@@ -5,6 +5,7 @@
 //! (reports into the ledger), [`status`] (what operators see), [`retry`] (when to try again).
 
 pub mod batch;
+pub mod care;
 pub mod catch_up;
 pub mod commit;
 pub mod cursor;

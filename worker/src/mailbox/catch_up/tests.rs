@@ -229,6 +229,27 @@ async fn one_that_fails_neither_blocks_nor_is_skipped() {
 }
 
 #[tokio::test]
+async fn a_run_of_messages_that_break_the_connection_takes_one_break_each() {
+    let server = Server::default();
+    server.put_good(1..=20);
+    for uid in 3..=8 {
+        server.put(uid, false, Body::Broken);
+    }
+    let mut rig = Rig::new(server, Start::All).await;
+    rig.reading.pending_retry = Duration::from_secs(600);
+    let mut breaks = 0;
+    while rig.once().await.is_err() {
+        breaks += 1;
+    }
+    // One for each group that had some of them, and one for each of them.
+    assert_eq!(breaks, 2 + 6);
+    assert_eq!(rig.of(Disposition::Contact).len(), 14);
+    rig.reading.pending_retry = Duration::ZERO;
+    rig.until_done().await;
+    assert_eq!(rig.of(Disposition::Quarantined), keys(3..=8));
+}
+
+#[tokio::test]
 async fn what_was_pending_and_is_gone_has_vanished() {
     let server = Server::default();
     server.put(1, false, Body::Missing);

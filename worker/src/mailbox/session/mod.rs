@@ -12,7 +12,8 @@ use tokio_rustls::client::TlsStream;
 
 use crate::config::Reading;
 use crate::diagnosis::{self, Diagnosis, ProblemKind, imap};
-use crate::mailbox::catch_up::{self, Broken, Budget, Care, Reader, next_look};
+use crate::mailbox::care::Care;
+use crate::mailbox::catch_up::{self, Broken, Budget, Reader, next_look};
 use crate::mailbox::commit::{Committer, Stop};
 use crate::mailbox::cursor::{Cursor, Start, uid_of};
 use crate::mailbox::imap::command::Error as ImapError;
