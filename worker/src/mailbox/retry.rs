@@ -6,6 +6,16 @@ use crate::diagnosis::{Diagnosis, ProblemKind};
 
 const SECOND: Duration = Duration::from_secs(1);
 
+/// A connection that lasted this long has shown that it can.
+const PROVEN: Duration = Duration::from_secs(60);
+
+/// Failures in a row after one more. `worked`: it had reached the end of the mailbox, and `lasted` so long.
+///
+/// One that works and is lost at once, each time, is failing too: some servers end every IDLE.
+pub fn in_a_row(failures: u32, worked: bool, lasted: Duration) -> u32 {
+    if worked && lasted >= PROVEN { 1 } else { failures.saturating_add(1) }
+}
+
 /// How long to wait after the `failures`-th failure in a row (from 1). `random`: 0.0 to 1.0.
 ///
 /// Doubles from a second to five minutes for what passes by itself, and from half a minute to a quarter of an hour for
@@ -36,6 +46,15 @@ mod tests {
         assert_eq!(delay(&found, 2, 0.5), 2 * SECOND);
         assert_eq!(delay(&found, 1000, 0.5), 300 * SECOND);
         assert!(delay(&imap::not_connected("x"), 1, 0.0) >= 24 * SECOND);
+    }
+
+    #[test]
+    fn only_a_connection_that_lasts_begins_anew() {
+        let day = Duration::from_secs(86_400);
+        assert_eq!(in_a_row(0, false, SECOND), 1);
+        assert_eq!(in_a_row(7, true, SECOND), 8);
+        assert_eq!(in_a_row(7, true, day), 1);
+        assert_eq!(in_a_row(7, false, day), 8, "it never got to the end");
     }
 
     #[test]

@@ -249,7 +249,7 @@ impl Session {
             self.worked = false;
             let begun = Instant::now();
             let trouble = self.attempt(&definition, &mut committer, &mut care, &mut unsettled).await;
-            failures = if self.worked { 1 } else { failures + 1 };
+            failures = retry::in_a_row(failures, self.worked, begun.elapsed());
             let delay = match trouble {
                 Trouble::Called | Trouble::Stop(Stop::Closed) => continue,
                 Trouble::Stop(Stop::LeaseLost) => return Some(Ended::LeaseLost),
@@ -261,8 +261,9 @@ impl Session {
                 Trouble::Problem(found) => {
                     let delay = retry::delay(&found, failures, rand::random());
                     tracing::info!(mailbox = %self.mailbox, email = definition.email, code = found.code, cause = found.cause, ?delay, "reading failed");
-                    // A connection that worked and was lost is opened again within a second: no alarm yet.
-                    if self.worked && found.is_transient() && found.kind != ProblemKind::Throttled {
+                    // A connection that worked and was lost is opened again within a second: no alarm yet. The second
+                    // loss in a row is one.
+                    if self.worked && failures == 1 && found.is_transient() && found.kind != ProblemKind::Throttled {
                         self.teller.works(MailboxState::Connecting);
                     } else {
                         self.teller.fails(&found, delay);
