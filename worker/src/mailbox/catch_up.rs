@@ -330,23 +330,29 @@ impl From<Error> for Broken {
 pub struct CaughtUp {
     /// The lease is ending: the connection may be in the middle of a command.
     pub ending: bool,
+    /// There was a reason to stop between two groups: the connection is at rest, and not everything was read.
+    pub stopped: bool,
     /// What was to be done in the mailbox was refused, with these words.
     pub settle_refused: Option<String>,
     /// Some messages are to be tried again soon.
     pub pending: bool,
 }
 
-/// Reads to the end of the folder, commits, and settles in the mailbox what is committed.
+/// Reads to the end of the folder, commits, and settles in the mailbox what is committed. `stop` is asked between groups;
+/// the group under way is finished.
 pub async fn run<S: Stream + fmt::Debug>(
     mut reader: Reader<'_, S>,
     committer: &mut Committer,
     after: &AfterIntake,
+    stop: impl Fn() -> bool,
 ) -> Result<CaughtUp, Broken> {
     let lease = committer.lease().clone();
     let mut settle_refused = None;
     let mut ready: Option<Ready> = None;
+    let mut stopped = false;
     loop {
         let last = ready.take();
+        stopped = stopped || stop();
         let commit = async {
             if let Some(Ready { drafts, room }) = last {
                 for draft in drafts {
@@ -358,6 +364,9 @@ pub async fn run<S: Stream + fmt::Debug>(
             Ok::<_, Stop>(())
         };
         let fetch = async {
+            if stopped {
+                return Some(Ok(None));
+            }
             tokio::select! {
                 biased;
                 () = lease.ending() => None,
@@ -368,7 +377,7 @@ pub async fn run<S: Stream + fmt::Debug>(
         let (committed, fetched) = futures::join!(commit, fetch);
         committed?;
         let Some(fetched) = fetched else {
-            return Ok(CaughtUp { ending: true, settle_refused, pending: false });
+            return Ok(CaughtUp { ending: true, stopped, settle_refused, pending: false });
         };
         ready = fetched?;
         if settle_refused.is_none() {
@@ -379,7 +388,7 @@ pub async fn run<S: Stream + fmt::Debug>(
         }
     }
     committer.flush(&reader.cursor).await?;
-    Ok(CaughtUp { ending: false, settle_refused, pending: !reader.cursor.pending().is_empty() })
+    Ok(CaughtUp { ending: false, stopped, settle_refused, pending: !reader.cursor.pending().is_empty() })
 }
 
 /// Marks or moves what the ledger has. Returns the server's words when it refuses: reading goes on without.

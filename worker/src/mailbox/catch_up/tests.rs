@@ -124,11 +124,15 @@ impl Rig {
     }
 
     async fn once(&mut self) -> Result<CaughtUp, Broken> {
+        self.once_until(|| false).await
+    }
+
+    async fn once_until(&mut self, stop: impl Fn() -> bool) -> Result<CaughtUp, Broken> {
         let mut folder = self.server.connect(self.max).await;
         let cursor = Cursor::decode(Some(self.committer.committed())).expect("decodes").expect("a cursor");
         let budget = self.budget.clone();
         let reader = Reader::new(&mut folder, &mut self.care, cursor, &self.reading, self.max, budget);
-        run(reader, &mut self.committer, &self.after).await
+        run(reader, &mut self.committer, &self.after, stop).await
     }
 
     /// As the session does it: connects again and again until nothing is pending.
@@ -324,6 +328,23 @@ async fn draining_ends_with_what_is_in_flight() {
     assert!(rig.rows().is_empty());
     rig.switch.close();
     assert!(matches!(rig.committer.flush(&Cursor::first(9, 77, Start::All)).await, Err(Stop::Closed)));
+}
+
+#[tokio::test]
+async fn a_reason_to_stop_is_heeded_after_the_group_under_way() {
+    let server = Server::default();
+    server.put_good(1..=50);
+    let mut rig = Rig::new(server, Start::All).await;
+    let ledger = rig.ledger.clone();
+    // The anchor is the first report.
+    let stop = move || ledger.kept.lock().expect("the ledger").reports > 1;
+    let caught_up = rig.once_until(stop).await.expect("at rest");
+    assert!(caught_up.stopped && !caught_up.ending);
+    let taken = rig.of(Disposition::Contact).len();
+    assert!((7..50).contains(&taken), "{taken}");
+    assert_eq!(rig.server.seen().len(), taken, "what was taken is marked too");
+    rig.until_done().await;
+    assert_eq!(rig.of(Disposition::Contact), keys(1..=50));
 }
 
 #[tokio::test]

@@ -333,9 +333,13 @@ impl Session {
             let reading = self.shared.reading.clone();
             let budget = self.shared.budget.clone();
             let reader = Reader::new(folder, care, cursor, &reading, definition.max_message_bytes, budget);
-            let caught_up = Box::pin(catch_up::run(reader, committer, &after)).await?;
+            let newer = || self.offered() > definition.revision;
+            let caught_up = Box::pin(catch_up::run(reader, committer, &after, newer)).await?;
             if caught_up.ending {
                 return Err(Trouble::Called);
+            }
+            if caught_up.stopped {
+                return Ok(());
             }
             self.worked = true;
             let time = next_look(&reading, caught_up.pending);
