@@ -13,6 +13,8 @@ use crate::report::{Error, Reporter};
 
 /// Most settled keys in one report.
 const MAX_SETTLED: usize = 500;
+/// Most unsettled messages that an opening names.
+const MAX_UNSETTLED: usize = 500;
 /// Most messages remembered for settling; the ledger remembers the others.
 const MAX_TO_SETTLE: usize = 10_000;
 const FIRST_PAUSE: Duration = Duration::from_millis(100);
@@ -51,6 +53,8 @@ pub struct Committer {
     pub to_settle: Vec<u32>,
     /// Done in the mailbox, to be told with the next report.
     pub settled: Vec<String>,
+    /// The ledger has more to settle than is remembered here.
+    more_to_settle: bool,
 }
 
 impl std::fmt::Debug for Committer {
@@ -77,7 +81,21 @@ impl Committer {
             committed: opened.cursor.clone().unwrap_or_default(),
             to_settle: Vec::new(),
             settled: Vec::new(),
+            more_to_settle: false,
         }
+    }
+
+    /// Remembers what the opening named as not yet settled, as far as it belongs to this numbering.
+    pub fn recall_unsettled(&mut self, uid_validity: u32, keys: &[String]) {
+        let before = self.to_settle.len();
+        self.to_settle.extend(keys.iter().filter_map(|key| uid_of(key, uid_validity)));
+        // What belongs to another numbering is never settled: a load of such keys alone would be named again and again.
+        self.more_to_settle |= keys.len() >= MAX_UNSETTLED && self.to_settle.len() > before;
+    }
+
+    /// True when everything known is settled and told, and the next opening will name more.
+    pub fn has_more_to_settle(&self) -> bool {
+        self.more_to_settle && self.to_settle.is_empty() && self.settled.is_empty()
     }
 
     /// The cursor that the ledger has.
@@ -124,7 +142,9 @@ impl Committer {
         // Only contacts are marked or moved: what was put aside stays as it is, for people to find.
         let contacts = response.outcomes.iter().filter(|outcome| outcome.disposition() == Disposition::Contact);
         let room = MAX_TO_SETTLE.saturating_sub(self.to_settle.len());
-        self.to_settle.extend(contacts.filter_map(|outcome| uid_of(&outcome.source_key, uid_validity)).take(room));
+        let mut uids = contacts.filter_map(|outcome| uid_of(&outcome.source_key, uid_validity));
+        self.to_settle.extend(uids.by_ref().take(room));
+        self.more_to_settle |= uids.next().is_some();
         Ok(())
     }
 

@@ -348,6 +348,31 @@ async fn a_reason_to_stop_is_heeded_after_the_group_under_way() {
 }
 
 #[tokio::test]
+async fn a_full_load_of_unsettled_messages_is_settled_and_more_is_asked_for() {
+    let server = Server::default();
+    server.put_good(1..=600);
+    let mut rig = Rig::new(server, Start::New).await;
+    let load = |uids: std::ops::RangeInclusive<u32>| uids.map(|uid| source_key(9, uid)).collect::<Vec<_>>();
+    let known = load(1..=600).into_iter().map(|key| (key, (Disposition::Contact, String::new())));
+    rig.ledger.kept.lock().expect("the ledger").rows.extend(known);
+    let foreign: Vec<String> = (1..=500).map(|uid| source_key(8, uid)).collect();
+    rig.committer.recall_unsettled(9, &foreign);
+    assert!(!rig.committer.has_more_to_settle(), "nothing would ever come of it");
+    rig.committer.recall_unsettled(9, &load(1..=500));
+    assert!(!rig.committer.has_more_to_settle(), "first these");
+    rig.until_done().await;
+    assert_eq!(rig.server.seen().len(), 500);
+    assert!(rig.committer.has_more_to_settle());
+
+    let (_switch, lease) = Switch::new(&rig.trust);
+    let opened = v1::OpenedMailbox { cursor: Some(rig.committer.committed().clone()), ..v1::OpenedMailbox::default() };
+    rig.committer = Committer::new(rig.ledger.clone(), lease, "mbx-1", 7, &opened);
+    rig.committer.recall_unsettled(9, &load(501..=600));
+    rig.until_done().await;
+    assert_eq!((rig.server.seen().len(), rig.committer.has_more_to_settle()), (600, false));
+}
+
+#[tokio::test]
 async fn a_cursor_that_is_not_the_committed_one_opens_again() {
     let server = Server::default();
     server.put_good(1..=5);

@@ -15,7 +15,7 @@ use crate::diagnosis::{self, Diagnosis, ProblemKind, imap};
 use crate::mailbox::care::Care;
 use crate::mailbox::catch_up::{self, Broken, Budget, Reader, next_look};
 use crate::mailbox::commit::{Committer, Stop};
-use crate::mailbox::cursor::{Cursor, Start, uid_of};
+use crate::mailbox::cursor::{Cursor, Start};
 use crate::mailbox::imap::command::Error as ImapError;
 use crate::mailbox::imap::connection::{self, Folder};
 use crate::mailbox::imap::idle;
@@ -295,10 +295,10 @@ impl Session {
             Err(trouble) => return trouble,
         };
         let trouble = match self.read(&mut folder, definition, committer, care, unsettled).await {
-            Ok(()) => {
+            Ok(trouble) => {
                 // Between two commands: a clean end, but not a long one.
                 let _ = tokio::time::timeout(Duration::from_secs(2), folder.log_out()).await;
-                return Trouble::Called;
+                return trouble;
             }
             Err(trouble) => trouble,
         };
@@ -308,7 +308,7 @@ impl Session {
         trouble
     }
 
-    /// Catches up and waits, again and again. `Ok`: told to let go or to open again, and the connection is at rest.
+    /// Catches up and waits, again and again. `Ok`: the connection is at rest, and this is why it is not needed any more.
     async fn read(
         &mut self,
         folder: &mut Mail,
@@ -316,14 +316,13 @@ impl Session {
         committer: &mut Committer,
         care: &mut Care,
         unsettled: &mut Option<Vec<String>>,
-    ) -> Result<(), Trouble> {
+    ) -> Result<Trouble, Trouble> {
         let cursor = Box::pin(first_cursor(folder, definition, committer)).await?;
         let uid_validity = folder.selected.uid_validity;
         if cursor.uid_validity != uid_validity {
             return Err(diagnosis::uid_validity(cursor.uid_validity, uid_validity).into());
         }
-        let leftovers = unsettled.take().unwrap_or_default();
-        committer.to_settle.extend(leftovers.iter().filter_map(|key| uid_of(key, uid_validity)));
+        committer.recall_unsettled(uid_validity, &unsettled.take().unwrap_or_default());
         let after = after_intake(definition);
         let mut idles = folder.can("IDLE");
         self.teller.works(MailboxState::CatchingUp);
@@ -339,7 +338,10 @@ impl Session {
                 return Err(Trouble::Called);
             }
             if caught_up.stopped {
-                return Ok(());
+                return Ok(Trouble::Called);
+            }
+            if committer.has_more_to_settle() {
+                return Ok(Trouble::Stop(Stop::Reopen));
             }
             self.worked = true;
             let time = next_look(&reading, caught_up.pending);
@@ -356,7 +358,7 @@ impl Session {
             let stop = self.called(definition.revision);
             let woken = if idles { idle::wait(folder, time, stop).await } else { idle::poll(folder, time, stop).await };
             match woken {
-                Ok(idle::Woken::Stop) => return Ok(()),
+                Ok(idle::Woken::Stop) => return Ok(Trouble::Called),
                 Ok(idle::Woken::Mail | idle::Woken::Time) => {}
                 // It announced IDLE and refuses it: looked at from time to time instead.
                 Err(ImapError::Refused { command: "IDLE", text, .. }) if imap::passing(&text).is_none() => {
