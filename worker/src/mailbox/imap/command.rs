@@ -23,6 +23,9 @@ use crate::diagnosis::imap::response_code;
 /// However much a server sends meanwhile: a command that is not answered in this time never will be.
 const LONGEST_COMMAND: Duration = Duration::from_secs(3600);
 
+/// A few lines each way, like a sign-in or the begin and end of IDLE, take this many steps at most, whatever comes meanwhile.
+pub(super) const STEPS_OF_A_FEW_LINES: u32 = 4;
+
 /// A byte stream to a server.
 pub trait Stream: AsyncRead + AsyncWrite + Unpin + Send {}
 impl<S: AsyncRead + AsyncWrite + Unpin + Send> Stream for S {}
@@ -213,11 +216,17 @@ impl<S: Stream + fmt::Debug> Commands<S> {
     }
 
     /// Begins IDLE (RFC 2177) and returns when the server waits. Untagged data may come before that.
-    pub async fn begin_idle(&mut self, mut each: impl FnMut(Untagged)) -> Result<Idling<'_, S>, Error> {
+    pub async fn begin_idle(&mut self, each: impl FnMut(Untagged)) -> Result<Idling<'_, S>, Error> {
+        let most = self.step * STEPS_OF_A_FEW_LINES;
+        let tag = tokio::time::timeout(most, self.begin_idle_watched(each)).await.unwrap_or(Err(Error::TimedOut))?;
+        Ok(Idling { commands: self, tag })
+    }
+
+    async fn begin_idle_watched(&mut self, mut each: impl FnMut(Untagged)) -> Result<String, Error> {
         let tag = self.begin("IDLE").await?;
         loop {
             match self.next().await? {
-                Answer::Untagged(Untagged::Continue) => return Ok(Idling { commands: self, tag }),
+                Answer::Untagged(Untagged::Continue) => return Ok(tag),
                 Answer::Untagged(untagged) => each(untagged),
                 Answer::Bye(text) => return Err(Error::Bye { text }),
                 Answer::Done { tag: other, .. } if other != tag => {}
@@ -300,7 +309,12 @@ impl<S: Stream + fmt::Debug> Idling<'_, S> {
     }
 
     /// Ends IDLE and waits for its tagged OK.
-    pub async fn end(self, mut each: impl FnMut(Untagged)) -> Result<(), Error> {
+    pub async fn end(self, each: impl FnMut(Untagged)) -> Result<(), Error> {
+        let most = self.commands.step * STEPS_OF_A_FEW_LINES;
+        tokio::time::timeout(most, self.end_watched(each)).await.unwrap_or(Err(Error::TimedOut))
+    }
+
+    async fn end_watched(self, mut each: impl FnMut(Untagged)) -> Result<(), Error> {
         let commands = self.commands;
         let sent = async { Ok(commands.session.run_command_untagged("DONE").await) };
         watched(&commands.progress, commands.step, sent).await?.map_err(|_| Error::Lost { remark: None })?;

@@ -180,8 +180,8 @@ async fn authenticate<S: Stream + fmt::Debug>(
         SignIn::Password { account, password } => ("PLAIN", format!("\0{account}\0{}", password.expose_secret())),
     };
     let once = Once { response: Some(SecretString::from(response)), challenge: challenge.clone() };
-    // A few lines each way: whatever comes meanwhile, it is over within four steps or not at all.
-    let signed_in = tokio::time::timeout(step * 4, command::sign_in(stream, limits, step, mechanism, once)).await;
+    let most = step * command::STEPS_OF_A_FEW_LINES;
+    let signed_in = tokio::time::timeout(most, command::sign_in(stream, limits, step, mechanism, once)).await;
     signed_in.unwrap_or(Err(Error::TimedOut)).map_err(|error| {
         let challenge = challenge.lock().unwrap_or_else(PoisonError::into_inner).take();
         let oauth = matches!(sign_in, SignIn::Token { .. });

@@ -3,12 +3,16 @@
 use std::future::pending;
 use std::time::Duration;
 
+use tokio::io::AsyncWriteExt as _;
+
 use super::command::{Error, Untagged};
+use super::connection::{SignIn, open};
 use super::fetch::{bodies, summaries};
-use super::guard::Violation;
+use super::guard::{Limits, Violation};
 use super::idle::{Woken, poll, wait};
 use super::peer::{Script, opened, opening};
 use super::settle::{AfterIntake, settle};
+use crate::token::Token;
 
 const LONG: Duration = Duration::from_secs(60);
 
@@ -224,13 +228,39 @@ async fn an_idle_that_does_not_work_is_an_error() {
 #[tokio::test]
 async fn silence_in_a_command_ends_it() {
     let (stream, _) = super::peer::start(then(&[("NOOP", "* OK wait\r\n"), ("never", "")]));
-    let sign_in =
-        super::connection::SignIn::Token { mailbox: "a@x.example".into(), token: crate::token::Token::new("t".into()) };
-    let limits = super::guard::Limits::for_messages(1000);
+    let sign_in = SignIn::Token { mailbox: "a@x.example".into(), token: Token::new("t".into()) };
+    let limits = Limits::for_messages(1000);
     let step = Duration::from_millis(200);
-    let mut folder = super::connection::open(stream, limits, step, &sign_in, "INBOX").await.expect("open");
+    let mut folder = open(stream, limits, step, &sign_in, "INBOX").await.expect("open");
     let error = folder.commands.run("NOOP", |_| {}).await.expect_err("silent");
     assert!(matches!(error, Error::TimedOut), "{error:?}");
+}
+
+#[tokio::test]
+async fn a_server_that_chatters_instead_of_beginning_or_ending_idle_is_given_up() {
+    for begins in [false, true] {
+        let (client, mut server) = tokio::io::duplex(1 << 16);
+        let chatter = async move {
+            // Exactly the answers of an opening, then a line in each step for ever.
+            let opening = "* OK ready\r\n+ \r\nA0001 OK in\r\nA0002 OK\r\n* OK [UIDVALIDITY 9] x\r\nA0003 OK\r\n";
+            server.write_all(opening.as_bytes()).await.expect("the opening");
+            if begins {
+                server.write_all(b"+ idling\r\n").await.expect("IDLE");
+            }
+            while server.write_all(b"* OK Still here\r\n").await.is_ok() {
+                tokio::time::sleep(Duration::from_millis(5)).await;
+            }
+        };
+        let idle = async {
+            let sign_in = SignIn::Token { mailbox: "a@x.example".into(), token: Token::new("t".into()) };
+            let (limits, step) = (Limits::for_messages(1000), Duration::from_millis(100));
+            let mut folder = open(client, limits, step, &sign_in, "INBOX").await.expect("open");
+            wait(&mut folder, Duration::from_millis(20), pending()).await
+        };
+        let both = async { tokio::join!(idle, chatter).0 };
+        let error = tokio::time::timeout(LONG, both).await.expect("in time").expect_err("chatter");
+        assert!(matches!(error, Error::TimedOut), "{error:?}");
+    }
 }
 
 #[tokio::test]
