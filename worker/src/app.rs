@@ -224,11 +224,15 @@ impl Leases {
                 Vec::new()
             }
         };
-        // Ordering: trust first, so that what is resumed or opened below may write at once.
+        // Ordering: trust first, so that what is opened below may write at once.
+        self.extend_trust();
+        self.act(actions);
+    }
+
+    fn extend_trust(&self) {
         if let Some(end) = self.holder.trust_ends() {
             self.trust.extend(self.start + end);
         }
-        self.act(actions);
     }
 
     fn act(&mut self, actions: Vec<Action>) {
@@ -249,7 +253,11 @@ impl Leases {
                     tracing::warn!("the control plane is silent: nothing is reported or changed until it answers");
                     self.trust.end();
                 }
-                Action::Resume => tracing::info!("the control plane answers again"),
+                Action::Resume => {
+                    tracing::info!("the control plane answers again");
+                    // Ordering: again, for an answer that comes after trust has lapsed suspends before it resumes.
+                    self.extend_trust();
+                }
             }
         }
     }
@@ -288,5 +296,80 @@ impl Leases {
         {
             tracing::warn!(%error, "the control plane could not be told goodbye; it will notice the silence");
         }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use async_trait::async_trait;
+    use bytes::Bytes;
+    use postroom_proto::id::{Epoch, MailboxUid, SessionId};
+    use postroom_proto::v1;
+    use secrecy::SecretString;
+
+    use super::*;
+    use crate::config::Reading;
+    use crate::mailbox::lease::{Lease, Switch};
+    use crate::report::Error;
+
+    /// Answers nothing.
+    struct Silent;
+
+    #[async_trait]
+    impl Reporter for Silent {
+        async fn open(&self, _: v1::MailboxLease) -> Result<v1::OpenedMailbox, Error> {
+            std::future::pending().await
+        }
+
+        async fn report(&self, _: &v1::ReportRequest) -> Result<v1::ReportResponse, Error> {
+            std::future::pending().await
+        }
+
+        async fn upload(&self, _: v1::BlobHeader, _: Bytes) -> Result<(), Error> {
+            std::future::pending().await
+        }
+
+        async fn status(&self, _: Vec<v1::MailboxStatus>) -> Result<(), Error> {
+            Ok(())
+        }
+    }
+
+    /// A registered worker that holds one mailbox under epoch 7 since a heartbeat sent `before` now.
+    fn holding(before: Duration) -> (Leases, MailboxUid, Lease, Switch) {
+        let trust = Trust::new();
+        let (switch, lease) = Switch::new(&trust);
+        let shared = Shared::new(Reading::default(), Arc::new(Silent), Arc::new(Board::new()));
+        let (supervisor, _) = Supervisor::new(shared, trust.clone());
+        let mut leases = Leases {
+            name: "w".into(),
+            control: Control::new("http://127.0.0.1:1", &SecretString::from("t")).expect("a URL"),
+            reporter: Box::new(|_| {}),
+            holder: Holder::new(LeaseTerms::default()),
+            terms: LeaseTerms::default(),
+            supervisor,
+            trust,
+            start: Instant::now().checked_sub(before).expect("the machine runs longer"),
+            jitter: 0.0,
+        };
+        leases.holder.registered(SessionId::parse("s").expect("a session"), LeaseTerms::default());
+        let mailbox = MailboxUid::derive("a", "INBOX", "x.example");
+        let ticket = leases.holder.heartbeat(Moment::ZERO).expect("registered").ticket;
+        let actions = leases.holder.answered(Moment::ZERO, ticket, offering(&mailbox));
+        leases.act(actions);
+        (leases, mailbox, lease, switch)
+    }
+
+    fn offering(mailbox: &MailboxUid) -> holder::Answer {
+        let offer = Offer { mailbox: mailbox.clone(), epoch: Epoch(7), definition_revision: 1 };
+        holder::Answer { term: 1, terms: LeaseTerms::default(), offers: vec![offer] }
+    }
+
+    #[tokio::test]
+    async fn the_answer_that_ends_a_silence_allows_to_write_at_once() {
+        let terms = LeaseTerms::default();
+        let (mut leases, mailbox, mut lease, _switch) = holding(terms.trust() + Duration::from_secs(1));
+        let ticket = leases.holder.heartbeat(leases.now()).expect("registered").ticket;
+        leases.answered(ticket, Ok(offering(&mailbox)));
+        assert_eq!(futures::FutureExt::now_or_never(lease.may_write()), Some(Ok(())));
     }
 }
