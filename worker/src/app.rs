@@ -276,7 +276,8 @@ impl Leases {
             }
             Event::SessionEnded { mailbox, epoch } => {
                 self.supervisor.forget(&mailbox, epoch);
-                match self.holder.session().cloned() {
+                // News of a lease that is not held any more is news of a session before this one.
+                match self.holder.session().cloned().filter(|_| self.holder.holds(&mailbox, epoch)) {
                     Some(session) => self.holder.session_ended(&session),
                     None => Vec::new(),
                 }
@@ -371,5 +372,14 @@ mod tests {
         let ticket = leases.holder.heartbeat(leases.now()).expect("registered").ticket;
         leases.answered(ticket, Ok(offering(&mailbox)));
         assert_eq!(futures::FutureExt::now_or_never(lease.may_write()), Some(Ok(())));
+    }
+
+    #[tokio::test]
+    async fn only_a_lease_that_is_held_can_tell_that_the_session_is_over() {
+        let (mut leases, mailbox, _lease, _switch) = holding(Duration::ZERO);
+        leases.happened(Event::SessionEnded { mailbox: mailbox.clone(), epoch: Epoch(6) });
+        assert!(leases.holder.session().is_some(), "a straggler of the session before");
+        leases.happened(Event::SessionEnded { mailbox, epoch: Epoch(7) });
+        assert!(leases.holder.session().is_none());
     }
 }

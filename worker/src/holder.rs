@@ -285,7 +285,12 @@ impl Holder {
 
     /// True while a report may be made and the mailbox may be changed under this lease. To be asked right before each.
     pub fn may_write(&self, now: Moment, mailbox: &MailboxUid, epoch: Epoch) -> bool {
-        now < self.trusted_until && self.holds.get(mailbox).is_some_and(|hold| hold.epoch == epoch)
+        now < self.trusted_until && self.holds(mailbox, epoch)
+    }
+
+    /// True when the mailbox is held under this lease, trusted or not.
+    pub fn holds(&self, mailbox: &MailboxUid, epoch: Epoch) -> bool {
+        self.holds.get(mailbox).is_some_and(|hold| hold.epoch == epoch)
     }
 
     /// Everything held, in the order of the uids.
