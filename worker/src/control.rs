@@ -77,26 +77,27 @@ pub struct Control {
 }
 
 impl Control {
-    /// A connection that is made when it is needed, and made again when it breaks.
+    /// Connections that are made when they are needed, and made again when they break.
     pub fn new(endpoint: &str, token: &SecretString) -> Result<Self, Invalid> {
-        let channel = Endpoint::from_shared(endpoint.to_owned())
+        let endpoint = Endpoint::from_shared(endpoint.to_owned())
             .map_err(|_| Invalid::Endpoint(endpoint.into()))?
             .connect_timeout(CONNECT)
             .tcp_nodelay(true)
             .http2_keep_alive_interval(Duration::from_secs(10))
             .keep_alive_timeout(Duration::from_secs(5))
-            .keep_alive_while_idle(true)
-            .connect_lazy();
+            .keep_alive_while_idle(true);
         let mut authorization: MetadataValue<Ascii> =
             format!("Bearer {}", token.expose_secret()).parse().map_err(|_| Invalid::Token)?;
         authorization.set_sensitive(true);
         let bearer = Bearer { authorization };
-        let leases = LeaseServiceClient::with_interceptor(channel.clone(), bearer.clone())
+        // A connection of its own: on one that is full of uploads, or whose window or streams are used up by reports, a
+        // heartbeat would wait behind them until trust lapses, and every mailbox would stop for want of it.
+        let leases = LeaseServiceClient::with_interceptor(endpoint.connect_lazy(), bearer.clone())
             .max_decoding_message_size(LARGEST_ANSWER);
-        Ok(Self { leases, channel, bearer })
+        Ok(Self { leases, channel: endpoint.connect_lazy(), bearer })
     }
 
-    /// The connection, for reports, which have deadlines and repetitions of their own.
+    /// The other connection, for reports, which have deadlines and repetitions of their own.
     pub fn channel(&self) -> (Channel, Bearer) {
         (self.channel.clone(), self.bearer.clone())
     }
