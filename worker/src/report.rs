@@ -40,6 +40,18 @@ pub enum Error {
     /// An uploaded body is not there: upload it again, then report.
     #[error("an uploaded body is missing")]
     BlobMissing,
+    /// The definition holds a secret that the control plane cannot read. It can once its key file is restored.
+    #[error("a secret of the definition cannot be read: {detail}")]
+    SecretUnreadable {
+        /// For people.
+        detail: String,
+    },
+    /// The definition is gone. The end of the lease follows, unless it comes back.
+    #[error("there is no such definition: {detail}")]
+    NotFound {
+        /// For people.
+        detail: String,
+    },
     /// It is not known whether it took effect, or it did not: repeat the very same call.
     #[error("unavailable: {detail}")]
     Unavailable {
@@ -68,15 +80,14 @@ impl Error {
             Reason::SessionEnded => Self::SessionEnded,
             Reason::CursorMismatch => Self::CursorMismatch,
             Reason::BlobMissing => Self::BlobMissing,
+            Reason::SecretUnreadable => Self::SecretUnreadable { detail },
+            Reason::NotFound => Self::NotFound { detail },
             Reason::NoLeader
             | Reason::NotCaughtUp
             | Reason::OutcomeUnknown
             | Reason::StorageFailed
             | Reason::ShuttingDown
-            | Reason::TooMany
-            // A definition that is gone is followed by the end of the lease; a key file may be restored.
-            | Reason::NotFound
-            | Reason::SecretUnreadable => Self::Unavailable { after: failure.retry_after, detail },
+            | Reason::TooMany => Self::Unavailable { after: failure.retry_after, detail },
             _ => Self::Refused { detail },
         }
     }
@@ -279,6 +290,8 @@ mod tests {
         assert_eq!(of(Reason::CursorMismatch), Error::CursorMismatch);
         assert_eq!(of(Reason::SessionEnded), Error::SessionEnded);
         assert_eq!(of(Reason::BlobMissing), Error::BlobMissing);
+        assert_eq!(of(Reason::SecretUnreadable), Error::SecretUnreadable { detail: "why".into() });
+        assert_eq!(of(Reason::NotFound), Error::NotFound { detail: "why".into() });
         for again in [Reason::OutcomeUnknown, Reason::StorageFailed, Reason::NotCaughtUp, Reason::TooMany] {
             assert!(matches!(of(again), Error::Unavailable { .. }), "{again:?}");
         }

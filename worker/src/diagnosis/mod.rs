@@ -154,6 +154,26 @@ pub fn control_plane(detail: &str) -> Diagnosis {
     )
 }
 
+/// The control plane cannot read a secret of the definition; `detail` is what it says.
+pub fn secret_unreadable(detail: &str) -> Diagnosis {
+    Diagnosis::new(
+        ProblemKind::Configuration,
+        "SECRET_UNREADABLE",
+        excerpt(detail, 500),
+        "restore the key file secret.key of the control plane from the backup, or apply the secret or password again",
+    )
+}
+
+/// The control plane has no definition of the mailbox; `detail` is what it says.
+pub fn definition_not_found(detail: &str) -> Diagnosis {
+    Diagnosis::new(
+        ProblemKind::Configuration,
+        "NOT_FOUND",
+        excerpt(detail, 500),
+        "nothing to do if the address was taken out: the mailbox is let go soon; otherwise apply its definition again",
+    )
+}
+
 /// The mailbox has another UIDVALIDITY than the one its cursor belongs to.
 pub fn uid_validity(committed: u32, found: u32) -> Diagnosis {
     Diagnosis::new(

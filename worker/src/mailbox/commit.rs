@@ -191,6 +191,11 @@ impl Committer {
             Error::SessionEnded => Err(Stop::SessionEnded),
             Error::CursorMismatch | Error::BlobMissing => Err(Stop::Reopen),
             Error::Refused { detail } => Err(Stop::Refused(control_plane(&detail))),
+            // The lease goes with its definition; a key file may be restored.
+            Error::NotFound { detail } | Error::SecretUnreadable { detail } => {
+                tracing::debug!(mailbox = self.mailbox, detail, "a report is repeated");
+                self.pause(pause, None).await
+            }
             Error::Unavailable { after, detail } => {
                 tracing::debug!(mailbox = self.mailbox, detail, "a report is repeated");
                 self.pause(pause, after).await

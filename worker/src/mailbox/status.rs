@@ -101,6 +101,11 @@ impl Teller {
         Self { board, status }
     }
 
+    /// It was not opened (again): of which generation the mailbox is now is not known. 0 leaves it to the control plane.
+    pub fn unopened(&mut self) {
+        self.status.generation = 0;
+    }
+
     /// Takes over what a former holder told, so that "since when" survives a hand-over.
     pub fn recall(&mut self, generation: u64, former: Option<&v1::MailboxStatus>) {
         self.status.generation = generation;

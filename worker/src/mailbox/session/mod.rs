@@ -196,24 +196,28 @@ impl Session {
             }
             let offered = self.offered();
             let lease = v1::MailboxLease { mailbox: self.mailbox.to_string(), epoch: self.epoch.0 };
-            let (detail, after) = match self.shared.reporter.open(lease).await {
+            let (found, after) = match self.shared.reporter.open(lease).await {
                 Ok(opened) if opened.definition.is_some() => return Ok(opened),
-                Ok(_) => ("it named no definition".to_owned(), None),
+                Ok(_) => (diagnosis::definition_not_found("the control plane named no definition"), None),
                 Err(report::Error::LeaseLost) => return Err(Ended::LeaseLost),
                 Err(report::Error::SessionEnded) => return Err(Ended::SessionEnded),
-                Err(report::Error::Unavailable { after, detail }) => (detail, after),
-                Err(error) => (error.to_string(), None),
+                Err(report::Error::SecretUnreadable { detail }) => (diagnosis::secret_unreadable(&detail), None),
+                Err(report::Error::NotFound { detail }) => (diagnosis::definition_not_found(&detail), None),
+                Err(report::Error::Unavailable { after, detail }) => (diagnosis::control_plane(&detail), after),
+                Err(error) => (diagnosis::control_plane(&error.to_string()), None),
             };
             failures += 1;
             // Right after an assignment replicas may need a moment: quick at first.
             let quick = Duration::from_millis(50 << failures.min(6));
-            let found = diagnosis::control_plane(&detail);
             let delay = if failures < 7 {
                 after.unwrap_or(quick).min(quick * 4)
             } else {
                 retry::delay(&found, failures - 6, rand::random())
             };
-            if failures >= 7 {
+            // What passes by itself is told only when it does not; what somebody has to mend is told at once.
+            if failures >= 7 || !found.is_transient() {
+                tracing::warn!(mailbox = %self.mailbox, code = found.code, cause = found.cause, "a mailbox is not opened");
+                self.teller.unopened();
                 self.teller.fails(&found, delay);
             }
             self.pause(delay, offered).await;

@@ -53,3 +53,20 @@ async fn a_definition_that_came_during_a_failing_try_ends_the_wait_after_it() {
     assert!(session.pause(long, 1).now_or_never().is_some());
     assert!(session.pause(long, 2).now_or_never().is_none(), "it was that one which failed");
 }
+
+#[tokio::test]
+async fn why_a_mailbox_cannot_be_opened_is_told_at_once() {
+    let unreadable = Error::SecretUnreadable { detail: "the secret of server X cannot be read".into() };
+    for (answer, code) in [(unreadable, "SECRET_UNREADABLE"), (Error::NotFound { detail: "gone".into() }, "NOT_FOUND")]
+    {
+        let (mut session, _switch, _revision, board) = session(answer.clone());
+        assert!(session.run().now_or_never().is_none(), "it waits after the first try");
+        let told = board.take();
+        let problem = told[0].problem.clone().expect("a problem");
+        assert_eq!((problem.code.as_str(), told[0].generation), (code, 0));
+        assert!(answer.to_string().contains(&problem.cause) && !problem.remedy.is_empty(), "{problem:?}");
+    }
+    let (mut session, _switch, _revision, board) = session(Error::Unavailable { after: None, detail: "no".into() });
+    assert!(session.run().now_or_never().is_none());
+    assert!(board.take().is_empty(), "it may pass within the second");
+}
