@@ -17,8 +17,9 @@ pub enum AfterIntake {
     Leave,
 }
 
-/// Does it for `uids`, ascending. Messages that are gone are no error. When it fails, some may be done: doing it again does
-/// no harm.
+/// Does it for `uids`, ascending. Messages that are gone are no error. When it fails, some may be done. Doing it again
+/// does no harm, with one exception: on a server without MOVE (RFC 6851), when the connection breaks between COPY and the
+/// end of EXPUNGE, a second time copies again, and the target folder has those messages twice. None is lost.
 pub async fn settle<S: Stream + fmt::Debug>(
     folder: &mut Folder<S>,
     uids: &[u32],
