@@ -256,11 +256,6 @@ impl Holder {
         actions
     }
 
-    /// The control plane hints that there is something new to hear.
-    pub fn nudged(&mut self) {
-        self.urgent = true;
-    }
-
     /// To be called when [`Holder::trust_ends`] has come: suspends once trust has lapsed.
     pub fn tick(&mut self, now: Moment) -> Vec<Action> {
         if self.suspended || self.session.is_none() || self.holds.is_empty() || now < self.trusted_until {

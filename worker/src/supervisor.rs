@@ -117,20 +117,6 @@ impl Supervisor {
         }
     }
 
-    /// Neither reports nor changes a mailbox; its connection stays open.
-    pub fn suspend(&mut self, mailbox: &MailboxUid) {
-        if let Some(held) = self.held.get(mailbox) {
-            held.switch.suspend();
-        }
-    }
-
-    /// Goes on with a suspended mailbox.
-    pub fn resume(&mut self, mailbox: &MailboxUid) {
-        if let Some(held) = self.held.get(mailbox) {
-            held.switch.resume();
-        }
-    }
-
     /// Forgets a mailbox whose event was taken. One that was opened again under another epoch stays.
     pub fn forget(&mut self, mailbox: &MailboxUid, epoch: Epoch) {
         if self.held.get(mailbox).is_some_and(|held| held.epoch == epoch) {

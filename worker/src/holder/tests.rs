@@ -206,9 +206,9 @@ fn heartbeats_keep_their_distance_and_hurry_when_there_is_news() {
     assert_eq!(holder.heartbeat_due(0.5), Some(Moment::ZERO), "the first one at once");
     let ticket = holder.heartbeat(at(10.0)).unwrap().ticket;
     assert_eq!(holder.heartbeat_due(0.0), None, "one at a time");
-    holder.answered(at(10.0), ticket, answer(&[]));
+    holder.answered(at(10.0), ticket, answer(&[offer(1, 7)]));
     let due = |holder: &Holder, jitter| holder.heartbeat_due(jitter).unwrap().as_secs_f64();
     assert_eq!((due(&holder, -9.0), due(&holder, 0.0), due(&holder, 1.0)), (11.6, 12.0, 12.4));
-    holder.nudged();
+    holder.lost(&uid(1), Epoch(7));
     assert_eq!(due(&holder, 1.0), 10.2);
 }

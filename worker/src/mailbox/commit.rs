@@ -108,7 +108,7 @@ impl Committer {
         &mut self.lease
     }
 
-    /// Commits one report, with uploads before it. Repeats until the outcome is known; waits while suspended.
+    /// Commits one report, with uploads before it. Repeats until the outcome is known; waits while trust has lapsed.
     pub async fn commit(&mut self, draft: Draft) -> Result<(), Stop> {
         let uid_validity = draft.next.uid_validity;
         let settled = self.settled.len().min(MAX_SETTLED);

@@ -47,7 +47,6 @@ impl Trust {
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
 enum Phase {
     Held,
-    Suspended,
     Draining,
     Closed,
 }
@@ -65,33 +64,21 @@ impl Switch {
         (Self { phase }, Lease { phase: seen, trust: trust.until.subscribe() })
     }
 
-    /// No report and no change of the mailbox until [`Switch::resume`]; connections stay open.
-    pub fn suspend(&self) {
-        self.set(|phase| (phase == Phase::Held).then_some(Phase::Suspended));
-    }
-
-    /// Goes on after [`Switch::suspend`].
-    pub fn resume(&self) {
-        self.set(|phase| (phase == Phase::Suspended).then_some(Phase::Held));
-    }
-
     /// Finish the report in flight, then let go.
     pub fn drain(&self) {
-        self.set(|phase| (phase < Phase::Draining).then_some(Phase::Draining));
+        self.advance(Phase::Draining);
     }
 
     /// Let go at once.
     pub fn close(&self) {
-        self.set(|_| Some(Phase::Closed));
+        self.advance(Phase::Closed);
     }
 
-    fn set(&self, next: impl Fn(Phase) -> Option<Phase>) {
-        self.phase.send_if_modified(|phase| match next(*phase) {
-            Some(next) if next != *phase => {
-                *phase = next;
-                true
-            }
-            _ => false,
+    fn advance(&self, to: Phase) {
+        self.phase.send_if_modified(|phase| {
+            let later = *phase < to;
+            *phase = to.max(*phase);
+            later
         });
     }
 }
@@ -109,7 +96,7 @@ pub struct Lease {
 }
 
 impl Lease {
-    /// Returns when a report or a change is allowed. Waits while the lease is suspended or trust has lapsed.
+    /// Returns when a report or a change is allowed. Waits while trust has lapsed.
     pub async fn may_write(&mut self) -> Result<(), Closed> {
         loop {
             let phase = *self.phase.borrow_and_update();
@@ -118,7 +105,7 @@ impl Lease {
                 Phase::Closed => return Err(Closed),
                 // What is in flight may be finished while draining.
                 Phase::Held | Phase::Draining if trusted => return Ok(()),
-                _ => {}
+                Phase::Held | Phase::Draining => {}
             }
             tokio::select! {
                 changed = self.phase.changed() => changed.map_err(|_| Closed)?,
@@ -168,10 +155,6 @@ mod tests {
         assert_eq!(ask(&mut lease), None, "no trust yet");
         trust.extend(Instant::now() + Duration::from_secs(60));
         assert_eq!(ask(&mut lease), Some(Ok(())));
-        switch.suspend();
-        assert_eq!(ask(&mut lease), None);
-        switch.resume();
-        assert_eq!(ask(&mut lease), Some(Ok(())));
         trust.end();
         assert_eq!(ask(&mut lease), None);
         trust.extend(Instant::now());
@@ -180,10 +163,10 @@ mod tests {
         switch.drain();
         assert!(lease.is_ending());
         assert_eq!(ask(&mut lease), Some(Ok(())), "what is in flight is finished");
-        switch.resume();
-        assert!(lease.is_ending(), "there is no way back");
         switch.close();
         assert_eq!(ask(&mut lease), Some(Err(Closed)));
+        switch.drain();
+        assert_eq!(ask(&mut lease), Some(Err(Closed)), "there is no way back");
     }
 
     #[tokio::test]
