@@ -11,13 +11,12 @@ use tokio::time::Instant;
 use tokio_rustls::client::TlsStream;
 
 use crate::config::Reading;
-use crate::diagnosis::{self, Diagnosis, ProblemKind, imap};
+use crate::diagnosis::{self, ProblemKind, imap};
 use crate::mailbox::care::Care;
-use crate::mailbox::catch_up::{self, Broken, Budget, Reader, next_look};
+use crate::mailbox::catch_up::{self, Budget, Reader, next_look};
 use crate::mailbox::commit::{Committer, Stop};
-use crate::mailbox::cursor::{Cursor, Start};
 use crate::mailbox::imap::command::Error as ImapError;
-use crate::mailbox::imap::connection::{self, Folder};
+use crate::mailbox::imap::connection::Folder;
 use crate::mailbox::imap::idle;
 use crate::mailbox::imap::settle::AfterIntake;
 use crate::mailbox::lease::Lease;
@@ -27,8 +26,11 @@ use crate::report::{self, Reporter};
 use crate::tls::Trust;
 use crate::token::Credential;
 use crate::token::broker::Broker;
+use trouble::Trouble;
 
+mod anchor;
 mod sign_in;
+mod trouble;
 
 /// A connection to a mail server.
 type Mail = Folder<TlsStream<TcpStream>>;
@@ -89,56 +91,6 @@ pub struct Session {
     teller: Teller,
     /// The last attempt reached the end of the mailbox.
     worked: bool,
-}
-
-/// Why an attempt ended.
-#[derive(Debug)]
-enum Trouble {
-    Stop(Stop),
-    /// Told to let go, or the definition has changed.
-    Called,
-    /// The token has run out, or was a stale one: normal.
-    TokenExpired,
-    Problem(Diagnosis),
-}
-
-impl From<Diagnosis> for Trouble {
-    fn from(found: Diagnosis) -> Self {
-        Self::Problem(found)
-    }
-}
-
-impl From<Stop> for Trouble {
-    fn from(stop: Stop) -> Self {
-        match stop {
-            Stop::Refused(found) => Self::Problem(found),
-            stop => Self::Stop(stop),
-        }
-    }
-}
-
-impl From<Broken> for Trouble {
-    fn from(broken: Broken) -> Self {
-        match broken {
-            Broken::Stop(stop) => stop.into(),
-            Broken::Imap(error) => error.into(),
-        }
-    }
-}
-
-impl From<ImapError> for Trouble {
-    fn from(error: ImapError) -> Self {
-        if let ImapError::Bye { text } = &error
-            && imap::is_token_expired(text)
-        {
-            return Self::TokenExpired;
-        }
-        let command = match &error {
-            ImapError::Refused { command, .. } => command,
-            _ => "a command",
-        };
-        Self::Problem(connection::diagnose(&error, |text| imap::command_refused(command, text)))
-    }
 }
 
 impl Session {
@@ -321,7 +273,7 @@ impl Session {
         care: &mut Care,
         unsettled: &mut Option<Vec<String>>,
     ) -> Result<Trouble, Trouble> {
-        let cursor = Box::pin(first_cursor(folder, definition, committer)).await?;
+        let cursor = Box::pin(anchor::first_cursor(folder, definition, committer)).await?;
         let uid_validity = folder.selected.uid_validity;
         if cursor.uid_validity != uid_validity {
             return Err(diagnosis::uid_validity(cursor.uid_validity, uid_validity).into());
@@ -332,7 +284,7 @@ impl Session {
         self.teller.works(MailboxState::CatchingUp);
         loop {
             // From what is committed: after a failure that is behind what was read.
-            let cursor = decode(committer.committed())?.unwrap_or_else(|| cursor.clone());
+            let cursor = anchor::decode(committer.committed())?.unwrap_or_else(|| cursor.clone());
             let reading = self.shared.reading.clone();
             let budget = self.shared.budget.clone();
             let reader = Reader::new(folder, care, cursor, &reading, definition.max_message_bytes, budget);
@@ -396,40 +348,6 @@ impl Session {
             () = self.called(revision) => {}
         }
     }
-}
-
-/// The committed cursor, or the first one, committed now: it anchors what "new" means.
-async fn first_cursor(
-    folder: &mut Mail,
-    definition: &MailboxDefinition,
-    committer: &mut Committer,
-) -> Result<Cursor, Trouble> {
-    if let Some(cursor) = decode(committer.committed())? {
-        return Ok(cursor);
-    }
-    let uid_next = match folder.selected.uid_next {
-        Some(uid_next) => uid_next,
-        // The server does not say (RFC 3501 section 6.3.1 lets it): the last message tells.
-        None => {
-            let last = crate::mailbox::imap::fetch::summaries_of(&mut folder.commands, "*", 0).await?;
-            last.last().map_or(1, |last| last.uid.saturating_add(1))
-        }
-    };
-    let start = Start::of(definition.start.as_ref());
-    let cursor = Cursor::first(folder.selected.uid_validity, uid_next, start);
-    committer.flush(&cursor).await?;
-    Ok(cursor)
-}
-
-fn decode(cursor: &v1::Cursor) -> Result<Option<Cursor>, Trouble> {
-    Cursor::decode(Some(cursor)).map_err(|error| {
-        Trouble::Problem(Diagnosis::new(
-            ProblemKind::Defect,
-            "CURSOR_UNREADABLE",
-            error.to_string(),
-            "run a worker of the version that wrote it, or a newer one",
-        ))
-    })
 }
 
 fn after_intake(definition: &MailboxDefinition) -> AfterIntake {
