@@ -1,0 +1,141 @@
+//! Postroom: `postroom up` on a fresh data folder, until the ledger has made a durable contact of every message.
+//!
+//! Its progress is asked for over gRPC every 20 ms, which is part of what is measured.
+
+use std::path::{Path, PathBuf};
+use std::process::Stdio;
+use std::time::{Duration, SystemTime};
+
+use anyhow::{Context as _, bail, ensure};
+use postroom_cli::client::Client;
+use postroom_cli::context::{Context, FILE_NAME};
+use postroom_cli::model_file;
+use postroom_proto::convert;
+use postroom_proto::v1::{Mailbox, MailboxState};
+use tokio::process::{Child, Command};
+use tokio::time::Instant;
+
+use crate::figures::Lap;
+use crate::mailbox::Stage;
+use crate::process::{self, LONGEST_RUN};
+
+/// Time between two questions.
+const ASK: Duration = Duration::from_millis(20);
+/// Longest wait for the process to serve.
+const START: Duration = Duration::from_secs(30);
+
+/// One run, measured from three beginnings to the same end: the last contact is durable.
+#[derive(Debug, Clone, Copy)]
+pub(crate) struct Laps {
+    /// From the moment when the worker begins to ask for its token and to connect: what the other clients do.
+    pub(crate) connected: Lap,
+    /// From the moment when the model is applied: besides, the lease and the random delay that spreads starts.
+    pub(crate) applied: Lap,
+    /// From the first committed batch on, whose messages do not count: reading at full speed.
+    pub(crate) flowing: Lap,
+}
+
+/// Starts `program`, lets it read the mailbox, and ends it.
+pub(crate) async fn measure(stage: &Stage, program: &Path) -> anyhow::Result<Laps> {
+    let dir = stage.fresh_dir("postroom")?;
+    let data = dir.path().join("data");
+    let log = dir.path().join("log");
+    let mut child = Command::new(program)
+        .arg("up")
+        .args(["--listen", "127.0.0.1:0", "--data"])
+        .arg(&data)
+        .stdin(Stdio::null())
+        .stdout(Stdio::null())
+        .stderr(std::fs::File::create(&log)?)
+        .kill_on_drop(true)
+        .spawn()
+        .with_context(|| format!("{} does not start", program.display()))?;
+    let done = tokio::time::timeout(LONGEST_RUN, read(stage, &mut child, &data)).await;
+    let done = done.unwrap_or_else(|_| bail!("Postroom was not done within {} s", LONGEST_RUN.as_secs()));
+    // Its data is thrown away: nothing depends on an orderly end.
+    child.kill().await?;
+    done.with_context(|| format!("Postroom's log: {}", std::fs::read_to_string(&log).unwrap_or_default().trim()))
+}
+
+/// Where the binary is when nobody says: beside this one.
+pub(crate) fn beside_this() -> anyhow::Result<PathBuf> {
+    let this = std::env::current_exe().context("the path of this program is not known")?;
+    let program = this.with_file_name("postroom");
+    ensure!(program.exists(), "{} is missing: build postroom-cli too, or name it by --postroom", program.display());
+    Ok(program)
+}
+
+async fn read(stage: &Stage, child: &mut Child, data: &Path) -> anyhow::Result<Laps> {
+    let client = connect(child, data).await?;
+    let model = model_file::read(&model(stage), data, &|_| None).map_err(shown)?;
+    let applied = Instant::now();
+    client.apply_model(model).await?;
+    let mut connected = None;
+    let mut first: Option<(Instant, u64)> = None;
+    loop {
+        let asked = SystemTime::now();
+        let mailbox = client.get_mailbox(stage.mailbox.clone()).await?;
+        let now = Instant::now();
+        ensure!(mailbox.state() != MailboxState::Failing, "the mailbox fails: {:?}", mailbox.problem);
+        connected = connected.or_else(|| connecting(&mailbox, asked, now));
+        if mailbox.contact_count > 0 && first.is_none() {
+            first = Some((now, mailbox.contact_count));
+        }
+        if mailbox.contact_count >= stage.messages {
+            ensure!(mailbox.contact_count == stage.messages, "there are {} contacts", mailbox.contact_count);
+            let usage = process::usage(child.id().context("Postroom has ended")?)?;
+            let lap = |from: Instant, messages| Lap { seconds: (now - from).as_secs_f64(), messages, usage };
+            let (from, before) = first.unwrap_or((now, 0));
+            return Ok(Laps {
+                connected: lap(connected.unwrap_or(applied), stage.messages),
+                applied: lap(applied, stage.messages),
+                flowing: lap(from, stage.messages - before),
+            });
+        }
+        tokio::time::sleep(ASK).await;
+    }
+}
+
+/// When the worker began to connect, by its own word; `asked` and `now` are the same moment on two clocks.
+fn connecting(mailbox: &Mailbox, asked: SystemTime, now: Instant) -> Option<Instant> {
+    let begun = matches!(mailbox.state(), MailboxState::Connecting | MailboxState::CatchingUp);
+    let since = convert::from_timestamp(mailbox.since_time.as_ref().filter(|_| begun)?);
+    let ago = u64::try_from(convert::micros(asked) - since).unwrap_or(0);
+    now.checked_sub(Duration::from_micros(ago))
+}
+
+async fn connect(child: &mut Child, data: &Path) -> anyhow::Result<Client> {
+    let begun = Instant::now();
+    while !data.join(FILE_NAME).exists() {
+        if let Some(status) = child.try_wait()? {
+            bail!("Postroom has ended: {status}");
+        }
+        ensure!(begun.elapsed() < START, "Postroom does not serve within {} s", START.as_secs());
+        tokio::time::sleep(Duration::from_millis(5)).await;
+    }
+    Ok(Client::new(&Context::read(data).map_err(shown)?, false)?)
+}
+
+fn shown(error: postroom_cli::error::Error) -> anyhow::Error {
+    anyhow::anyhow!(error.render())
+}
+
+fn model(stage: &Stage) -> String {
+    let service = stage.testbed.service();
+    format!(
+        "instances:\n  - {{name: core1}}\n\
+         incomingServers:\n  - name: tenant\n    address: {authority}\n    authentication: oauth-service\n\
+         \x20   clientId: {client}\n    secret: {{value: \"{secret}\"}}\n    scope: {scope}\n\
+         \x20   imap: {{host: {host}, port: {port}}}\n    caFile: {ca}\n\
+         queues:\n  - name: queue\n    instance: core1\n    start: all\n    afterIntake: leave\n\
+         \x20   addresses:\n      - {{email: {email}, server: tenant}}\n",
+        authority = stage.testbed.tenant.authority(),
+        client = service.client_id,
+        secret = service.secret.as_deref().unwrap_or_default(),
+        scope = postroom_testbed::APP_SCOPE,
+        host = stage.testbed.host(),
+        port = stage.testbed.imap_port(),
+        ca = stage.testbed.ca_file().display(),
+        email = stage.mailbox,
+    )
+}

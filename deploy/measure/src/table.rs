@@ -1,0 +1,67 @@
+//! What is printed: the result to standard output, all else to standard error.
+
+use std::io::Write as _;
+
+use comfy_table::{CellAlignment, Table, presets};
+
+use crate::figures::{Lap, Series, Spread};
+use crate::mailbox::{BARE, MBSYNC, Measured};
+
+/// Writes a result to standard output.
+pub(crate) fn print(text: &str) -> anyhow::Result<()> {
+    let mut out = std::io::stdout();
+    out.write_all(text.as_bytes())?;
+    Ok(out.flush()?)
+}
+
+/// Tells how it goes.
+pub(crate) fn note(text: &str) {
+    // Nothing is left to tell it to when standard error is closed.
+    let _ = writeln!(std::io::stderr(), "{text}");
+}
+
+/// The figures for people.
+pub(crate) fn render(measured: &Measured) -> String {
+    let mut table = Table::new();
+    table.load_style(presets::ASCII_MARKDOWN);
+    table.set_header(["client", "seconds", "messages/s", "client CPU s", "peak RSS MB", "× bare", "× mbsync"]);
+    let find = |name: &str| measured.clients.iter().find(|series| series.client == name);
+    for series in &measured.clients {
+        let against = |other: Option<&Series>| match other {
+            Some(other) => spread(series.speed_against(other), 2),
+            None => "-".to_owned(),
+        };
+        table.add_row([
+            series.client.to_owned(),
+            spread(series.spread(|lap| lap.seconds), 2),
+            format!("{:.0}", series.spread(Lap::rate).median),
+            format!("{:.2}", series.spread(|lap| lap.usage.cpu_seconds).median),
+            format!("{:.0}", series.spread(|lap| lap.usage.peak_rss_bytes as f64 / 1e6).median),
+            against(find(BARE)),
+            against(find(MBSYNC)),
+        ]);
+    }
+    for column in table.column_iter_mut().skip(1) {
+        column.set_cell_alignment(CellAlignment::Right);
+    }
+    let load: Vec<String> = measured.load.iter().map(|load| format!("{load:.1}")).collect();
+    format!(
+        "{} messages of {} bytes in one mailbox, TLS, one connection; {} runs, in turns.\n\
+         Median (least–most); × is messages/s against that client in the same run.\n\n{table}\n\n\
+         {} cores, {}; files on {}; load {}\nDovecot {}; {}\n",
+        measured.messages,
+        measured.bytes,
+        measured.runs,
+        measured.machine.cores,
+        measured.machine.processor,
+        measured.machine.file_system,
+        load.join(" "),
+        measured.dovecot,
+        measured.mbsync,
+    )
+}
+
+fn spread(spread: Spread, digits: usize) -> String {
+    let Spread { median, min, max } = spread;
+    format!("{median:.digits$} ({min:.digits$}–{max:.digits$})")
+}
