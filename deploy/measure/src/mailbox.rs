@@ -2,6 +2,10 @@
 //!
 //! A run is one turn of every client; the first run warms up and does not count. Nobody changes anything in the mailbox,
 //! and each client starts from nothing: every turn sees the same.
+//!
+//! What the clients wrote is removed only at the very end. ext4 does not give away the inodes of files that were deleted
+//! in the last minutes and looks at each of them at every creation: a Maildir written soon after another was removed
+//! costs mbsync more than twice its time. For the same reason two measurements should lie some minutes apart.
 
 use std::path::PathBuf;
 
@@ -70,7 +74,8 @@ pub(crate) struct Stage {
     pub(crate) messages: u64,
     /// Bytes of each.
     pub(crate) bytes: u64,
-    dir: PathBuf,
+    /// Holds the folders of all turns, and removes them when it goes.
+    dir: TempDir,
 }
 
 /// All that was measured, and on what.
@@ -102,7 +107,7 @@ pub(crate) async fn run(args: Args) -> anyhow::Result<()> {
         messages: args.messages,
         bytes: args.bytes,
         runs: args.runs,
-        machine: Machine::of(&stage.dir),
+        machine: Machine::of(stage.dir.path()),
         load: Vec::new(),
         dovecot: machine::version("dovecot").await,
         mbsync: machine::version("mbsync").await,
@@ -149,6 +154,9 @@ impl Measured {
 impl Stage {
     /// Starts the servers and fills the mailbox.
     async fn set(args: &Args) -> anyhow::Result<Self> {
+        let parent = args.dir.canonicalize().with_context(|| format!("there is no folder {}", args.dir.display()))?;
+        let dir = tempfile::Builder::new().prefix("postroom-bench-").tempdir_in(&parent);
+        let dir = dir.with_context(|| format!("no folder can be made in {}", parent.display()))?;
         table::note(&format!("filling a mailbox with {} messages of {} bytes", args.messages, args.bytes));
         let testbed = Testbed::start().await?;
         let mailbox = format!("measured@{}", postroom_testbed::DOMAIN);
@@ -157,14 +165,13 @@ impl Stage {
             let messages: Vec<Vec<u8>> = numbers.map(|number| message(&mailbox, number, args.bytes as usize)).collect();
             testbed.fill(&mailbox, &messages).await?;
         }
-        let dir = args.dir.canonicalize().with_context(|| format!("there is no folder {}", args.dir.display()))?;
         Ok(Self { testbed, mailbox, messages: args.messages, bytes: args.bytes, dir })
     }
 
-    /// A folder that goes with the value.
-    pub(crate) fn fresh_dir(&self, client: &str) -> anyhow::Result<TempDir> {
-        let made = tempfile::Builder::new().prefix(&format!("postroom-bench-{client}-")).tempdir_in(&self.dir);
-        made.with_context(|| format!("no folder can be made in {}", self.dir.display()))
+    /// An empty folder for one turn of a client.
+    pub(crate) fn fresh_dir(&self, client: &str) -> anyhow::Result<PathBuf> {
+        let made = tempfile::Builder::new().prefix(&format!("{client}-")).tempdir_in(self.dir.path());
+        Ok(made.context("no folder can be made")?.keep())
     }
 
     async fn turn(&self, kind: Kind, program: &std::path::Path) -> anyhow::Result<Vec<(&'static str, Lap)>> {

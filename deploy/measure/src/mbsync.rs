@@ -15,15 +15,15 @@ use crate::process;
 /// Pulls everything from its start to its end; `fsync`: whether each message is made durable.
 pub(crate) async fn measure(stage: &Stage, fsync: bool) -> anyhow::Result<Lap> {
     let dir = stage.fresh_dir("mbsync")?;
-    let config = dir.path().join("mbsyncrc");
-    fs::write(&config, configuration(stage, dir.path(), fsync))?;
+    let config = dir.join("mbsyncrc");
+    fs::write(&config, configuration(stage, &dir, fsync))?;
     // It holds the password.
     fs::set_permissions(&config, fs::Permissions::from_mode(0o600))?;
-    fs::create_dir(dir.path().join("mail"))?;
+    fs::create_dir(dir.join("mail"))?;
     let mut command = Command::new("mbsync");
-    command.arg("-q").arg("-c").arg(&config).arg("bench").env("HOME", dir.path()).stdin(Stdio::null());
+    command.arg("-q").arg("-c").arg(&config).arg("bench").env("HOME", &dir).stdin(Stdio::null());
     let finished = process::measure("mbsync (Debian package isync)", command).await?;
-    let count = |folder: &str| fs::read_dir(dir.path().join("mail/INBOX").join(folder)).map(Iterator::count);
+    let count = |folder: &str| fs::read_dir(dir.join("mail/INBOX").join(folder)).map(Iterator::count);
     let got = count("new").and_then(|new| Ok(new + count("cur")?)).context("mbsync left no Maildir")?;
     ensure!(got as u64 == stage.messages, "mbsync has {got} messages instead of {}", stage.messages);
     Ok(Lap { seconds: finished.seconds, messages: stage.messages, usage: finished.usage })

@@ -38,8 +38,8 @@ pub(crate) struct Laps {
 /// Starts `program`, lets it read the mailbox, and ends it.
 pub(crate) async fn measure(stage: &Stage, program: &Path) -> anyhow::Result<Laps> {
     let dir = stage.fresh_dir("postroom")?;
-    let data = dir.path().join("data");
-    let log = dir.path().join("log");
+    let data = dir.join("data");
+    let log = dir.join("log");
     let mut child = Command::new(program)
         .arg("up")
         .args(["--listen", "127.0.0.1:0", "--data"])
