@@ -117,6 +117,8 @@ fn options(location: &Location) -> SqliteConnectOptions {
     let options = SqliteConnectOptions::new()
         .page_size(8192)
         .busy_timeout(Duration::from_secs(5))
+        // Rows come over a channel from the thread of the connection; a batch of a report returns up to 500.
+        .row_buffer_size(1024)
         .synchronous(SqliteSynchronous::Full)
         .foreign_keys(true)
         .disable_statement_logging();
