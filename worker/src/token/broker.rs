@@ -167,11 +167,14 @@ impl Broker {
     }
 }
 
+/// Code of the problem of credentials that are held back because they were refused often enough.
+pub const PASSWORD_REFUSED: &str = "PASSWORD_REFUSED";
+
 /// The problem of a password that was refused often enough.
 pub fn locked(until_micros: i64) -> Diagnosis {
     let wait = Duration::from_micros(u64::try_from(until_micros - now_micros()).unwrap_or(0));
     diagnosis::locked_out(
-        "PASSWORD_REFUSED",
+        PASSWORD_REFUSED,
         "the account's password is wrong",
         "store the account's present password in the address",
     )

@@ -4,10 +4,11 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use postroom_proto::convert::to_timestamp;
-use postroom_proto::v1::{self, MailboxState};
+use postroom_proto::v1::{self, MailboxState, ProblemKind};
 
 use super::{Board, now};
 use crate::diagnosis::Diagnosis;
+use crate::token::broker::PASSWORD_REFUSED;
 
 /// Tells the status of one mailbox.
 #[derive(Debug)]
@@ -60,8 +61,13 @@ impl Teller {
         let now = now();
         let next = now.saturating_add(i64::try_from(delay.as_micros()).unwrap_or(i64::MAX));
         let mut problem = found.problem(now, next);
-        if let Some(before) = self.status.problem.as_ref().filter(|before| before.code == found.code) {
-            problem.since_time = before.since_time;
+        match &self.status.problem {
+            // That a refused password is held back says nothing new: why it was refused is what helps.
+            Some(before) if found.code == PASSWORD_REFUSED && before.kind() == ProblemKind::Credential => {
+                problem = v1::Problem { next_attempt_time: problem.next_attempt_time, ..before.clone() };
+            }
+            Some(before) if before.code == found.code => problem.since_time = before.since_time,
+            _ => {}
         }
         self.tell(MailboxState::Failing, Some(problem));
     }
@@ -114,5 +120,23 @@ mod tests {
         assert_eq!((third.state(), third.problem), (MailboxState::Idle, None));
         teller.works(MailboxState::Idle);
         assert!(board.take().is_empty(), "nothing new");
+    }
+
+    #[test]
+    fn a_password_that_is_held_back_keeps_the_reason_it_was_refused_for() {
+        let board = Arc::new(Board::new());
+        let mut teller = Teller::new(board.clone(), "mbx-1", 7);
+        let refused = Diagnosis::new(ProblemKind::Credential, "AADSTS50126", "wrong password", "store the right one");
+        teller.fails(&refused, Duration::from_secs(1));
+        let first = board.take().remove(0).problem.unwrap();
+        teller.fails(&crate::token::broker::locked(now() + 3_600_000_000), Duration::from_secs(3600));
+        let second = board.take().remove(0).problem.unwrap();
+        assert_eq!((second.code.as_str(), &second.cause), ("AADSTS50126", &first.cause));
+        assert_ne!(second.next_attempt_time, first.next_attempt_time);
+
+        // A new holder that was told nothing has only this to say.
+        let mut other = Teller::new(board.clone(), "mbx-2", 7);
+        other.fails(&crate::token::broker::locked(now() + 3_600_000_000), Duration::from_secs(3600));
+        assert_eq!(board.take().remove(0).problem.unwrap().code, PASSWORD_REFUSED);
     }
 }
