@@ -18,6 +18,15 @@ use crate::harness::{PATIENCE, SERVICE, Stage, USER, accept, assert_each_once, c
 
 #[tokio::test(flavor = "multi_thread")]
 async fn lost_answers_lose_and_double_nothing() {
+    lose_every_third(Loss::Unavailable).await;
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn answers_cut_off_lose_and_double_nothing() {
+    lose_every_third(Loss::Cut).await;
+}
+
+async fn lose_every_third(loss: Loss) {
     let stage = Stage::set().await;
     stage.deliver(SERVICE, "a", 500).await;
     stage.deliver(USER, "b", 500).await;
@@ -44,7 +53,7 @@ async fn lost_answers_lose_and_double_nothing() {
     client.apply_model(model).await.unwrap();
 
     for method in ["Report", "OpenMailboxes", "AllocateContacts", "AcceptContacts"] {
-        relay.lose(method, 3, Loss::Unavailable);
+        relay.lose(method, 3, loss);
     }
     let reader = worker::app::App::start(worker::config::Config::new(&endpoint, own, "local")).unwrap();
 
