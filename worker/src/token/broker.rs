@@ -34,8 +34,12 @@ pub struct Broker {
     deadline: Duration,
     plain: bool,
     lockout: Lockout,
-    slots: Mutex<HashMap<CredentialDigest, Arc<tokio::sync::Mutex<Slot>>>>,
+    slots: Mutex<HashMap<Key, Arc<tokio::sync::Mutex<Slot>>>>,
 }
+
+/// What a token is kept under: the credential, and the CA file by which its endpoint is trusted. Two servers that differ
+/// in that file only must not have each other's token or each other's failure.
+type Key = (CredentialDigest, String);
 
 #[derive(Debug, Default)]
 struct Slot {
@@ -69,7 +73,7 @@ impl Broker {
 
     /// A token that is good for a while: kept, or asked for now. Callers with the same credential wait for one request.
     pub async fn token(&self, credential: &Credential) -> Result<Lease, Diagnosis> {
-        let slot = self.slot(credential.digest);
+        let slot = self.slot(credential);
         let mut slot = slot.lock().await;
         let now = Instant::now();
         if let Some(kept) = &slot.granted
@@ -111,7 +115,7 @@ impl Broker {
     }
 
     async fn discard_if(&self, credential: &Credential, age: Duration, which: impl Fn(&Token) -> bool) -> bool {
-        let slot = self.slot(credential.digest);
+        let slot = self.slot(credential);
         let mut slot = slot.lock().await;
         let Some(kept) = &slot.granted else { return true };
         if !which(&kept.lease.token) {
@@ -153,17 +157,18 @@ impl Broker {
         }
     }
 
-    fn slot(&self, digest: CredentialDigest) -> Arc<tokio::sync::Mutex<Slot>> {
+    fn slot(&self, credential: &Credential) -> Arc<tokio::sync::Mutex<Slot>> {
+        let key = (credential.digest, credential.ca_file.clone());
         let mut slots = self.slots.lock().unwrap_or_else(PoisonError::into_inner);
         // Credentials come and go with definitions; what nobody uses is dropped when the map has doubled.
-        if slots.len() >= 64 && slots.len().is_power_of_two() && !slots.contains_key(&digest) {
+        if slots.len() >= 64 && slots.len().is_power_of_two() && !slots.contains_key(&key) {
             let now = Instant::now();
             slots.retain(|_, slot| {
                 Arc::strong_count(slot) > 1
                     || slot.try_lock().is_ok_and(|slot| still_good(&slot, now).is_some() || slot.failed.is_some())
             });
         }
-        slots.entry(digest).or_default().clone()
+        slots.entry(key).or_default().clone()
     }
 }
 
@@ -315,7 +320,7 @@ mod tests {
             assert_eq!(found.code, "AADSTS50126", "{found:?}");
             assert!(found.cause.contains("c-1"), "{found:?}");
             // As if the time for which the failure is held had passed.
-            broker.slot(wrong.digest).lock().await.failed = None;
+            broker.slot(&wrong).lock().await.failed = None;
             if endpoint.asked.load(Ordering::SeqCst) == 3 {
                 break;
             }
@@ -357,6 +362,18 @@ mod tests {
         drop(listener);
         let found = broker().token(&credential(&authority, Authentication::OauthService, "")).await;
         assert_eq!(found.expect_err("nobody").code, "UNREACHABLE");
+    }
+
+    #[tokio::test]
+    async fn a_wrong_ca_file_is_the_trouble_of_its_own_server_only() {
+        let endpoint = endpoint(vec![token("t", "3600")]).await;
+        let right = credential(&endpoint.authority, Authentication::OauthService, "");
+        let wrong = Credential { ca_file: "/nowhere/ca.pem".into(), ..right.clone() };
+        let broker = broker();
+        for _ in 0..2 {
+            assert_eq!(broker.token(&wrong).await.expect_err("no such file").code, "CA_FILE_UNREADABLE");
+            assert!(broker.token(&right).await.is_ok());
+        }
     }
 
     #[test]
