@@ -79,7 +79,9 @@ pub async fn run(options: Options, environment: Environment<'_>, streams: &mut S
         () = installation.control_plane.failed() => true,
         () = installation.worker.failed() => true,
     };
+    tracing::info!("stopping");
     installation.stop().await;
+    tracing::info!("stopped");
     if failed {
         return Err(Error::new(Kind::Internal, "a part of the installation has ended by itself")
             .help("the log above says why; start it again, nothing is lost"));

@@ -216,7 +216,11 @@ impl Session {
                 Trouble::TokenExpired => retry::delay(&imap::connection_lost(None), failures, rand::random()),
                 Trouble::Problem(found) => {
                     let delay = retry::delay(&found, failures, rand::random());
-                    tracing::info!(mailbox = %self.mailbox, email = definition.email, code = found.code, cause = found.cause, ?delay, "reading failed");
+                    if found.is_transient() {
+                        tracing::info!(mailbox = %self.mailbox, email = definition.email, code = found.code, cause = found.cause, ?delay, "reading failed");
+                    } else {
+                        tracing::warn!(mailbox = %self.mailbox, email = definition.email, code = found.code, cause = found.cause, ?delay, "reading failed");
+                    }
                     // A connection that worked and was lost is opened again within a second: no alarm yet. The second
                     // loss in a row is one.
                     if self.worked && failures == 1 && found.is_transient() && found.kind != ProblemKind::Throttled {
