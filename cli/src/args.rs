@@ -65,10 +65,12 @@ pub enum Command {
     Up(up::Args),
     /// Create and update definitions from a model file.
     ///
-    /// What the file does not name stays as it is. Either every change holds or none. Secrets are read from the
+    /// Definitions that the file does not name stay as they are. One that it names becomes what the
+    /// file says, a queue with its addresses: what is left out of it goes back to its default, and an
+    /// address that is left out is read no more. Either every change holds or none. Secrets are read from the
     /// places that the file names; one that is left out keeps what is stored.
     #[command(
-        after_help = "Examples:\n  postroom apply -f model.yaml\n  postroom export | postroom --data OTHER apply -f -"
+        after_help = "Examples:\n  postroom apply -f model.yaml\n  postroom export > model.yaml    # then change it, and apply it"
     )]
     Apply(Apply),
     /// Print all definitions as a model file, without secrets.
