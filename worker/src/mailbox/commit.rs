@@ -156,10 +156,10 @@ impl Committer {
         Ok(())
     }
 
-    /// These messages are done in the mailbox.
+    /// These messages, UIDs ascending, are done in the mailbox.
     pub fn mark_settled(&mut self, uid_validity: u32, uids: &[u32]) {
         self.settled.extend(uids.iter().map(|uid| source_key(uid_validity, *uid)));
-        self.to_settle.retain(|uid| !uids.contains(uid));
+        self.to_settle.retain(|uid| uids.binary_search(uid).is_err());
     }
 
     async fn upload(&mut self, blobs: &[(String, bytes::Bytes)]) -> Result<(), Stop> {
