@@ -40,7 +40,7 @@ use crate::api::report::Reports;
 use crate::blob::Blobs;
 use crate::config::{Config, Invalid};
 use crate::contact::arrival::Arrivals;
-use crate::contact::taking::Desk;
+use crate::contact::taking::Allocator;
 use crate::definition::Definitions;
 use crate::intake::Intake;
 use crate::lease::run::{LeasePlane, Settings};
@@ -203,8 +203,8 @@ impl App {
         self.keep("lease plane", plane.run(self.keeping.clone()));
 
         let arrivals = Arc::new(Arrivals::default());
-        let desk = Desk::new(ground.ledger.clone(), arrivals.clone(), self.serving.clone());
-        self.serve("deadlines", desk.clone().keep_deadlines(config.deadline_interval));
+        let allocator = Allocator::new(ground.ledger.clone(), arrivals.clone(), self.serving.clone());
+        self.serve("deadlines", allocator.clone().keep_deadlines(config.deadline_interval));
         let Ground { store, ledger, blobs, vault, generation } = ground;
         let model = definitions.subscribe();
         let intake = Intake::new(
@@ -224,7 +224,7 @@ impl App {
                 OperatorServiceServer,
                 Operators::new(Observer::new(store, ledger.clone(), model.clone()))
             ))
-            .add_service(limited!(ContactServiceServer, Contacts::new(model, ledger, blobs, arrivals, desk)));
+            .add_service(limited!(ContactServiceServer, Contacts::new(model, ledger, blobs, arrivals, allocator)));
         let incoming = TcpIncoming::from(listener).with_nodelay(Some(true));
         let stopping = self.serving.clone();
         self.serve("server", async move {

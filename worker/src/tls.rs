@@ -35,11 +35,11 @@ type Cached = (Option<SystemTime>, Arc<ClientConfig>);
 
 /// TLS configurations by CA file. Thousands of connections share one, which is most of what keeps an idle one small.
 #[derive(Debug, Default)]
-pub struct Trust {
+pub struct Roots {
     configs: Mutex<HashMap<String, Cached>>,
 }
 
-impl Trust {
+impl Roots {
     /// Nothing loaded yet.
     pub fn new() -> Self {
         Self::default()
@@ -130,19 +130,19 @@ mod tests {
     async fn a_ca_file_that_is_none_is_named() {
         let dir = tempfile::tempdir().expect("a folder");
         let path = dir.path().join("ca.pem").display().to_string();
-        let trust = Trust::new();
-        let missing = trust.client_config(&path).await.expect_err("missing");
+        let roots = Roots::new();
+        let missing = roots.client_config(&path).await.expect_err("missing");
         assert_eq!(missing.diagnosis().code, "CA_FILE_UNREADABLE");
         std::fs::write(&path, "no certificate").expect("written");
-        let empty = trust.client_config(&path).await.expect_err("empty");
+        let empty = roots.client_config(&path).await.expect_err("empty");
         assert!(empty.detail.contains("no certificate"), "{empty}");
     }
 
     #[tokio::test]
     async fn one_configuration_is_shared() {
-        let trust = Trust::new();
-        let first = trust.client_config("").await.expect("system roots");
-        let second = trust.client_config("").await.expect("system roots");
+        let roots = Roots::new();
+        let first = roots.client_config("").await.expect("system roots");
+        let second = roots.client_config("").await.expect("system roots");
         assert!(Arc::ptr_eq(&first, &second));
     }
 

@@ -18,7 +18,7 @@ use crate::blob::Blobs;
 use crate::clock;
 use crate::contact::allocation::Refused;
 use crate::contact::arrival::Arrivals;
-use crate::contact::taking::Desk;
+use crate::contact::taking::Allocator;
 use crate::definition::model::Model;
 use crate::ledger::{Answer, AnswerOutcome, ContactFilter, ContactPosition, Raw, SharedLedger, Take};
 
@@ -38,7 +38,7 @@ pub struct Contacts {
     ledger: SharedLedger,
     blobs: Blobs,
     arrivals: Arc<Arrivals>,
-    desk: Desk,
+    allocator: Allocator,
 }
 
 impl Contacts {
@@ -48,9 +48,9 @@ impl Contacts {
         ledger: SharedLedger,
         blobs: Blobs,
         arrivals: Arc<Arrivals>,
-        desk: Desk,
+        allocator: Allocator,
     ) -> Self {
-        Self { model, ledger, blobs, arrivals, desk }
+        Self { model, ledger, blobs, arrivals, allocator }
     }
 
     /// The uid of an instance that the caller may serve.
@@ -126,7 +126,7 @@ impl ContactService for Contacts {
             request_id: request_id("requestId", &request.request_id)?,
             accept_within: i64::try_from(accept_within.as_micros()).unwrap_or(i64::MAX),
         };
-        let contacts = self.desk.take(take, wait).await?;
+        let contacts = self.allocator.take(take, wait).await?;
         Ok(Response::new(v1::AllocateContactsResponse { contacts }))
     }
 

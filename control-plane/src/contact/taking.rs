@@ -18,14 +18,14 @@ const WAITING: usize = 4096;
 
 /// Hands contacts to takers.
 #[derive(Clone)]
-pub struct Desk {
+pub struct Allocator {
     ledger: SharedLedger,
     arrivals: Arc<Arrivals>,
     waiting: Arc<Semaphore>,
     stopping: CancellationToken,
 }
 
-impl Desk {
+impl Allocator {
     /// `stopping` ends every wait.
     pub fn new(ledger: SharedLedger, arrivals: Arc<Arrivals>, stopping: CancellationToken) -> Self {
         Self { ledger, arrivals, waiting: Arc::new(Semaphore::new(WAITING)), stopping }

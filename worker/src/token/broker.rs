@@ -11,7 +11,7 @@ use super::grant::{self, Granted};
 use super::lockout::Lockout;
 use super::{Credential, CredentialDigest, Token};
 use crate::diagnosis::{self, Diagnosis};
-use crate::tls::Trust;
+use crate::tls::Roots;
 
 /// How long a passing failure is repeated to everybody who asks, before the endpoint is asked again.
 const HOLD_TRANSIENT: Duration = Duration::from_secs(2);
@@ -20,7 +20,7 @@ const HOLD_LASTING: Duration = Duration::from_secs(30);
 
 /// A token in use.
 #[derive(Debug, Clone)]
-pub struct Lease {
+pub struct Issued {
     /// The token.
     pub token: Token,
     /// When the server that takes it will end the session.
@@ -30,7 +30,7 @@ pub struct Lease {
 /// Keeps the tokens of a worker. Cheap to share.
 #[derive(Debug)]
 pub struct Broker {
-    trust: Arc<Trust>,
+    roots: Arc<Roots>,
     deadline: Duration,
     plain: bool,
     lockout: Lockout,
@@ -49,21 +49,21 @@ struct Slot {
 
 #[derive(Debug, Clone)]
 struct Kept {
-    lease: Lease,
+    usable: Issued,
     issued: Instant,
     renew: Instant,
 }
 
 impl Broker {
     /// A broker that keeps nothing yet. `deadline`: for one request to a token endpoint.
-    pub fn new(trust: Arc<Trust>, deadline: Duration) -> Self {
-        Self { trust, deadline, plain: false, lockout: Lockout::default(), slots: Mutex::default() }
+    pub fn new(roots: Arc<Roots>, deadline: Duration) -> Self {
+        Self { roots, deadline, plain: false, lockout: Lockout::default(), slots: Mutex::default() }
     }
 
     /// A broker that also asks token endpoints without TLS, for tests against a scripted one.
     #[cfg(test)]
     pub(crate) fn plain(deadline: Duration) -> Self {
-        Self { plain: true, ..Self::new(Arc::new(Trust::new()), deadline) }
+        Self { plain: true, ..Self::new(Arc::new(Roots::new()), deadline) }
     }
 
     /// Counts refused passwords.
@@ -72,14 +72,14 @@ impl Broker {
     }
 
     /// A token that is good for a while: kept, or asked for now. Callers with the same credential wait for one request.
-    pub async fn token(&self, credential: &Credential) -> Result<Lease, Diagnosis> {
+    pub async fn token(&self, credential: &Credential) -> Result<Issued, Diagnosis> {
         let slot = self.slot(credential);
         let mut slot = slot.lock().await;
         let now = Instant::now();
         if let Some(kept) = &slot.granted
             && now < kept.renew
         {
-            return Ok(kept.lease.clone());
+            return Ok(kept.usable.clone());
         }
         if let Some((until, found)) = &slot.failed
             && now < *until
@@ -90,9 +90,9 @@ impl Broker {
         match self.request(credential).await {
             Ok(granted) => {
                 let kept = keep(granted, now);
-                let lease = kept.lease.clone();
+                let usable = kept.usable.clone();
                 *slot = Slot { granted: Some(kept), failed: None };
-                Ok(lease)
+                Ok(usable)
             }
             Err(found) => {
                 let hold = if found.is_transient() { HOLD_TRANSIENT } else { HOLD_LASTING };
@@ -118,7 +118,7 @@ impl Broker {
         let slot = self.slot(credential);
         let mut slot = slot.lock().await;
         let Some(kept) = &slot.granted else { return true };
-        if !which(&kept.lease.token) {
+        if !which(&kept.usable.token) {
             return true;
         }
         let old = kept.issued.elapsed() >= age;
@@ -133,7 +133,7 @@ impl Broker {
         if credential.has_password() {
             self.lockout.check(digest, now_micros()).map_err(locked)?;
         }
-        let tls = self.trust.client_config(&credential.ca_file).await.map_err(|error| error.diagnosis())?;
+        let tls = self.roots.client_config(&credential.ca_file).await.map_err(|error| error.diagnosis())?;
         let answer = grant::request(credential, tls, self.deadline, self.plain).await;
         match answer {
             Ok(granted) => {
@@ -186,18 +186,18 @@ pub fn locked(until_micros: i64) -> Diagnosis {
     .after(Some(wait))
 }
 
-fn still_good(slot: &Slot, now: Instant) -> Option<Lease> {
+fn still_good(slot: &Slot, now: Instant) -> Option<Issued> {
     let kept = slot.granted.as_ref()?;
     // Enough to sign in with; the session ends itself when the token does.
-    (now + Duration::from_secs(10) < kept.lease.expires).then(|| kept.lease.clone())
+    (now + Duration::from_secs(10) < kept.usable.expires).then(|| kept.usable.clone())
 }
 
 /// Renewed 5 minutes, or 10 % of its life if that is longer, before the end; short-lived ones at half their life.
 fn keep(granted: Granted, now: Instant) -> Kept {
     let life = granted.life;
     let early = Duration::from_secs(300).max(life / 10).min(life / 2);
-    let lease = Lease { token: granted.token, expires: now + life };
-    Kept { lease, issued: now, renew: now + life.saturating_sub(early) }
+    let usable = Issued { token: granted.token, expires: now + life };
+    Kept { usable, issued: now, renew: now + life.saturating_sub(early) }
 }
 
 fn now_micros() -> i64 {
@@ -294,8 +294,8 @@ mod tests {
         let broker = broker();
         let credential = credential(&endpoint.authority, Authentication::OauthService, "");
         let tokens = futures::future::join_all((0..20).map(|_| broker.token(&credential))).await;
-        for lease in tokens {
-            assert_eq!(lease.expect("a token").token.expose(), "one");
+        for usable in tokens {
+            assert_eq!(usable.expect("a token").token.expose(), "one");
         }
         assert_eq!(endpoint.asked.load(Ordering::SeqCst), 1);
         let body = endpoint.bodies.lock().expect("bodies")[0].clone();

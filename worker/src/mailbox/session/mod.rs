@@ -23,7 +23,7 @@ use crate::mailbox::lease::Lease;
 use crate::mailbox::retry;
 use crate::mailbox::status::{Board, Teller, now};
 use crate::report::{self, Reporter};
-use crate::tls::Trust;
+use crate::tls::Roots;
 use crate::token::Credential;
 use crate::token::broker::Broker;
 use trouble::Trouble;
@@ -41,7 +41,7 @@ pub struct Shared {
     /// How mailboxes are read.
     pub reading: Arc<Reading>,
     /// Whom to trust.
-    pub trust: Arc<Trust>,
+    pub roots: Arc<Roots>,
     /// Where tokens come from.
     pub broker: Arc<Broker>,
     /// Where reports go.
@@ -55,10 +55,10 @@ pub struct Shared {
 impl Shared {
     /// What a worker's mailboxes share, from its settings.
     pub fn new(reading: Reading, reporter: Arc<dyn Reporter>, board: Arc<Board>) -> Self {
-        let trust = Arc::new(Trust::new());
-        let broker = Arc::new(Broker::new(trust.clone(), reading.token_timeout));
+        let roots = Arc::new(Roots::new());
+        let broker = Arc::new(Broker::new(roots.clone(), reading.token_timeout));
         let budget = Budget::new(reading.byte_budget);
-        Self { reading: Arc::new(reading), trust, broker, reporter, board, budget }
+        Self { reading: Arc::new(reading), roots, broker, reporter, board, budget }
     }
 }
 

@@ -51,7 +51,7 @@ impl Session {
     async fn sign_in(&mut self, definition: &MailboxDefinition) -> Result<Mail, Trouble> {
         let (sign_in, token) = self.credentials(definition).await?;
         let reading = &self.shared.reading;
-        let tls = self.shared.trust.client_config(&definition.ca_file).await.map_err(|error| error.diagnosis())?;
+        let tls = self.shared.roots.client_config(&definition.ca_file).await.map_err(|error| error.diagnosis())?;
         let port = u16::try_from(definition.imap_port).unwrap_or(993);
         let stream = connection::connect(&definition.imap_host, port, tls, reading.connect_timeout).await?;
         let limits = Limits::for_messages(definition.max_message_bytes);
