@@ -2,13 +2,14 @@
 
 use std::path::PathBuf;
 
-const FILES: [&str; 6] = [
+const FILES: [&str; 7] = [
     "postroom/v1/error.proto",
     "postroom/v1/definition.proto",
     "postroom/v1/lease.proto",
     "postroom/v1/contact.proto",
     "postroom/v1/report.proto",
     "postroom/v1/operator.proto",
+    "postroom/v1/errand.proto",
 ];
 
 fn main() -> Result<(), Box<dyn std::error::Error>> {

@@ -56,6 +56,7 @@ pub fn resolve(model: &Model, vault: &Vault, mailbox: &MailboxUid) -> Result<v1:
         start: Some(wire::start(queue.start)),
         after_intake: Some(wire::after_intake(&queue.after_intake)),
         credentials_digest: credentials_digest(server, address),
+        proxy: String::new(),
     })
 }
 

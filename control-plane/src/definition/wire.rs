@@ -225,6 +225,7 @@ pub fn server(server: &IncomingServer) -> v1::IncomingServer {
         scope: server.scope.clone(),
         ca_file: server.ca_file.clone(),
         revision: server.revision,
+        proxy: String::new(),
     }
 }
 

@@ -192,6 +192,7 @@ impl Caps {
             media_type: self.word(&media_type(part), 127),
             size_bytes: size as u64,
             content_id: self.word(bare_id(part.content_id().unwrap_or_default()), MAX_WORD),
+            ..Attachment::default()
         }
     }
 }

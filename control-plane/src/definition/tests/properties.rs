@@ -33,7 +33,7 @@ prop_compose! {
     ) -> v1::IncomingServer {
         v1::IncomingServer {
             uid, name, address, authentication, client_id, secret, secret_set: false, imap_host, imap_port,
-            imap_security, scope, ca_file, revision,
+            imap_security, scope, ca_file, revision, proxy: String::new(),
         }
     }
 }

@@ -120,6 +120,7 @@ impl ContactRow {
                 accepted_time: self.accepted_at.map(to_timestamp),
             }),
             refusal_count: self.refusal_count,
+            kind: 0,
         })
     }
 }

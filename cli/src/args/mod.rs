@@ -1,0 +1,121 @@
+//! What can be typed: here what all commands share, the verbs of each noun in a file of their own.
+
+#![allow(rustdoc::bare_urls, reason = "these comments are the help text, where brackets would be shown")]
+
+use std::path::PathBuf;
+use std::time::Duration;
+
+use clap::{Args, Parser, Subcommand, ValueEnum};
+
+pub use self::contact::{Contact, ListContacts, SettleContacts, State, TakeContacts};
+pub use self::definition::{Apply, Definition};
+pub use self::mailbox::Mailbox;
+use crate::error::EXIT_CODES;
+use crate::up;
+
+mod contact;
+mod definition;
+mod mailbox;
+
+/// E-mail for contact centres: every message once, in priority order.
+#[derive(Debug, Parser)]
+#[command(name = "postroom", version, after_help = EXIT_CODES, max_term_width = 100, subcommand_required = true, arg_required_else_help = true)]
+pub struct Cli {
+    /// How data is written to standard output.
+    #[arg(short, long, global = true, value_enum, default_value = "table", value_name = "FORMAT")]
+    pub output: Output,
+    /// Which control plane.
+    #[command(flatten)]
+    pub connection: Connection,
+    /// What to do.
+    #[command(subcommand)]
+    pub command: Command,
+}
+
+/// Which control plane a command is meant for.
+#[derive(Debug, Clone, Default, Args)]
+#[command(next_help_heading = "Connection")]
+pub struct Connection {
+    /// Data directory of an installation on this machine [env: POSTROOM_DATA] [default:
+    /// $XDG_DATA_HOME/postroom, ~/.local/share/postroom, for root /var/lib/postroom].
+    #[arg(long, global = true, value_name = "DIR", conflicts_with = "endpoint")]
+    pub data: Option<PathBuf>,
+    /// URL of a control plane elsewhere, for example https://postroom.example:7430 [env:
+    /// POSTROOM_ENDPOINT].
+    #[arg(long, global = true, value_name = "URL")]
+    pub endpoint: Option<String>,
+    /// File that holds the bearer token [env: POSTROOM_TOKEN_FILE].
+    #[arg(long, global = true, value_name = "FILE")]
+    pub token_file: Option<PathBuf>,
+    /// PEM file with the CA certificates to trust in place of the system's [env: POSTROOM_CA_FILE].
+    #[arg(long, global = true, value_name = "FILE")]
+    pub ca_file: Option<PathBuf>,
+    /// Allow plaintext beyond this machine: anybody on the way can read mail and token.
+    #[arg(long, global = true)]
+    pub insecure: bool,
+}
+
+/// Form of the data on standard output.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, ValueEnum)]
+pub enum Output {
+    /// For people.
+    Table,
+    /// For programs: the JSON mapping of the protobuf messages.
+    Json,
+}
+
+/// The nouns and verbs.
+#[derive(Debug, Subcommand)]
+pub enum Command {
+    /// Run everything in one process: control plane, worker and store.
+    Up(up::Args),
+    /// Create and update definitions from a model file.
+    ///
+    /// Definitions that the file does not name stay as they are. One that it names becomes what the
+    /// file says, a queue with its addresses: what is left out of it goes back to its default, and an
+    /// address that is left out is read no more. Either every change holds or none. Secrets are read from the
+    /// places that the file names; one that is left out keeps what is stored.
+    #[command(
+        after_help = "Examples:\n  postroom apply -f model.yaml\n  postroom export > model.yaml    # then change it, and apply it"
+    )]
+    Apply(Apply),
+    /// Print all definitions as a model file, without secrets.
+    #[command(after_help = "Example:\n  postroom export > model.yaml")]
+    Export,
+    /// Receivers of contacts: the contact-centre instances.
+    #[command(subcommand)]
+    Instance(Definition),
+    /// Where to sign in and read.
+    #[command(subcommand)]
+    IncomingServer(Definition),
+    /// E-mail queues and their addresses.
+    #[command(subcommand)]
+    Queue(Definition),
+    /// The mailboxes that are read: who reads each, and what is wrong with it.
+    #[command(subcommand)]
+    Mailbox(Mailbox),
+    /// E-mails that wait for an instance, or were taken by it.
+    #[command(subcommand)]
+    Contact(Contact),
+}
+
+/// A time such as `5s`, `2m` or `1m30s`.
+fn duration(text: &str, least: Duration, most: Duration, range: &str) -> Result<Duration, String> {
+    let parsed = text.parse::<jiff::SignedDuration>().map_err(|_| "write a time such as 5s, 2m or 1m30s".to_owned())?;
+    let time = parsed.unsigned_abs();
+    if parsed.is_negative() || time < least || time > most {
+        return Err(format!("must be {range}"));
+    }
+    Ok(time)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn the_commands_fit_together() {
+        use clap::CommandFactory as _;
+        Cli::command().debug_assert();
+    }
+}
