@@ -172,6 +172,8 @@ fn of_reason(reason: Reason) -> (Kind, Option<&'static str>) {
         }
         Reason::StorageFailed => (Kind::Unavailable, Some("see the control plane's log, and whether its disk is full")),
         Reason::TooMany => (Kind::Unavailable, Some("the control plane is busy: try again in a moment")),
+        Reason::NoWorker => (Kind::Unavailable, Some("see whether a worker runs: `postroom mailbox list` names them")),
+        Reason::ErrandFailed => (Kind::Unavailable, Some("mend what the message names, then try again")),
         Reason::SecretUnreadable => (Kind::Internal, Some("restore the control plane's key file")),
         Reason::SessionEnded | Reason::BlobMissing | Reason::RevisionCompacted => (Kind::Internal, None),
         Reason::Internal | Reason::Unspecified => {

@@ -22,6 +22,7 @@ use futures::future::OptionFuture;
 use postroom_proto::id::Generation;
 use postroom_proto::v1::contact_service_server::ContactServiceServer;
 use postroom_proto::v1::definition_service_server::DefinitionServiceServer;
+use postroom_proto::v1::errand_service_server::ErrandServiceServer;
 use postroom_proto::v1::lease_service_server::LeaseServiceServer;
 use postroom_proto::v1::operator_service_server::OperatorServiceServer;
 use postroom_proto::v1::report_service_server::ReportServiceServer;
@@ -42,6 +43,7 @@ use crate::config::{Config, Invalid};
 use crate::contact::arrival::Arrivals;
 use crate::contact::taking::Allocator;
 use crate::definition::Definitions;
+use crate::errand::Errands;
 use crate::intake::Intake;
 use crate::lease::run::{LeasePlane, Settings};
 use crate::ledger::{Ledger as _, SharedLedger};
@@ -207,6 +209,7 @@ impl App {
         self.serve("deadlines", allocator.clone().keep_deadlines(config.deadline_interval));
         let Ground { store, ledger, blobs, vault, generation } = ground;
         let model = definitions.subscribe();
+        let errands = Errands::new(store.clone(), self.serving.clone());
         let intake = Intake::new(
             store.clone(),
             ledger.clone(),
@@ -220,6 +223,7 @@ impl App {
             .add_service(limited!(DefinitionServiceServer, api::definition::Service::new(definitions, vault)))
             .add_service(limited!(LeaseServiceServer, Leases::new(leader, model.clone(), config.terms)))
             .add_service(limited!(ReportServiceServer, Reports::new(intake)))
+            .add_service(limited!(ErrandServiceServer, api::errand::Service::new(errands)))
             .add_service(limited!(
                 OperatorServiceServer,
                 Operators::new(Observer::new(store, ledger.clone(), model.clone()))

@@ -1,6 +1,7 @@
 //! The control plane: keeps definitions, hands out mailbox leases, holds the ledger and allocates contacts.
 //!
-//! Reading order, which is the way of a message: [`definition`] → [`lease`] → [`ledger`] → [`contact`]. Below them
+//! Reading order, which is the way of a message: [`definition`] → [`lease`] → [`ledger`] → [`contact`]. Beside it
+//! [`errand`] (what only a worker can find out). Below them
 //! stand [`store`] (definitions, assignments, sessions), [`blob`] (large bodies) and [`access`] (who may do what);
 //! above them [`api`] (decode, call, encode) and [`app`] (what runs, and in which order it stops).
 
@@ -12,6 +13,7 @@ pub mod clock;
 pub mod config;
 pub mod contact;
 pub mod definition;
+pub mod errand;
 mod failure;
 pub mod intake;
 pub mod lease;

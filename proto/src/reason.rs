@@ -43,7 +43,7 @@ impl Failure {
     pub fn new(reason: Reason, message: impl Into<String>) -> Self {
         let retry_after = match reason {
             Reason::NoLeader | Reason::NotCaughtUp | Reason::ShuttingDown => Some(Duration::from_millis(200)),
-            Reason::TooMany | Reason::StorageFailed => Some(Duration::from_secs(1)),
+            Reason::TooMany | Reason::StorageFailed | Reason::NoWorker => Some(Duration::from_secs(1)),
             _ => None,
         };
         Self { reason, message: message.into(), fields: Vec::new(), retry_after, metadata: HashMap::new() }
@@ -104,8 +104,11 @@ pub fn code(reason: Reason) -> Code {
         | Reason::NotCaughtUp
         | Reason::OutcomeUnknown
         | Reason::StorageFailed
+        | Reason::NoWorker
         | Reason::ShuttingDown => Code::Unavailable,
-        Reason::SessionEnded | Reason::BlobMissing | Reason::SecretUnreadable => Code::FailedPrecondition,
+        Reason::SessionEnded | Reason::BlobMissing | Reason::SecretUnreadable | Reason::ErrandFailed => {
+            Code::FailedPrecondition
+        }
         Reason::RevisionCompacted => Code::OutOfRange,
         Reason::TooMany => Code::ResourceExhausted,
         Reason::Unauthenticated => Code::Unauthenticated,
@@ -134,8 +137,7 @@ mod tests {
 
     #[test]
     fn every_reason_survives_the_wire() {
-        for number in 1.. {
-            let Ok(reason) = Reason::try_from(number) else { break };
+        for reason in (1..1000).filter_map(|number| Reason::try_from(number).ok()) {
             let failure = Failure::new(reason, "what happened").with("mailbox", "mbx-1");
             let status = Status::from(failure.clone());
             assert_ne!(status.code(), Code::Unknown, "{reason:?}");

@@ -4,6 +4,7 @@
 //! |---|---|---|
 //! | leases | heartbeats, and hands what may be read to the supervisor | first: drains every mailbox, says goodbye |
 //! | mailboxes | one each, owned by the supervisor | drained by the task above, closed when that takes too long |
+//! | errands | finds out what the control plane asks, a task each | with the leases: dropped at once |
 //! | statuses | tells how reading goes | last, so that the last words are heard |
 //!
 //! Every task but a mailbox's is essential: when one ends before it was told to, the worker stops.
@@ -13,13 +14,14 @@ use std::time::Duration;
 
 use futures::future::{BoxFuture, OptionFuture};
 use postroom_proto::lease::{LeaseTerms, Moment};
-use tokio::sync::mpsc;
+use tokio::sync::{mpsc, watch};
 use tokio::time::{Instant, sleep_until, timeout};
 use tokio_util::sync::CancellationToken;
 use tokio_util::task::TaskTracker;
 
 use crate::config::Config;
 use crate::control::{self, Control, Invalid};
+use crate::errand::{self, Errands};
 use crate::holder::{self, Action, Holder, Offer, Ticket};
 use crate::mailbox::lease::Trust;
 use crate::mailbox::session::Shared;
@@ -49,6 +51,7 @@ impl App {
     pub fn start(config: Config) -> Result<Self, Invalid> {
         let control = Control::new(&config.endpoint, &config.token)?;
         let (channel, bearer) = control.channel();
+        let desk = Arc::new(errand::Client::new(channel.clone(), bearer.clone()));
         let reporter = Arc::new(Client::new(channel, bearer, Deadlines::default()));
         let board = Arc::new(Board::new());
         let app = Self {
@@ -64,11 +67,18 @@ impl App {
 
         let trust = Trust::new();
         let shared = Shared::new(config.reading.clone(), reporter.clone() as Arc<dyn Reporter>, board);
+        let (registered, sessions) = watch::channel(String::new());
+        let errands = Errands::new(desk, shared.clone(), sessions).run(app.stopping.clone());
+        app.leases.spawn(essential("errands", errands, app.stopping.clone(), app.failed.clone()));
         let (supervisor, events) = Supervisor::new(shared, trust.clone());
         let leases = Leases {
             name: config.name,
             control,
-            reporter: Box::new(move |session| reporter.set_session(session)),
+            reporter: Box::new(move |session| {
+                reporter.set_session(session);
+                // Nobody may wait for errands any more: the worker stops.
+                let _ = registered.send(session.to_owned());
+            }),
             holder: Holder::new(LeaseTerms::default()),
             terms: LeaseTerms::default(),
             supervisor,
@@ -128,7 +138,7 @@ type Answer = Result<holder::Answer, control::Error>;
 struct Leases {
     name: String,
     control: Control,
-    /// Tells the reporter under which session it calls.
+    /// Tells the reporter, and who takes errands, under which session to call.
     reporter: Box<dyn Fn(&str) + Send + Sync>,
     holder: Holder,
     terms: LeaseTerms,

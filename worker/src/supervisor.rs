@@ -1,7 +1,7 @@
 //! One task a mailbox, and nothing that happens in one disturbs another.
 //!
-//! Takes the orders of the holder and says when a mailbox has been let go. Besides [`crate::app`] the only place that
-//! spawns.
+//! Takes the orders of the holder and says when a mailbox has been let go. Besides [`crate::app`] and
+//! [`crate::errand`] the only place that spawns.
 
 use std::collections::HashMap;
 use std::panic::AssertUnwindSafe;

@@ -2,6 +2,7 @@
 
 pub mod contact;
 pub mod definition;
+pub mod errand;
 pub mod lease;
 pub mod operator;
 pub mod page;

@@ -134,6 +134,16 @@ pub fn defect(what: &str) -> Diagnosis {
     )
 }
 
+/// An errand that this version does not know.
+pub fn unknown_errand() -> Diagnosis {
+    Diagnosis::new(
+        ProblemKind::Configuration,
+        "ERRAND_UNKNOWN",
+        "this worker does not know how to do what it was asked to",
+        "the worker is older than the control plane: bring it to the same version",
+    )
+}
+
 /// A password was refused as often as it may be within an hour.
 pub fn locked_out(code: &str, cause: &str, remedy: &str) -> Diagnosis {
     Diagnosis::new(
