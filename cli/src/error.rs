@@ -6,6 +6,7 @@ use postroom_proto::reason::{FieldFault, Reason};
 use tonic::Code;
 
 use crate::client;
+use crate::render::style::{Tone, painted};
 use crate::render::text;
 
 /// Why a command failed.
@@ -18,7 +19,7 @@ pub struct Error {
     pub message: String,
     /// Every single fault, where there are several or where they have a place.
     pub faults: Vec<FieldFault>,
-    /// What to do next.
+    /// What to do next. None: what [`Kind::remedy`] says.
     pub help: Option<String>,
     /// The failure of the command's own streams, where it was one.
     #[source]
@@ -42,6 +43,13 @@ pub enum Kind {
     Unavailable,
     /// Anything else.
     Internal,
+    /// The command did its work, and what it looked at needs somebody: a check failed, a status is not well, a mailbox
+    /// and the ledger differ.
+    NotWell,
+    /// Time ran out before the end was seen. What was asked for may have happened, or may still happen.
+    TimedOut,
+    /// Stopped by Ctrl-C.
+    Interrupted,
 }
 
 /// The table of exit codes for `--help`.
@@ -54,9 +62,27 @@ Exit codes:
   5  refused: token missing, unknown, or without the role
   6  conflict: changed meanwhile, or no longer allocated
   7  unavailable: not reachable, or not serving at the moment
-  8  anything else";
+  8  anything else
+  9  not well: a check failed, or something needs a person
+  10  timed out: it is not known whether it was done
+  130  interrupted by Ctrl-C
+Of several things of which some failed, the code is that of the failures when they are all of one kind, else 6.";
 
 impl Kind {
+    /// All of them.
+    pub const ALL: [Self; 10] = [
+        Self::Usage,
+        Self::NotFound,
+        Self::Invalid,
+        Self::Refused,
+        Self::Conflict,
+        Self::Unavailable,
+        Self::Internal,
+        Self::NotWell,
+        Self::TimedOut,
+        Self::Interrupted,
+    ];
+
     /// The exit code that belongs to the kind.
     pub fn exit_code(self) -> u8 {
         match self {
@@ -67,6 +93,25 @@ impl Kind {
             Self::Conflict => 6,
             Self::Unavailable => 7,
             Self::Internal => 8,
+            Self::NotWell => 9,
+            Self::TimedOut => 10,
+            Self::Interrupted => 130,
+        }
+    }
+
+    /// What to do about a failure that says nothing better.
+    pub fn remedy(self) -> &'static str {
+        match self {
+            Self::Usage => "see --help of the command",
+            Self::NotFound => "see the `list` command of the noun for what exists",
+            Self::Invalid => "correct it and try again",
+            Self::Refused => "use a token with a role that may do this",
+            Self::Conflict => "look at what is there now, then try again",
+            Self::Unavailable => "see whether the control plane runs, then try again",
+            Self::Internal => "see the control plane's log; if it does not say what to do, report it with this message",
+            Self::NotWell => "see above what is wrong, and its remedy",
+            Self::TimedOut => "look whether it took effect, then try again",
+            Self::Interrupted => "start it again when it suits",
         }
     }
 }
@@ -99,15 +144,42 @@ impl Error {
         self.source.as_ref().is_some_and(|source| source.kind() == io::ErrorKind::BrokenPipe)
     }
 
+    /// What to do next.
+    pub fn remedy(&self) -> &str {
+        self.help.as_deref().unwrap_or_else(|| self.kind.remedy())
+    }
+
+    /// The failure of some of several things that were asked for at once: `reasons` has one name of a
+    /// [`Reason`] for each that failed, as outcomes on the wire name it. None: nothing failed.
+    ///
+    /// The kind is that of the failures when they are all of one kind, else conflict.
+    pub fn partial<'a>(
+        asked: usize,
+        what: &str,
+        done: &str,
+        reasons: impl IntoIterator<Item = &'a str>,
+    ) -> Option<Self> {
+        let kind_of = |name: &str| of_reason(reason_named(name)).0;
+        let kinds: Vec<Kind> = reasons.into_iter().map(kind_of).collect();
+        let first = *kinds.first()?;
+        let kind = if kinds.iter().all(|kind| *kind == first) { first } else { Kind::Conflict };
+        let message = format!("{} of {asked} {what} could not be {done}", kinds.len());
+        Some(Self::new(kind, message).help("see the reason of each above"))
+    }
+
     /// The error as it is shown: `error:`, one line a fault, `help:`.
     pub fn render(&self) -> String {
-        let mut shown = format!("error: {}\n", text::lines(&self.message));
+        self.render_in(false)
+    }
+
+    /// The same, in colour or not.
+    pub fn render_in(&self, color: bool) -> String {
+        let (error, help) = (painted(color, Tone::Bad, "error:"), painted(color, Tone::Label, "help:"));
+        let mut shown = format!("{error} {}\n", text::lines(&self.message));
         for fault in &self.faults {
             shown += &format!("  {}: {}\n", text::line(&fault.field), text::line(&fault.description));
         }
-        if let Some(help) = &self.help {
-            shown += &format!("help: {}\n", text::lines(help));
-        }
+        shown += &format!("{help} {}\n", text::lines(self.remedy()));
         shown
     }
 }
@@ -115,7 +187,9 @@ impl Error {
 impl From<io::Error> for Error {
     /// Failures of the command's own streams.
     fn from(source: io::Error) -> Self {
-        Self { source: Some(source), ..Self::new(Kind::Internal, "cannot write the output") }
+        let message = format!("cannot write the output: {source}");
+        let error = Self::new(Kind::Internal, message).help("see whether the disk is full or the terminal is gone");
+        Self { source: Some(source), ..error }
     }
 }
 
@@ -126,15 +200,20 @@ impl From<client::Error> for Error {
                 let (kind, help) = of_reason(failure.reason);
                 // One fault is already told by the message.
                 let faults = if failure.fields.len() > 1 { failure.fields } else { Vec::new() };
-                Self { faults, help: help.map(Into::into), ..Self::new(kind, failure.message) }
+                Self { faults, ..Self::new(kind, failure.message) }.help(help)
             }
             client::Error::Deadline { endpoint, seconds } => {
-                Self::new(Kind::Unavailable, format!("{endpoint} did not answer within {seconds} s"))
-                    .help("see whether the control plane is overloaded or stopped, then try again")
+                Self::new(Kind::TimedOut, format!("{endpoint} did not answer within {seconds} s")).help(
+                    "see whether the control plane is overloaded or stopped, and whether the call took effect, then try again",
+                )
             }
             client::Error::Untrusted { endpoint, detail } => {
                 Self::new(Kind::Unavailable, format!("the certificate of {endpoint} is not trusted: {detail}"))
                     .help("name the CA that signed it by --ca-file FILE")
+            }
+            client::Error::NoTls { endpoint } => {
+                Self::new(Kind::Unavailable, format!("{endpoint} does not speak TLS"))
+                    .help("where it serves plaintext, write http:// in place of https:// (beyond this machine also --insecure); else see that the port is right")
             }
             client::Error::Unreachable { endpoint, detail } => {
                 Self::new(Kind::Unavailable, format!("cannot reach the control plane at {endpoint}: {detail}"))
@@ -150,34 +229,40 @@ impl From<client::Error> for Error {
     }
 }
 
-/// Exit code and remedy of a reason. The message of the control plane says what happened.
-fn of_reason(reason: Reason) -> (Kind, Option<&'static str>) {
+/// The reason with this name on the wire.
+fn reason_named(name: &str) -> Reason {
+    Reason::from_str_name(&format!("REASON_{name}")).unwrap_or_default()
+}
+
+/// Kind and remedy of a reason. The message of the control plane says what happened.
+fn of_reason(reason: Reason) -> (Kind, &'static str) {
     match reason {
-        Reason::NotFound => (Kind::NotFound, Some("see the `list` command of the noun for what exists")),
-        Reason::InvalidField | Reason::BlobInvalid => (Kind::Invalid, Some("correct it and try again")),
+        Reason::NotFound => (Kind::NotFound, Kind::NotFound.remedy()),
+        Reason::InvalidField | Reason::BlobInvalid => (Kind::Invalid, Kind::Invalid.remedy()),
         Reason::Unauthenticated => {
-            (Kind::Refused, Some("name a valid token by --token-file FILE, or an installation by --data DIR"))
+            (Kind::Refused, "name a valid token by --token-file FILE, or an installation by --data DIR")
         }
-        Reason::PermissionDenied => (Kind::Refused, Some("use a token with a role that may do this")),
-        Reason::EtagMismatch => {
-            (Kind::Conflict, Some("somebody changed the model meanwhile: look at it and apply again"))
+        Reason::PermissionDenied => (Kind::Refused, Kind::Refused.remedy()),
+        Reason::EtagMismatch => (Kind::Conflict, "somebody changed the model meanwhile: look at it and apply again"),
+        Reason::AllocationLost => (Kind::Conflict, "the contact went back to its queue: take contacts again"),
+        Reason::LeaseLost | Reason::CursorMismatch => (Kind::Conflict, "try again"),
+        Reason::RevisionCompacted => {
+            (Kind::Conflict, "what was asked to go on from is no longer kept: begin again without it")
         }
-        Reason::AllocationLost => (Kind::Conflict, Some("the contact went back to its queue: take contacts again")),
-        Reason::LeaseLost | Reason::CursorMismatch => (Kind::Conflict, Some("try again")),
+        Reason::SessionEnded | Reason::BlobMissing => (Kind::Conflict, "start again from the first step"),
         Reason::NoLeader | Reason::NotCaughtUp | Reason::ShuttingDown => {
-            (Kind::Unavailable, Some("the control plane is starting or changing its leader: try again in a moment"))
+            (Kind::Unavailable, "the control plane is starting or changing its leader: try again in a moment")
         }
         Reason::OutcomeUnknown => {
-            (Kind::Unavailable, Some("it is not known whether the call took effect: look, then try again"))
+            (Kind::TimedOut, "it is not known whether the call took effect: look, then try again")
         }
-        Reason::StorageFailed => (Kind::Unavailable, Some("see the control plane's log, and whether its disk is full")),
-        Reason::TooMany => (Kind::Unavailable, Some("the control plane is busy: try again in a moment")),
-        Reason::NoWorker => (Kind::Unavailable, Some("see whether a worker runs: `postroom mailbox list` names them")),
-        Reason::ErrandFailed => (Kind::Unavailable, Some("mend what the message names, then try again")),
-        Reason::SecretUnreadable => (Kind::Internal, Some("restore the control plane's key file")),
-        Reason::SessionEnded | Reason::BlobMissing | Reason::RevisionCompacted => (Kind::Internal, None),
+        Reason::StorageFailed => (Kind::Unavailable, "see the control plane's log, and whether its disk is full"),
+        Reason::TooMany => (Kind::Unavailable, "the control plane is busy: try again in a moment"),
+        Reason::NoWorker => (Kind::Unavailable, "see whether a worker runs: `postroom mailbox list` names them"),
+        Reason::ErrandFailed => (Kind::Unavailable, "mend what the message names, then try again"),
+        Reason::SecretUnreadable => (Kind::Internal, "restore the control plane's key file"),
         Reason::Internal | Reason::Unspecified => {
-            (Kind::Internal, Some("this is a defect: report it with the message above and the control plane's log"))
+            (Kind::Internal, "this is a defect: report it with the message above and the control plane's log")
         }
     }
 }
@@ -189,7 +274,8 @@ fn of_code(code: Code) -> Kind {
         Code::InvalidArgument => Kind::Invalid,
         Code::Unauthenticated | Code::PermissionDenied => Kind::Refused,
         Code::Aborted => Kind::Conflict,
-        Code::Unavailable | Code::DeadlineExceeded | Code::ResourceExhausted | Code::Cancelled => Kind::Unavailable,
+        Code::DeadlineExceeded => Kind::TimedOut,
+        Code::Unavailable | Code::ResourceExhausted | Code::Cancelled => Kind::Unavailable,
         _ => Kind::Internal,
     }
 }
@@ -221,20 +307,64 @@ mod tests {
     }
 
     #[test]
-    fn every_exit_code_is_documented_and_is_the_only_one_of_its_kind() {
-        let kinds = [
-            Kind::Usage,
-            Kind::NotFound,
-            Kind::Invalid,
-            Kind::Refused,
-            Kind::Conflict,
-            Kind::Unavailable,
-            Kind::Internal,
-        ];
-        for (kind, code) in kinds.into_iter().zip(2u8..) {
-            assert_eq!(kind.exit_code(), code);
-            assert!(EXIT_CODES.contains(&format!("\n  {code}  ")), "{kind:?}");
+    fn every_kind_has_a_remedy_and_an_exit_code_that_is_documented_and_its_own() {
+        let mut codes: Vec<u8> = Kind::ALL.iter().map(|kind| kind.exit_code()).collect();
+        for kind in Kind::ALL {
+            assert!(EXIT_CODES.contains(&format!("\n  {}  ", kind.exit_code())), "{kind:?}");
+            assert!(!kind.remedy().is_empty());
         }
+        codes.sort_unstable();
+        codes.dedup();
+        assert_eq!(codes, [2, 3, 4, 5, 6, 7, 8, 9, 10, 130]);
+    }
+
+    /// Golden: scripts rely on these codes, people on these remedies. A reason is added here by `INSTA_UPDATE=always`.
+    #[test]
+    fn every_reason_has_its_exit_code_and_a_remedy() {
+        let mut table = String::new();
+        // Numbers may be left out.
+        for reason in (0..200).filter_map(|number| Reason::try_from(number).ok()) {
+            let failure = Failure::new(reason, "what happened");
+            let error = Error::from(client::Error::Answered { failure });
+            assert!(!error.remedy().is_empty(), "{reason:?}");
+            let name = postroom_proto::reason::name(reason);
+            assert_eq!(reason_named(name), reason);
+            table += &format!("{name}: {}, {}\n", error.exit_code(), error.remedy());
+        }
+        insta::assert_snapshot!(table);
+    }
+
+    #[test]
+    fn every_failure_of_a_call_has_its_exit_code_and_a_remedy() {
+        let endpoint = || "https://postroom.example:7430".to_owned();
+        let mut shown = String::new();
+        for error in [
+            client::Error::Deadline { endpoint: endpoint(), seconds: 10 },
+            client::Error::Untrusted { endpoint: endpoint(), detail: "UnknownIssuer".into() },
+            client::Error::NoTls { endpoint: endpoint() },
+            client::Error::Unreachable { endpoint: endpoint(), detail: "connection refused".into() },
+            client::Error::Foreign { endpoint: endpoint(), code: Code::PermissionDenied, message: "blocked".into() },
+            client::Error::Foreign { endpoint: endpoint(), code: Code::DeadlineExceeded, message: "slow".into() },
+            client::Error::Foreign { endpoint: endpoint(), code: Code::Unimplemented, message: String::new() },
+            client::Error::Setup { message: "no endpoint".into(), help: "write https://host:port".into() },
+        ] {
+            let error = Error::from(error);
+            assert!(!error.remedy().is_empty(), "{error}");
+            shown += &format!("exit code {}\n{}", error.exit_code(), error.render());
+        }
+        insta::assert_snapshot!(shown);
+    }
+
+    #[test]
+    fn the_failure_of_some_has_the_code_of_all_that_failed_or_is_a_conflict() {
+        let code = |reasons: &[&str]| {
+            Error::partial(4, "contacts", "accepted", reasons.iter().copied()).map(|error| error.exit_code())
+        };
+        assert_eq!(code(&[]), None);
+        assert_eq!(code(&["NOT_FOUND", "NOT_FOUND"]), Some(3));
+        assert_eq!(code(&["ALLOCATION_LOST"]), Some(6));
+        assert_eq!(code(&["NOT_FOUND", "ALLOCATION_LOST"]), Some(6));
+        assert_eq!(code(&["OF_A_NEWER_CONTROL_PLANE"]), Some(8));
     }
 
     #[test]

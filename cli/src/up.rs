@@ -18,9 +18,9 @@ use secrecy::SecretString;
 use tokio::signal::unix::{SignalKind, signal};
 
 use crate::client::Client;
-use crate::command::Streams;
 use crate::context::Context;
 use crate::error::{Error, Kind};
+use crate::streams::Streams;
 use crate::{Environment, logging, model_file};
 
 /// Name of the worker in this process.

@@ -7,6 +7,7 @@ use std::time::Duration;
 
 use postroom_cli::client::{Client, Error};
 use postroom_cli::context::Context;
+use postroom_cli::streams::Streams;
 use postroom_proto::reason::{Failure, Reason};
 use postroom_proto::v1;
 use tonic::Status;
@@ -174,7 +175,7 @@ async fn a_call_has_a_deadline() {
     let plane = ControlPlane::start(State { silent: true, ..State::default() }).await;
     let client = Client::new(&plane.context, false).unwrap().with_deadline(Duration::from_millis(50));
     assert!(matches!(client.list_mailboxes().await, Err(Error::Deadline { .. })));
-    assert_eq!(postroom_cli::error::Error::from(client.export_model().await.unwrap_err()).exit_code(), 7);
+    assert_eq!(postroom_cli::error::Error::from(client.export_model().await.unwrap_err()).exit_code(), 10);
 }
 
 #[tokio::test]
@@ -277,7 +278,7 @@ async fn a_refused_contact_is_told_and_ends_with_6() {
     ");
     insta::assert_snapshot!(outcome.err, @r"
     error: 1 of 2 contacts could not be accepted
-    help: see the reason of each above; what went back to its queue can be taken again
+    help: see the reason of each above
     ");
     assert!(plane.state().settled.iter().all(|contact| contact.request_id == "r1"));
     let outcome = plane.run(&["contact", "reject", "--instance", "core1", "c1"]).await;
@@ -323,6 +324,6 @@ async fn a_closed_pipe_is_no_error() {
     let plane = ControlPlane::start(State { contacts: contacts(1), ..State::default() }).await;
     let args = ["postroom", "--data", plane.data.path().to_str().unwrap(), "contact", "list"];
     let mut err = Vec::new();
-    let code = postroom_cli::run(args.map(Into::into), &|_| None, &mut Closed, &mut err).await;
+    let code = postroom_cli::run(args.map(Into::into), &|_| None, Streams::plain(&mut Closed, &mut err)).await;
     assert_eq!((code, err), (0, Vec::new()));
 }

@@ -137,6 +137,7 @@ mod tests {
 
     #[test]
     fn every_reason_survives_the_wire() {
+        // Numbers may be left out.
         for reason in (1..1000).filter_map(|number| Reason::try_from(number).ok()) {
             let failure = Failure::new(reason, "what happened").with("mailbox", "mbx-1");
             let status = Status::from(failure.clone());

@@ -5,7 +5,7 @@
 use std::path::PathBuf;
 use std::time::Duration;
 
-use clap::{Args, Parser, Subcommand, ValueEnum};
+use clap::{Args, ColorChoice, CommandFactory as _, Parser, Subcommand, ValueEnum};
 
 pub use self::contact::{Contact, ListContacts, SettleContacts, State, TakeContacts};
 pub use self::definition::{Apply, Definition};
@@ -24,6 +24,12 @@ pub struct Cli {
     /// How data is written to standard output.
     #[arg(short, long, global = true, value_enum, default_value = "table", value_name = "FORMAT")]
     pub output: Output,
+    /// Colours: auto, always or never [env: NO_COLOR, CLICOLOR, CLICOLOR_FORCE].
+    #[arg(long, global = true, value_enum, default_value = "auto", value_name = "WHEN", hide_possible_values = true)]
+    pub color: ColorChoice,
+    /// Only data and errors: no notes, no progress.
+    #[arg(short, long, global = true)]
+    pub quiet: bool,
     /// Which control plane.
     #[command(flatten)]
     pub connection: Connection,
@@ -60,8 +66,10 @@ pub struct Connection {
 pub enum Output {
     /// For people.
     Table,
-    /// For programs: the JSON mapping of the protobuf messages.
+    /// For programs: the JSON mapping of the protobuf messages. A stream is a line a message.
     Json,
+    /// The same as YAML. A stream is a document a message.
+    Yaml,
 }
 
 /// The nouns and verbs.
@@ -99,6 +107,11 @@ pub enum Command {
     Contact(Contact),
 }
 
+/// The whole command line as clap knows it.
+pub fn command() -> clap::Command {
+    Cli::command()
+}
+
 /// A time such as `5s`, `2m` or `1m30s`.
 fn duration(text: &str, least: Duration, most: Duration, range: &str) -> Result<Duration, String> {
     let parsed = text.parse::<jiff::SignedDuration>().map_err(|_| "write a time such as 5s, 2m or 1m30s".to_owned())?;
@@ -115,7 +128,6 @@ mod tests {
 
     #[test]
     fn the_commands_fit_together() {
-        use clap::CommandFactory as _;
-        Cli::command().debug_assert();
+        command().debug_assert();
     }
 }

@@ -14,6 +14,7 @@ use url::{Host, Url};
 
 use super::{Bearer, Client, DEADLINE, Error};
 use crate::context::Context;
+use crate::progress::Progress;
 
 impl Client {
     /// Prepares a connection; plaintext beyond this machine only if `insecure`. Nothing is sent yet.
@@ -54,7 +55,13 @@ impl Client {
                 )
             })?;
         bearer.set_sensitive(true);
-        Ok(Self { endpoint: endpoint.into(), channel, bearer: Bearer(bearer), deadline: DEADLINE })
+        Ok(Self {
+            endpoint: endpoint.into(),
+            channel,
+            bearer: Bearer(bearer),
+            deadline: DEADLINE,
+            progress: Progress::none(),
+        })
     }
 }
 
@@ -67,6 +74,8 @@ pub(super) fn classify(endpoint: &str, status: &Status) -> Error {
     if let Some(tls) = tls_error(status) {
         return match tls {
             rustls::Error::InvalidCertificate(detail) => Error::Untrusted { endpoint, detail: detail.to_string() },
+            // The first bytes were no TLS record: a plaintext port greets, or answers with a line of its own.
+            rustls::Error::InvalidMessage(_) => Error::NoTls { endpoint },
             other => Error::Unreachable { endpoint, detail: other.to_string() },
         };
     }

@@ -17,6 +17,8 @@ use tonic::service::interceptor::InterceptedService;
 use tonic::transport::Channel;
 use tonic::{Code, Request, Response, Status};
 
+use crate::progress::Progress;
+
 mod connect;
 mod retry;
 
@@ -54,6 +56,12 @@ pub enum Error {
         /// What is wrong with the certificate.
         detail: String,
     },
+    /// What answers there is no TLS.
+    #[error("{endpoint} does not speak TLS")]
+    NoTls {
+        /// Who was called.
+        endpoint: String,
+    },
     /// No connection, or it broke.
     #[error("cannot reach {endpoint}: {detail}")]
     Unreachable {
@@ -89,6 +97,7 @@ pub struct Client {
     channel: Channel,
     bearer: Bearer,
     deadline: Duration,
+    progress: Progress,
 }
 
 /// Adds the token to every request.
@@ -110,6 +119,11 @@ impl Client {
         Self { deadline, ..self }
     }
 
+    /// The same client, which tells this progress what it has read: the rows of a listing of many pages.
+    pub fn with_progress(self, progress: &Progress) -> Self {
+        Self { progress: progress.clone(), ..self }
+    }
+
     /// Creates and updates what the model names.
     pub async fn apply_model(&self, model: v1::Model) -> Result<v1::ApplyModelResponse, Error> {
         let request = v1::ApplyModelRequest { model: Some(model), ..Default::default() };
@@ -129,6 +143,7 @@ impl Client {
             let page = v1::ListInstancesRequest { page_size: page_size(None), page_token: all.next_page_token };
             let page = self.read(page, async |r| self.definitions().list_instances(r).await).await?;
             all.instances.extend(page.instances);
+            self.progress.at(all.instances.len() as u64, 0);
             all.next_page_token = page.next_page_token;
             if all.next_page_token.is_empty() {
                 return Ok(all);
@@ -148,6 +163,7 @@ impl Client {
             let page = v1::ListIncomingServersRequest { page_size: page_size(None), page_token: all.next_page_token };
             let page = self.read(page, async |r| self.definitions().list_incoming_servers(r).await).await?;
             all.incoming_servers.extend(page.incoming_servers);
+            self.progress.at(all.incoming_servers.len() as u64, 0);
             all.next_page_token = page.next_page_token;
             if all.next_page_token.is_empty() {
                 return Ok(all);
@@ -168,6 +184,7 @@ impl Client {
             let page = v1::ListQueuesRequest { page_size: page_size(None), page_token: all.next_page_token };
             let page = self.read(page, async |r| self.definitions().list_queues(r).await).await?;
             all.queues.extend(page.queues);
+            self.progress.at(all.queues.len() as u64, 0);
             all.next_page_token = page.next_page_token;
             if all.next_page_token.is_empty() {
                 return Ok(all);
@@ -187,6 +204,7 @@ impl Client {
             let page = v1::ListMailboxesRequest { page_size: page_size(None), page_token: all.next_page_token };
             let page = self.read(page, async |r| self.operator().list_mailboxes(r).await).await?;
             all.mailboxes.extend(page.mailboxes);
+            self.progress.at(all.mailboxes.len() as u64, 0);
             all.next_page_token = page.next_page_token;
             if all.next_page_token.is_empty() {
                 return Ok(all);
@@ -218,6 +236,7 @@ impl Client {
             };
             let page = self.read(page, async |r| self.contacts().list_contacts(r).await).await?;
             all.contacts.extend(page.contacts);
+            self.progress.at(all.contacts.len() as u64, 0);
             all.next_page_token = page.next_page_token;
             if all.next_page_token.is_empty() || all.contacts.len() >= limit as usize {
                 return Ok(all);

@@ -5,7 +5,7 @@ use postroom_proto::{convert, v1};
 use super::Session;
 use crate::args::{Contact, ListContacts, SettleContacts, State, TakeContacts};
 use crate::client;
-use crate::error::{Error, Kind};
+use crate::error::Error;
 use crate::render::{table, text, time, words};
 
 /// Most contacts of one accept or reject.
@@ -33,7 +33,10 @@ async fn list(session: &mut Session<'_, '_>, args: ListContacts) -> Result<(), E
         Some(State::Accepted) => v1::ContactState::Accepted,
     };
     let limit = args.limit.get();
-    let mut all = session.client()?.list_contacts(args.instance.unwrap_or_default(), state, limit).await?;
+    let progress = session.progress("reading contacts");
+    let client = session.client()?.with_progress(&progress);
+    let listing = client.list_contacts(args.instance.unwrap_or_default(), state, limit);
+    let mut all = progress.during(listing).await?;
     let more = !std::mem::take(&mut all.next_page_token).is_empty();
     session.show(&all, |all| listed(&all.contacts))?;
     if more {
@@ -56,13 +59,12 @@ async fn take(session: &mut Session<'_, '_>, args: TakeContacts) -> Result<(), E
         session.note("no contact is waiting");
         return Ok(());
     };
-    let allocation = first.allocation.as_ref();
-    let deadline = time::time(allocation.and_then(|allocation| allocation.deadline_time.as_ref()));
-    session.note(&format!(
-        "accept before {deadline}: postroom contact accept --instance {} --request-id {} ID...",
-        args.instance,
-        allocation.map_or("UUID", |allocation| allocation.request_id.as_str()),
-    ));
+    let allocation = first.allocation.clone().unwrap_or_default();
+    let deadline = time::time(allocation.deadline_time.as_ref());
+    let ids = if taken.contacts.len() == 1 { first.id.as_str() } else { "ID..." };
+    let args = ["contact", "accept", "--instance", &args.instance, "--request-id", &allocation.request_id];
+    let accept = session.next_command(&args);
+    session.note(&format!("accept before {deadline}: {accept} {ids}"));
     Ok(())
 }
 
@@ -108,6 +110,7 @@ async fn in_batches(
 }
 
 async fn raw(session: &mut Session<'_, '_>, id: String) -> Result<(), Error> {
+    session.only_bytes("`contact show ID -o json` has what was read from the message")?;
     let mut message = session.client()?.get_raw_message(id).await?;
     while let Some(chunk) = message.next().await? {
         session.write(&chunk)?;
@@ -133,12 +136,8 @@ fn verdict(outcomes: &[v1::ContactOutcome], done: &str, failed: Option<client::E
         };
         return Err(Error { message, ..error });
     }
-    let refused = outcomes.iter().filter(|outcome| !outcome.reason.is_empty()).count();
-    if refused == 0 {
-        return Ok(());
-    }
-    Err(Error::new(Kind::Conflict, format!("{refused} of {} contacts could not be {done}", outcomes.len()))
-        .help("see the reason of each above; what went back to its queue can be taken again"))
+    let refused = outcomes.iter().map(|outcome| outcome.reason.as_str()).filter(|reason| !reason.is_empty());
+    Error::partial(outcomes.len(), "contacts", done, refused).map_or(Ok(()), Err)
 }
 
 fn outcomes(outcomes: &[v1::ContactOutcome]) -> String {

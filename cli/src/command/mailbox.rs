@@ -12,7 +12,9 @@ pub(super) async fn run(session: &mut Session<'_, '_>, verb: Mailbox) -> Result<
     let client = session.client()?;
     match verb {
         Mailbox::List => {
-            let all = client.list_mailboxes().await?;
+            let progress = session.progress("reading mailboxes");
+            let client = client.with_progress(&progress);
+            let all = progress.during(client.list_mailboxes()).await?;
             session.show(&all, |all| list(&all.mailboxes, Timestamp::now()))
         }
         Mailbox::Show { mailbox } => {

@@ -1,25 +1,19 @@
 //! What each noun and verb does: one file a noun. A command calls, renders and writes; it decides nothing.
 
-use std::io::Write;
+use std::path::Path;
 
 use crate::Environment;
 use crate::args::{Cli, Command, Connection, Output};
 use crate::client::Client;
-use crate::error::Error;
-use crate::{context, render, up};
+use crate::error::{Error, Kind};
+use crate::progress::{Progress, Shown};
+use crate::streams::Streams;
+use crate::{context, interrupt, render, up};
 
 mod contact;
 mod definition;
 mod mailbox;
 mod model;
-
-/// Where a command writes.
-pub struct Streams<'a> {
-    /// Data.
-    pub out: &'a mut (dyn Write + Send),
-    /// All else.
-    pub err: &'a mut (dyn Write + Send),
-}
 
 /// Runs a command.
 pub async fn run(cli: Cli, environment: Environment<'_>, streams: &mut Streams<'_>) -> Result<(), Error> {
@@ -29,17 +23,27 @@ pub async fn run(cli: Cli, environment: Environment<'_>, streams: &mut Streams<'
         let options = up::Options { data, listen: args.listen, model: args.model, insecure: connection.insecure };
         return Box::pin(up::run(options, environment, streams)).await;
     }
-    let mut session = Session { connection: &connection, environment, output: cli.output, streams };
-    match cli.command {
+    // Ordering: after `up`, which stops in an order of its own.
+    let interrupted = if streams.terminal.is_process { interrupt::watch() } else { Default::default() };
+    let mut session =
+        Session { connection: &connection, environment, output: cli.output, quiet: cli.quiet, items: 0, streams };
+    tokio::select! {
+        done = run_verb(cli.command, &mut session) => done,
+        () = interrupted.cancelled() => Err(Error::new(Kind::Interrupted, "interrupted")),
+    }
+}
+
+async fn run_verb(command: Command, session: &mut Session<'_, '_>) -> Result<(), Error> {
+    match command {
         // Handled above, before anything looks for a control plane.
         Command::Up(_) => Ok(()),
-        Command::Apply(args) => model::apply(&mut session, &args).await,
-        Command::Export => model::export(&mut session).await,
-        Command::Instance(verb) => definition::instance(&mut session, verb).await,
-        Command::IncomingServer(verb) => definition::incoming_server(&mut session, verb).await,
-        Command::Queue(verb) => definition::queue(&mut session, verb).await,
-        Command::Mailbox(verb) => mailbox::run(&mut session, verb).await,
-        Command::Contact(verb) => contact::run(&mut session, verb).await,
+        Command::Apply(args) => model::apply(session, &args).await,
+        Command::Export => model::export(session).await,
+        Command::Instance(verb) => definition::instance(session, verb).await,
+        Command::IncomingServer(verb) => definition::incoming_server(session, verb).await,
+        Command::Queue(verb) => definition::queue(session, verb).await,
+        Command::Mailbox(verb) => mailbox::run(session, verb).await,
+        Command::Contact(verb) => contact::run(session, verb).await,
     }
 }
 
@@ -48,6 +52,9 @@ struct Session<'a, 'b> {
     connection: &'a Connection,
     environment: Environment<'a>,
     output: Output,
+    quiet: bool,
+    /// Items of a stream that were shown.
+    items: u64,
     streams: &'a mut Streams<'b>,
 }
 
@@ -57,7 +64,7 @@ impl Session<'_, '_> {
         Ok(Client::new(&context, self.connection.insecure)?)
     }
 
-    /// Writes an answer: as JSON, or as the table that `table` makes of it.
+    /// Writes an answer: as JSON, as YAML, or as the table that `table` makes of it.
     fn show<M: prost::Message + prost::Name>(
         &mut self,
         answer: &M,
@@ -65,11 +72,42 @@ impl Session<'_, '_> {
     ) -> Result<(), Error> {
         let text = match self.output {
             Output::Json => render::json::message(answer)?,
+            Output::Yaml => render::yaml::message(answer)?,
             Output::Table => table(answer),
         };
         self.write(text.as_bytes())
     }
 
+    /// Writes one message of a stream as it comes: a line of JSON, a YAML document, or the line that `row` makes of it
+    /// (with its line break).
+    #[allow(dead_code, reason = "for verbs that follow a stream")]
+    fn show_item<M: prost::Message + prost::Name>(
+        &mut self,
+        item: &M,
+        row: impl FnOnce(&M) -> String,
+    ) -> Result<(), Error> {
+        let text = match self.output {
+            Output::Json => render::json::line(item)?,
+            Output::Yaml if self.items > 0 => format!("---\n{}", render::yaml::message(item)?),
+            Output::Yaml => render::yaml::message(item)?,
+            Output::Table => row(item),
+        };
+        self.items += 1;
+        self.write(text.as_bytes())
+    }
+
+    /// Refuses `-o json` and `-o yaml` for what is written byte for byte, before anything is asked for.
+    fn only_bytes(&self, instead: &str) -> Result<(), Error> {
+        match self.output {
+            Output::Table => Ok(()),
+            Output::Json | Output::Yaml => {
+                let message = "this command writes bytes as they came and knows neither json nor yaml";
+                Err(Error::new(Kind::Usage, message).help(format!("leave out -o; {instead}")))
+            }
+        }
+    }
+
+    /// Writes data as it is.
     fn write(&mut self, data: &[u8]) -> Result<(), Error> {
         self.streams.out.write_all(data)?;
         Ok(self.streams.out.flush()?)
@@ -77,6 +115,40 @@ impl Session<'_, '_> {
 
     /// Says something that is not data. It is no failure when nobody listens.
     fn note(&mut self, text: &str) {
-        let _ = writeln!(self.streams.err, "{}", render::text::lines(text));
+        if !self.quiet {
+            let _ = writeln!(self.streams.err, "{}", render::text::lines(text));
+        }
+    }
+
+    /// The progress of long work, for those who watch it.
+    fn progress(&self, what: &str) -> Progress {
+        let shown = match self.streams.terminal {
+            _ if self.quiet => Shown::Nothing,
+            terminal if !terminal.is_process => Shown::Nothing,
+            terminal if terminal.err => Shown::Redrawn,
+            _ => Shown::Lines,
+        };
+        Progress::new(what, shown)
+    }
+
+    /// A command to run next, ready to be pasted: with the connection that this one was given.
+    fn next_command(&self, args: &[&str]) -> String {
+        let path = |path: &Path| path.to_string_lossy().into_owned();
+        let connection = self.connection;
+        let mut words = vec!["postroom".to_owned()];
+        let flags = [
+            ("--data", connection.data.as_deref().map(path)),
+            ("--endpoint", connection.endpoint.clone()),
+            ("--token-file", connection.token_file.as_deref().map(path)),
+            ("--ca-file", connection.ca_file.as_deref().map(path)),
+        ];
+        for (flag, value) in flags {
+            words.extend(value.into_iter().flat_map(|value| [flag.to_owned(), render::text::shell(&value)]));
+        }
+        if connection.insecure {
+            words.push("--insecure".into());
+        }
+        words.extend(args.iter().map(|arg| render::text::shell(arg)));
+        words.join(" ")
     }
 }

@@ -19,7 +19,8 @@ pub(super) async fn apply(session: &mut Session<'_, '_>, args: &Apply) -> Result
 pub(super) async fn export(session: &mut Session<'_, '_>) -> Result<(), Error> {
     let model = session.client()?.export_model().await?.model.unwrap_or_default();
     let exported = match session.output {
-        Output::Table => model_file::write(&model)?,
+        // The model file is YAML already, and what `apply -f` takes.
+        Output::Table | Output::Yaml => model_file::write(&model)?,
         Output::Json => json::message(&model)?,
     };
     session.write(exported.as_bytes())

@@ -5,6 +5,7 @@ use std::sync::LazyLock;
 
 use postroom_proto::v1;
 use prost_reflect::{DescriptorPool, DynamicMessage, ReflectMessage as _, SerializeOptions};
+use serde_json::ser::Formatter;
 
 use super::text;
 use crate::error::{Error, Kind};
@@ -15,6 +16,15 @@ static POOL: LazyLock<Result<DescriptorPool, prost_reflect::DescriptorError>> =
 /// A message as JSON with indents and a final line break. Fields with their default value are there too, so that
 /// `.mailboxes[]` of an empty list is no error.
 pub fn message<M: prost::Message + prost::Name>(message: &M) -> Result<String, Error> {
+    mapped(message, serde_json::ser::PrettyFormatter::new())
+}
+
+/// A message as one line of JSON, for streams of them.
+pub fn line<M: prost::Message + prost::Name>(message: &M) -> Result<String, Error> {
+    mapped(message, serde_json::ser::CompactFormatter)
+}
+
+fn mapped<M: prost::Message + prost::Name>(message: &M, formatter: impl Formatter) -> Result<String, Error> {
     let defect = |detail: &dyn std::fmt::Display| Error::new(Kind::Internal, format!("cannot write JSON: {detail}"));
     let pool = POOL.as_ref().map_err(|error| defect(error))?;
     let descriptor = pool.get_message_by_name(&M::full_name()).ok_or_else(|| defect(&M::full_name()))?;
@@ -22,7 +32,7 @@ pub fn message<M: prost::Message + prost::Name>(message: &M) -> Result<String, E
     dynamic.transcode_from(message).map_err(|error| defect(&error))?;
     debug_assert_eq!(dynamic.descriptor().full_name(), M::full_name());
     let mut json = Vec::new();
-    let mut serializer = serde_json::Serializer::pretty(&mut json);
+    let mut serializer = serde_json::Serializer::with_formatter(&mut json, formatter);
     let options = SerializeOptions::new().skip_default_fields(false);
     dynamic.serialize_with_options(&mut serializer, &options).map_err(|error| defect(&error))?;
     let mut json = escape(&String::from_utf8_lossy(&json));
@@ -32,7 +42,7 @@ pub fn message<M: prost::Message + prost::Name>(message: &M) -> Result<String, E
 
 /// JSON escapes the first 32 control characters only; the others steer terminals too. They can stand in strings
 /// alone, where an escape means the same.
-fn escape(json: &str) -> String {
+pub(super) fn escape(json: &str) -> String {
     let mut escaped = String::with_capacity(json.len());
     for c in json.chars() {
         if c != '\n' && text::is_dangerous(c) {
@@ -62,6 +72,15 @@ mod tests {
             ..Default::default()
         };
         insta::assert_snapshot!(message(&queue).unwrap());
+    }
+
+    #[test]
+    fn a_line_is_one_line() {
+        let queue = v1::Queue { name: "a\nb\u{2028}c".into(), ..Default::default() };
+        let shown = line(&queue).unwrap();
+        assert_eq!((shown.lines().count(), shown.matches('\u{2028}').count()), (1, 0), "{shown}");
+        let same: serde_json::Value = serde_json::from_str(&message(&queue).unwrap()).unwrap();
+        assert_eq!(serde_json::from_str::<serde_json::Value>(&shown).unwrap(), same);
     }
 
     #[test]

@@ -6,6 +6,7 @@ use std::net::SocketAddr;
 use std::sync::{Arc, Mutex};
 
 use postroom_cli::context::Context;
+use postroom_cli::streams::Streams;
 use postroom_proto::v1;
 use postroom_proto::v1::contact_service_server::{ContactService, ContactServiceServer};
 use postroom_proto::v1::definition_service_server::{DefinitionService, DefinitionServiceServer};
@@ -143,7 +144,7 @@ impl ControlPlane {
 pub(crate) async fn run(args: &[&str]) -> Outcome {
     let args = std::iter::once("postroom").chain(args.iter().copied()).map(OsString::from);
     let (mut out, mut err) = (Vec::new(), Vec::new());
-    let code = postroom_cli::run(args, &|_| None, &mut out, &mut err).await;
+    let code = postroom_cli::run(args, &|_| None, Streams::plain(&mut out, &mut err)).await;
     Outcome { code, out, err: String::from_utf8(err).unwrap() }
 }
 
