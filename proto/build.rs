@@ -2,7 +2,7 @@
 
 use std::path::PathBuf;
 
-const FILES: [&str; 7] = [
+const FILES: [&str; 8] = [
     "postroom/v1/error.proto",
     "postroom/v1/definition.proto",
     "postroom/v1/lease.proto",
@@ -10,6 +10,7 @@ const FILES: [&str; 7] = [
     "postroom/v1/report.proto",
     "postroom/v1/operator.proto",
     "postroom/v1/errand.proto",
+    "postroom/v1/message.proto",
 ];
 
 fn main() -> Result<(), Box<dyn std::error::Error>> {

@@ -261,6 +261,14 @@ fn of_reason(reason: Reason) -> (Kind, &'static str) {
         Reason::NoWorker => (Kind::Unavailable, "see whether a worker runs: `postroom mailbox list` names them"),
         Reason::ErrandFailed => (Kind::Unavailable, "mend what the message names, then try again"),
         Reason::SecretUnreadable => (Kind::Internal, "restore the control plane's key file"),
+        Reason::MessageGone => (
+            Kind::Conflict,
+            "nothing can be made of it any more: `postroom message discard ID` takes it off the list",
+        ),
+        Reason::MessageUnreadable => {
+            (Kind::Conflict, "look at it in the mailbox; `postroom message discard ID` takes it off the list")
+        }
+        Reason::WrongDisposition => (Kind::Conflict, "see `postroom message show ID` for what it is"),
         Reason::Internal | Reason::Unspecified => {
             (Kind::Internal, "this is a defect: report it with the message above and the control plane's log")
         }

@@ -133,6 +133,8 @@ fn describe(
         problem: status.and_then(|status| status.problem),
         message_count: record.as_ref().map_or(0, |record| record.message_count),
         contact_count: record.as_ref().map_or(0, |record| record.contact_count),
+        quarantined_count: record.as_ref().map_or(0, |record| record.quarantined_count),
+        too_large_count: record.as_ref().map_or(0, |record| record.too_large_count),
         last_report_time: record.and_then(|record| record.reported_at).map(to_timestamp),
     }
 }

@@ -66,6 +66,7 @@ impl Role {
 
 const WORKER: &[Kind] = &[Kind::Worker];
 const ADMIN: &[Kind] = &[Kind::Admin];
+const OPERATORS: &[Kind] = &[Kind::Admin, Kind::Operator];
 const PEOPLE: &[Kind] = &[Kind::Admin, Kind::Operator, Kind::Viewer];
 const TAKERS: &[Kind] = &[Kind::Admin, Kind::Instance];
 
@@ -94,6 +95,12 @@ const TABLE: &[(&str, &[Kind])] = &[
     ("/postroom.v1.ContactService/ListContacts", &[Kind::Admin, Kind::Operator, Kind::Viewer, Kind::Instance]),
     ("/postroom.v1.ContactService/GetContact", &[Kind::Admin, Kind::Operator, Kind::Viewer, Kind::Instance]),
     ("/postroom.v1.ContactService/GetRawMessage", &[Kind::Admin, Kind::Operator, Kind::Instance]),
+    ("/postroom.v1.MessageService/ListMessages", PEOPLE),
+    ("/postroom.v1.MessageService/GetMessage", PEOPLE),
+    ("/postroom.v1.MessageService/GetMessageRaw", OPERATORS),
+    ("/postroom.v1.MessageService/ReplayMessage", OPERATORS),
+    ("/postroom.v1.MessageService/DiscardMessage", OPERATORS),
+    ("/postroom.v1.MessageService/ReconcileMailbox", PEOPLE),
     ("/postroom.v1.OperatorService/ListMailboxes", PEOPLE),
     ("/postroom.v1.OperatorService/GetMailbox", PEOPLE),
 ];

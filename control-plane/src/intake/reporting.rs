@@ -38,7 +38,11 @@ impl Intake {
             id: request.batch_id,
             expected: cursor(request.expected_cursor),
             next: cursor(request.next_cursor),
-            messages: request.messages.into_iter().map(message).collect::<Result<_, _>>()?,
+            messages: request
+                .messages
+                .into_iter()
+                .map(|reported| message(reported, place.queue.max_message_bytes()))
+                .collect::<Result<_, _>>()?,
             settled: request.settled_source_keys,
         };
         self.check_bodies(&batch).await?;
@@ -102,7 +106,8 @@ fn cursor(cursor: Option<v1::Cursor>) -> Cursor {
     cursor.map(|c| Cursor { protocol: c.protocol, value: c.value }).unwrap_or_default()
 }
 
-fn message(message: v1::ReportedMessage) -> Result<ledger::Message, Failure> {
+/// `limit`: what the queue takes at most, in bytes.
+pub(super) fn message(message: v1::ReportedMessage, limit: u64) -> Result<ledger::Message, Failure> {
     let disposition = message.disposition();
     let invalid = |field: &str, text: &str| {
         Err(Failure::invalid_field(format!("messages[{}].{field}", message.source_key), text))
@@ -112,6 +117,9 @@ fn message(message: v1::ReportedMessage) -> Result<ledger::Message, Failure> {
     }
     if disposition == v1::Disposition::Unspecified {
         return invalid("disposition", "is missing");
+    }
+    if disposition == v1::Disposition::Filtered {
+        return invalid("disposition", "is what people decide, not workers");
     }
     if disposition == v1::Disposition::Contact && (message.content.is_none() || message.raw.is_none()) {
         return invalid("content", "a contact needs its content and its raw message");
@@ -130,6 +138,8 @@ fn message(message: v1::ReportedMessage) -> Result<ledger::Message, Failure> {
         reason: message.reason,
         received_at: message.received_time.as_ref().map(from_timestamp),
         size_bytes: message.size_bytes,
+        limit_bytes: if disposition == v1::Disposition::TooLarge { limit } else { 0 },
+        attempt_count: message.attempt_count,
         fingerprint: message.fingerprint,
         raw,
         content: message.content,

@@ -12,8 +12,10 @@ use bytes::Bytes;
 use postroom_proto::id::{Epoch, Generation, MailboxUid, SessionId};
 use postroom_proto::v1;
 
+use self::message::{Discarded, MessageFilter, NotReplayed, Replay, Replayed, Standing};
 use crate::contact::allocation::Refused;
 
+pub mod message;
 pub mod sqlite;
 #[cfg(test)]
 mod suite;
@@ -93,8 +95,12 @@ pub struct Message {
     pub reason: String,
     /// When the mail server received it.
     pub received_at: Option<Micros>,
-    /// Length of the raw message.
+    /// Length of the raw message, or what is known of it.
     pub size_bytes: u64,
+    /// The limit that it is larger than; 0 when it is not.
+    pub limit_bytes: u64,
+    /// How often it was tried before it was put aside; 0 when it was not.
+    pub attempt_count: u32,
     /// Hash of the headers that do not change.
     pub fingerprint: Vec<u8>,
     /// The raw message.
@@ -149,6 +155,10 @@ pub struct MailboxRecord {
     pub message_count: u64,
     /// Contacts among them.
     pub contact_count: u64,
+    /// Quarantined ones among them.
+    pub quarantined_count: u64,
+    /// Too large ones among them.
+    pub too_large_count: u64,
     /// Last committed report.
     pub reported_at: Option<Micros>,
 }
@@ -312,6 +322,44 @@ pub trait Ledger: Send + Sync + 'static {
 
     /// The raw message of a contact, and the uid of its instance.
     async fn raw(&self, id: &str) -> Result<Option<(String, Raw)>, Error>;
+
+    /// Messages, those recorded last first, from before row `before`, without what was decided about them.
+    async fn messages(
+        &self,
+        filter: &MessageFilter,
+        before: Option<i64>,
+        limit: usize,
+    ) -> Result<Vec<v1::Message>, Error>;
+
+    /// One message by its row, with everything.
+    async fn message(&self, id: i64) -> Result<Option<v1::Message>, Error>;
+
+    /// The raw message of a message; `None`: the ledger has no such message.
+    async fn message_raw(&self, id: i64) -> Result<Option<Raw>, Error>;
+
+    /// Makes a message filtered, unless it is a contact. `by` decided it, `text` is their reason.
+    async fn discard(&self, id: i64, by: &str, text: &str, now: Micros) -> Result<Discarded, Error>;
+
+    /// Makes a contact of a message that is none.
+    async fn replay(&self, replay: Replay, now: Micros) -> Result<Result<Replayed, NotReplayed>, Error>;
+
+    /// How far a mailbox is read, under whatever fence.
+    async fn cursor(&self, mailbox: &MailboxUid) -> Result<Cursor, Error>;
+
+    /// The last row of a mailbox, and how many it has.
+    async fn extent(&self, mailbox: &MailboxUid) -> Result<(i64, u64), Error>;
+
+    /// Those of these source keys that the ledger has, in no order.
+    async fn standing_of(&self, mailbox: &MailboxUid, keys: &[String]) -> Result<Vec<Standing>, Error>;
+
+    /// Messages of a mailbox behind row `after` and up to row `last`, in their order.
+    async fn standing_after(
+        &self,
+        mailbox: &MailboxUid,
+        after: i64,
+        last: i64,
+        limit: usize,
+    ) -> Result<Vec<Standing>, Error>;
 }
 
 /// A ledger that can be shared.

@@ -8,6 +8,9 @@ use super::{
 };
 use crate::contact::allocation::Refused;
 
+mod message;
+pub(crate) use message::*;
+
 const SECOND: Micros = 1_000_000;
 
 pub(crate) fn mailbox(email: &str) -> MailboxUid {
@@ -29,6 +32,8 @@ pub(crate) fn message(key: &str, received_at: Micros) -> Message {
         reason: String::new(),
         received_at: Some(received_at),
         size_bytes: 3,
+        limit_bytes: 0,
+        attempt_count: 0,
         fingerprint: vec![1],
         raw: Raw::Inline(bytes::Bytes::from_static(b"raw")),
         content: Some(v1::ContactContent { subject: key.into(), text: "text".into(), ..Default::default() }),
@@ -319,6 +324,12 @@ mod sqlite {
         contacts_are_listed_page_by_page,
         only_the_holder_says_how_reading_goes,
         another_or_an_older_store_is_refused,
+        messages_are_listed_by_what_narrows_them,
+        a_message_says_all_that_is_known,
+        a_discarded_message_is_decided_and_a_contact_is_not_discarded,
+        a_replayed_message_is_one_contact,
+        a_replay_under_a_lost_lease_changes_nothing,
+        a_mailbox_is_walked_through_in_pieces,
     );
 
     #[tokio::test]

@@ -100,7 +100,8 @@ fn apply(cursor: &mut Cursor, item: Item) -> Option<(ReportedMessage, Option<(St
         Item::TooLarge(summary, size) => {
             cursor.settle(summary.uid);
             let reason = format!("it has {size} bytes, more than the queue's maxMessageBytes");
-            Some((described(validity, &summary, Disposition::TooLarge, &reason), None))
+            let described = described(validity, &summary, Disposition::TooLarge, &reason);
+            Some((ReportedMessage { size_bytes: size, ..described }, None))
         }
         Item::Failed(summary, reason) => fail(cursor, &summary, &reason).map(|message| (message, None)),
         Item::Got(summary, raw) => match catch_unwind(AssertUnwindSafe(|| parse::parse(&raw))) {
@@ -116,7 +117,8 @@ fn apply(cursor: &mut Cursor, item: Item) -> Option<(ReportedMessage, Option<(St
             Err(_) => {
                 cursor.settle(summary.uid);
                 let reason = "a defect: the parser panicked on it";
-                let mut message = described(validity, &summary, Disposition::Quarantined, reason);
+                let described = described(validity, &summary, Disposition::Quarantined, reason);
+                let mut message = ReportedMessage { attempt_count: 1, ..described };
                 let blob = attach(&mut message, raw, 0);
                 Some((message, blob))
             }
@@ -125,9 +127,13 @@ fn apply(cursor: &mut Cursor, item: Item) -> Option<(ReportedMessage, Option<(St
 }
 
 fn fail(cursor: &mut Cursor, summary: &Summary, reason: &str) -> Option<ReportedMessage> {
+    let attempt_count = cursor.attempts(summary.uid).unwrap_or(0) + 1;
     match cursor.fail(summary.uid) {
         Verdict::Again => None,
-        Verdict::GiveUp => Some(described(cursor.uid_validity, summary, Disposition::Quarantined, reason)),
+        Verdict::GiveUp => {
+            let described = described(cursor.uid_validity, summary, Disposition::Quarantined, reason);
+            Some(ReportedMessage { attempt_count, size_bytes: summary.size, ..described })
+        }
     }
 }
 
@@ -216,6 +222,7 @@ mod tests {
         let drafts = draft(&mut cursor, vec![Item::Failed(summary(5), "no body".into())], 10);
         let message = &drafts[0].messages[0];
         assert_eq!((message.disposition(), message.reason.as_str()), (Disposition::Quarantined, "no body"));
+        assert_eq!((message.attempt_count, message.size_bytes), (3, 10), "its size is what the server says");
         assert!(drafts[0].next.pending().is_empty());
     }
 
@@ -246,5 +253,6 @@ mod tests {
         let dispositions: Vec<_> = drafts[0].messages.iter().map(ReportedMessage::disposition).collect();
         assert_eq!(dispositions, [Disposition::Vanished, Disposition::TooLarge]);
         assert!(drafts[0].messages[1].reason.contains("99"));
+        assert_eq!(drafts[0].messages[1].size_bytes, 99);
     }
 }

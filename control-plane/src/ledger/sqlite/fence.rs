@@ -3,7 +3,7 @@
 use postroom_proto::id::{Generation, MailboxUid};
 use postroom_proto::v1;
 use prost::Message as _;
-use sqlx::SqliteConnection;
+use sqlx::{SqliteConnection, SqlitePool};
 
 use super::super::{Cursor, Fence, Opened};
 use super::row::{int, uint};
@@ -71,6 +71,15 @@ pub(super) async fn raise(
     // A status of a newer version that cannot be read is worth less than reading the mailbox.
     let status = status.and_then(|bytes| v1::MailboxStatus::decode(bytes.as_slice()).ok());
     Ok(Some(Opened { cursor: Cursor { protocol, value }, unsettled, status }))
+}
+
+/// How far a mailbox is read; the first cursor when it never was.
+pub(super) async fn cursor(readers: &SqlitePool, mailbox: &MailboxUid) -> Result<Cursor, sqlx::Error> {
+    let row: Option<(String, Vec<u8>)> = sqlx::query_as("SELECT cursor_protocol, cursor FROM mailbox WHERE uid = ?")
+        .bind(mailbox.as_str())
+        .fetch_optional(readers)
+        .await?;
+    Ok(row.map(|(protocol, value)| Cursor { protocol, value }).unwrap_or_default())
 }
 
 /// Records statuses; those under another fence than the standing one are left out.

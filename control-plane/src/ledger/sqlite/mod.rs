@@ -1,14 +1,16 @@
 //! The ledger on SQLite.
 //!
 //! Writes go through the one writer (see [`crate::sqlite::writer`]), reads through the pool. One file a matter: `fence`
-//! (opening and binding), `report` (the commit of a batch), `allocate` (handing out and answers), `read` (listings).
+//! (opening and binding), `report` (the commit of a batch), `allocate` (handing out and answers), `read` (listings),
+//! `message` (messages as people look at them), `replay` (a contact after all).
 
 use async_trait::async_trait;
 use postroom_proto::id::{Generation, MailboxUid};
 use postroom_proto::v1;
 
+use super::message::{Discarded, MessageFilter, NotReplayed, Replay, Replayed, Standing};
 use super::{
-    Allocated, Answer, AnswerOutcome, Answered, Batch, ContactFilter, ContactPosition, Error, Fence, Ledger,
+    Allocated, Answer, AnswerOutcome, Answered, Batch, ContactFilter, ContactPosition, Cursor, Error, Fence, Ledger,
     MailboxRecord, Micros, NotCommitted, Opened, Raw, Take,
 };
 use crate::sqlite::writer::{Work, WriteError};
@@ -16,16 +18,27 @@ use crate::sqlite::{Database, Location, Step, open};
 
 mod allocate;
 mod fence;
+mod message;
+#[cfg(test)]
+mod migration;
 mod read;
+mod replay;
 mod report;
 mod row;
 
 /// Numbered, forward only.
-const SCHEMA: &[Step] = &[Step {
-    version: 1,
-    title: "mailboxes, messages, contacts and allocations",
-    sql: include_str!("../../../migrations/ledger/0001_ledger.sql"),
-}];
+const SCHEMA: &[Step] = &[
+    Step {
+        version: 1,
+        title: "mailboxes, messages, contacts and allocations",
+        sql: include_str!("../../../migrations/ledger/0001_ledger.sql"),
+    },
+    Step {
+        version: 2,
+        title: "decisions about messages",
+        sql: include_str!("../../../migrations/ledger/0002_decisions.sql"),
+    },
+];
 
 /// Rows in one statement of several rows; SQLite takes 32,766 values a statement.
 const ROWS: usize = 500;
@@ -104,7 +117,9 @@ impl Ledger for Sqlite {
     }
 
     async fn mailboxes(&self, uids: &[MailboxUid]) -> Result<Vec<MailboxRecord>, Error> {
-        read::mailboxes(&self.database.readers, uids).await.map_err(reading("read mailboxes"))
+        let mut records = read::mailboxes(&self.database.readers, uids).await.map_err(reading("read mailboxes"))?;
+        message::count_aside(&self.database.readers, &mut records).await.map_err(reading("count messages"))?;
+        Ok(records)
     }
 
     async fn allocate(&self, take: Take, now: Micros) -> Result<Allocated, Error> {
@@ -148,5 +163,54 @@ impl Ledger for Sqlite {
 
     async fn raw(&self, id: &str) -> Result<Option<(String, Raw)>, Error> {
         read::raw(&self.database.readers, id).await.map_err(reading("read a raw message"))
+    }
+
+    async fn messages(
+        &self,
+        filter: &MessageFilter,
+        before: Option<i64>,
+        limit: usize,
+    ) -> Result<Vec<v1::Message>, Error> {
+        message::list(&self.database.readers, filter, before, limit).await.map_err(reading("list messages"))
+    }
+
+    async fn message(&self, id: i64) -> Result<Option<v1::Message>, Error> {
+        message::get(&self.database.readers, id).await.map_err(reading("read a message"))
+    }
+
+    async fn message_raw(&self, id: i64) -> Result<Option<Raw>, Error> {
+        message::raw(&self.database.readers, id).await.map_err(reading("read a raw message"))
+    }
+
+    async fn discard(&self, id: i64, by: &str, text: &str, now: Micros) -> Result<Discarded, Error> {
+        let (by, text) = (by.to_owned(), text.to_owned());
+        self.write("discard a message", move |c| Box::pin(message::discard(c, id, by, text, now))).await
+    }
+
+    async fn replay(&self, replay: Replay, now: Micros) -> Result<Result<Replayed, NotReplayed>, Error> {
+        self.write("replay a message", move |c| Box::pin(replay::commit(c, replay, now))).await
+    }
+
+    async fn cursor(&self, mailbox: &MailboxUid) -> Result<Cursor, Error> {
+        fence::cursor(&self.database.readers, mailbox).await.map_err(reading("read a cursor"))
+    }
+
+    async fn extent(&self, mailbox: &MailboxUid) -> Result<(i64, u64), Error> {
+        message::extent(&self.database.readers, mailbox).await.map_err(reading("count messages"))
+    }
+
+    async fn standing_of(&self, mailbox: &MailboxUid, keys: &[String]) -> Result<Vec<Standing>, Error> {
+        message::standing_of(&self.database.readers, mailbox, keys).await.map_err(reading("look for messages"))
+    }
+
+    async fn standing_after(
+        &self,
+        mailbox: &MailboxUid,
+        after: i64,
+        last: i64,
+        limit: usize,
+    ) -> Result<Vec<Standing>, Error> {
+        let page = message::standing_after(&self.database.readers, mailbox, after, last, limit).await;
+        page.map_err(reading("read messages"))
     }
 }

@@ -35,6 +35,8 @@ pub(super) async fn mailboxes(readers: &SqlitePool, uids: &[MailboxUid]) -> Resu
                 status: status.and_then(|bytes| v1::MailboxStatus::decode(bytes.as_slice()).ok()),
                 message_count: uint(row.try_get("message_count")?),
                 contact_count: uint(row.try_get("contact_count")?),
+                quarantined_count: 0,
+                too_large_count: 0,
                 reported_at: row.try_get("reported_at")?,
             });
         }

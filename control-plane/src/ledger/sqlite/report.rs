@@ -99,7 +99,7 @@ async fn insert_messages<'b>(
     for chunk in messages.chunks(ROWS) {
         let mut insert = QueryBuilder::<Sqlite>::new(
             "INSERT INTO message (mailbox, source_key, disposition, reason, received_at, recorded_at, size_bytes,
-             fingerprint, raw_digest, unsettled) ",
+             limit_bytes, attempt_count, fingerprint, raw_digest, unsettled) ",
         );
         insert.push_values(chunk, |mut row, message| {
             row.push_bind(mailbox)
@@ -109,6 +109,8 @@ async fn insert_messages<'b>(
                 .push_bind(message.received_at)
                 .push_bind(now)
                 .push_bind(int(message.size_bytes))
+                .push_bind(int(message.limit_bytes))
+                .push_bind(message.attempt_count)
                 .push_bind(&message.fingerprint)
                 .push_bind(match &message.raw {
                     Raw::Blob(digest) => Some(digest.as_str()),
@@ -129,7 +131,7 @@ async fn insert_messages<'b>(
 }
 
 /// Makes contacts of the new messages that are to be one; the contact ids by source key.
-async fn insert_contacts<'b>(
+pub(super) async fn insert_contacts<'b>(
     connection: &mut SqliteConnection,
     batch: &'b Batch,
     new: &HashMap<&str, i64>,
@@ -173,7 +175,7 @@ async fn insert_contacts<'b>(
     Ok(contacts)
 }
 
-async fn insert_bodies(
+pub(super) async fn insert_bodies(
     connection: &mut SqliteConnection,
     messages: &[Message],
     new: &HashMap<&str, i64>,

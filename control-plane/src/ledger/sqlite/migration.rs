@@ -1,0 +1,46 @@
+//! A ledger made by every older version opens, and has what it had.
+
+use sqlx::{AssertSqlSafe, Executor as _};
+
+use super::{SCHEMA, Sqlite};
+use crate::ledger::suite::mailbox;
+use crate::ledger::{ContactFilter, Ledger as _};
+use crate::sqlite::{Location, open};
+
+/// What stood in a ledger of schema 1: a contact that waits, a contact that was accepted, and a message put aside.
+const VERSION_1: &str = "
+INSERT INTO ledger VALUES (1, '0198c0ffee0198c0ffee0198c0ffee00', 'store-1', 1);
+INSERT INTO mailbox (id, uid, generation, epoch, session, cursor_protocol, cursor, message_count, contact_count)
+    VALUES (1, '{mailbox}', 1, 7, 's1', 'imap', x'01', 3, 2);
+INSERT INTO message (id, mailbox, source_key, disposition, reason, received_at, recorded_at, size_bytes, unsettled)
+    VALUES (1, 1, '1:1', 1, '', 5, 100, 3, 1), (2, 1, '1:2', 1, '', 6, 100, 3, 0), (3, 1, '1:3', 3, 'it has 99', 7, 100, 0, 0);
+INSERT INTO contact (message, id, instance_uid, instance, queue_uid, queue, address, mailbox_uid, state, priority,
+    waiting_since, language, created_at, size_bytes, request_id, allocated_at, deadline_at, accepted_at)
+    VALUES (1, 'c1', 'i1', 'core1', 'q1', 'Billing', 'a@x.example', '{mailbox}', 1, 10, 5, 'fi', 100, 3, NULL, NULL, NULL, NULL),
+           (2, 'c2', 'i1', 'core1', 'q1', 'Billing', 'a@x.example', '{mailbox}', 3, 10, 6, 'fi', 100, 3, 'r1', 110, 120, 115);
+INSERT INTO body VALUES (1, x'', x'', x'726177'), (2, x'', x'', x'726177');
+INSERT INTO allocation VALUES ('r1', 'i1', 110);
+";
+
+#[tokio::test]
+async fn a_ledger_of_every_older_version_opens_with_what_it_had() {
+    for versions in 1..SCHEMA.len() {
+        let folder = tempfile::tempdir().unwrap();
+        let location = Location::File(folder.path().join("ledger.db"));
+        let uid = mailbox("a@x.example");
+        let mut old = open(&location, &SCHEMA[..versions]).await.unwrap();
+        old.writer.execute(AssertSqlSafe(VERSION_1.replace("{mailbox}", uid.as_str()))).await.unwrap();
+        old.start(1).close().await;
+
+        let ledger = Sqlite::open(&location).await.unwrap();
+        assert_eq!(ledger.id(), "0198c0ffee0198c0ffee0198c0ffee00");
+        let contacts = ledger.contacts(&ContactFilter::default(), None, 10).await.unwrap();
+        assert_eq!(contacts.iter().map(|(_, contact)| contact.id.as_str()).collect::<Vec<_>>(), ["c1", "c2"]);
+        let aside = ledger.message(3).await.unwrap().unwrap();
+        assert_eq!((aside.reason.as_str(), aside.limit_bytes, aside.attempt_count), ("it has 99", 0, 0));
+        let record = ledger.mailboxes(std::slice::from_ref(&uid)).await.unwrap().remove(0);
+        assert_eq!((record.message_count, record.contact_count, record.too_large_count), (3, 2, 1));
+        assert_eq!(ledger.cursor(&uid).await.unwrap().value, [1]);
+        ledger.close().await;
+    }
+}
