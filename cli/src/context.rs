@@ -114,6 +114,12 @@ pub fn data_dir(flag: Option<&Path>, environment: Environment<'_>) -> Result<Pat
 /// is not sent to it. Beside an endpoint they come from flags or environment.
 pub fn resolve(flags: &Connection, environment: Environment<'_>) -> Result<Context, Error> {
     let endpoint = match (&flags.endpoint, &flags.data) {
+        // clap sees a conflict only where both stand on the same side of the verb.
+        (Some(_), Some(_)) => {
+            return Err(
+                Error::new(Kind::Usage, "--data and --endpoint name two control planes").help("leave out one of them")
+            );
+        }
         (Some(endpoint), _) => Some(endpoint.clone()),
         (None, Some(_)) => None,
         (None, None) => variable(environment, "POSTROOM_ENDPOINT").map(|value| value.to_string_lossy().into_owned()),

@@ -159,12 +159,12 @@ impl Error {
         done: &str,
         reasons: impl IntoIterator<Item = &'a str>,
     ) -> Option<Self> {
-        let kind_of = |name: &str| of_reason(reason_named(name)).0;
-        let kinds: Vec<Kind> = reasons.into_iter().map(kind_of).collect();
-        let first = *kinds.first()?;
-        let kind = if kinds.iter().all(|kind| *kind == first) { first } else { Kind::Conflict };
-        let message = format!("{} of {asked} {what} could not be {done}", kinds.len());
-        Some(Self::new(kind, message).help("see the reason of each above"))
+        let all: Vec<(Kind, &'static str)> = reasons.into_iter().map(|name| of_reason(reason_named(name))).collect();
+        let (first, remedy) = *all.first()?;
+        let kind = if all.iter().all(|(kind, _)| *kind == first) { first } else { Kind::Conflict };
+        let remedy =
+            if all.iter().all(|(_, other)| *other == remedy) { remedy } else { "see the reason of each above" };
+        Some(Self::new(kind, format!("{} of {asked} {what} could not be {done}", all.len())).help(remedy))
     }
 
     /// The error as it is shown: `error:`, one line a fault, `help:`.
@@ -244,7 +244,7 @@ fn of_reason(reason: Reason) -> (Kind, &'static str) {
         }
         Reason::PermissionDenied => (Kind::Refused, Kind::Refused.remedy()),
         Reason::EtagMismatch => (Kind::Conflict, "somebody changed the model meanwhile: look at it and apply again"),
-        Reason::AllocationLost => (Kind::Conflict, "the contact went back to its queue: take contacts again"),
+        Reason::AllocationLost => (Kind::Conflict, "what went back to its queue can be taken again"),
         Reason::LeaseLost | Reason::CursorMismatch => (Kind::Conflict, "try again"),
         Reason::RevisionCompacted => {
             (Kind::Conflict, "what was asked to go on from is no longer kept: begin again without it")
@@ -261,10 +261,9 @@ fn of_reason(reason: Reason) -> (Kind, &'static str) {
         Reason::NoWorker => (Kind::Unavailable, "see whether a worker runs: `postroom mailbox list` names them"),
         Reason::ErrandFailed => (Kind::Unavailable, "mend what the message names, then try again"),
         Reason::SecretUnreadable => (Kind::Internal, "restore the control plane's key file"),
-        Reason::MessageGone => (
-            Kind::Conflict,
-            "nothing can be made of it any more: `postroom message discard ID` takes it off the list",
-        ),
+        Reason::MessageGone => {
+            (Kind::Conflict, "nothing can be made of it any more: `postroom message discard ID` takes it off the list")
+        }
         Reason::MessageUnreadable => {
             (Kind::Conflict, "look at it in the mailbox; `postroom message discard ID` takes it off the list")
         }

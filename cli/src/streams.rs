@@ -2,6 +2,8 @@
 
 use std::io::{self, IsTerminal as _, Write};
 
+use jiff::Timestamp;
+
 /// Where a command writes.
 pub struct Streams<'a> {
     /// Data.
@@ -10,6 +12,8 @@ pub struct Streams<'a> {
     pub err: &'a mut (dyn Write + Send),
     /// What reads them.
     pub terminal: Terminal,
+    /// The time that ages are told by; none: now.
+    pub now: Option<Timestamp>,
 }
 
 /// What is at the other end of the streams.
@@ -26,12 +30,12 @@ pub struct Terminal {
 impl<'a> Streams<'a> {
     /// Streams that no terminal reads: files, pipes, tests.
     pub fn plain(out: &'a mut (dyn Write + Send), err: &'a mut (dyn Write + Send)) -> Self {
-        Self { out, err, terminal: Terminal::default() }
+        Self { out, err, terminal: Terminal::default(), now: None }
     }
 
     /// The streams of this process.
     pub fn of_process(out: &'a mut io::Stdout, err: &'a mut io::Stderr) -> Self {
         let terminal = Terminal { out: out.is_terminal(), err: err.is_terminal(), is_process: true };
-        Self { out, err, terminal }
+        Self { out, err, terminal, now: None }
     }
 }

@@ -278,7 +278,7 @@ async fn a_refused_contact_is_told_and_ends_with_6() {
     ");
     insta::assert_snapshot!(outcome.err, @r"
     error: 1 of 2 contacts could not be accepted
-    help: see the reason of each above
+    help: what went back to its queue can be taken again
     ");
     assert!(plane.state().settled.iter().all(|contact| contact.request_id == "r1"));
     let outcome = plane.run(&["contact", "reject", "--instance", "core1", "c1"]).await;

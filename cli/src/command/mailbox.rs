@@ -9,17 +9,17 @@ use crate::error::Error;
 use crate::render::{table, time, words};
 
 pub(super) async fn run(session: &mut Session<'_, '_>, verb: Mailbox) -> Result<(), Error> {
-    let client = session.client()?;
+    let (client, now) = (session.client()?, session.now());
     match verb {
         Mailbox::List => {
             let progress = session.progress("reading mailboxes");
             let client = client.with_progress(&progress);
             let all = progress.during(client.list_mailboxes()).await?;
-            session.show(&all, |all| list(&all.mailboxes, Timestamp::now()))
+            session.show(&all, |all| list(&all.mailboxes, now))
         }
         Mailbox::Show { mailbox } => {
             let mailbox = client.get_mailbox(mailbox).await?;
-            session.show(&mailbox, |mailbox| show(mailbox, Timestamp::now()))
+            session.show(&mailbox, |mailbox| show(mailbox, now))
         }
     }
 }

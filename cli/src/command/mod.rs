@@ -2,6 +2,8 @@
 
 use std::path::Path;
 
+use jiff::Timestamp;
+
 use crate::Environment;
 use crate::args::{Cli, Command, Connection, Output};
 use crate::client::Client;
@@ -105,6 +107,11 @@ impl Session<'_, '_> {
                 Err(Error::new(Kind::Usage, message).help(format!("leave out -o; {instead}")))
             }
         }
+    }
+
+    /// The time that ages are told by.
+    fn now(&self) -> Timestamp {
+        self.streams.now.unwrap_or_else(Timestamp::now)
     }
 
     /// Writes data as it is.

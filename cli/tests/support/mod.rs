@@ -1,5 +1,7 @@
 //! A control plane that answers what a test tells it to, and the command run against it.
 
+#![allow(dead_code, reason = "each test crate uses a part of it")]
+
 use std::collections::VecDeque;
 use std::ffi::OsString;
 use std::net::SocketAddr;
@@ -16,6 +18,8 @@ use tokio_stream::wrappers::TcpListenerStream;
 use tokio_util::sync::{CancellationToken, DropGuard};
 use tonic::transport::{Identity, Server, ServerTlsConfig};
 use tonic::{Request, Response, Status};
+
+pub(crate) mod fixture;
 
 pub(crate) const TOKEN: &str = "planted-token";
 
@@ -144,7 +148,8 @@ impl ControlPlane {
 pub(crate) async fn run(args: &[&str]) -> Outcome {
     let args = std::iter::once("postroom").chain(args.iter().copied()).map(OsString::from);
     let (mut out, mut err) = (Vec::new(), Vec::new());
-    let code = postroom_cli::run(args, &|_| None, Streams::plain(&mut out, &mut err)).await;
+    let streams = Streams { now: Some(fixture::now()), ..Streams::plain(&mut out, &mut err) };
+    let code = postroom_cli::run(args, &|_| None, streams).await;
     Outcome { code, out, err: String::from_utf8(err).unwrap() }
 }
 
@@ -279,17 +284,19 @@ impl ContactService for Fake {
 }
 
 impl Fake {
-    /// Refuses the contacts whose id starts with "lost".
+    /// Refuses the contacts whose id starts with "lost", and does not know those that start with "unknown".
     fn settle(&self, contacts: Vec<v1::AllocatedContact>, state: v1::ContactState) -> Vec<v1::ContactOutcome> {
         self.0.lock().unwrap().settled.extend(contacts.iter().cloned());
         let outcome = |contact: v1::AllocatedContact| {
-            let lost = contact.contact.starts_with("lost");
-            v1::ContactOutcome {
-                contact: contact.contact,
-                state: if lost { v1::ContactState::Queued } else { state }.into(),
-                reason: if lost { "ALLOCATION_LOST" } else { "" }.into(),
-                message: if lost { "its deadline passed" } else { "" }.into(),
-            }
+            let (state, reason, message) = match contact.contact.split('-').next() {
+                Some(lost) if lost.starts_with("lost") => {
+                    (v1::ContactState::Queued, "ALLOCATION_LOST", "its deadline passed")
+                }
+                Some("unknown") => (v1::ContactState::Unspecified, "NOT_FOUND", "there is no such contact"),
+                _ => (state, "", ""),
+            };
+            let (reason, message) = (reason.into(), message.into());
+            v1::ContactOutcome { contact: contact.contact, state: state.into(), reason, message }
         };
         contacts.into_iter().map(outcome).collect()
     }

@@ -1,0 +1,139 @@
+//! What every verb prints, as golden files: table, JSON and YAML, what goes to standard error, and the exit code.
+//!
+//! A verb has at least one line in [`CASES`], else a test fails. A new one needs that line, something to show in
+//! `support/fixture.rs`, and `INSTA_UPDATE=always cargo test --workspace --test golden`, whose files are to be read
+//! before they are committed.
+
+#![allow(clippy::unwrap_used, reason = "a test panics where its setup fails")]
+
+use postroom_cli::args;
+
+mod support;
+
+use support::{ControlPlane, Outcome, fixture};
+
+/// Verb, and what follows it: words between spaces; `FILE` is a model file.
+const CASES: &[(&str, &str)] = &[
+    ("apply", "-f FILE"),
+    ("contact accept", "--instance core1 --request-id r-1 0198c0ffee0198c0ffee0198c0ffee01 lost-1"),
+    ("contact list", ""),
+    ("contact list", "--instance core1 --state queued --limit 1"),
+    ("contact raw", "0198c0ffee0198c0ffee0198c0ffee01"),
+    ("contact reject", "--instance core1 0198c0ffee0198c0ffee0198c0ffee01"),
+    ("contact show", "0198c0ffee0198c0ffee0198c0ffee01"),
+    ("contact take", "--instance core1 --max 1"),
+    ("export", ""),
+    ("incoming-server list", ""),
+    ("incoming-server show", "Entra"),
+    ("instance list", ""),
+    ("instance show", "core1"),
+    ("mailbox list", ""),
+    ("mailbox show", "sales@contoso.example"),
+    ("queue list", ""),
+    ("queue show", "Billing"),
+];
+
+/// Verbs that print no data of a control plane, and where they are tested.
+const ELSEWHERE: &[(&str, &str)] = &[("up", "tests/spine")];
+
+/// Command lines that are wrong, or name what is not there.
+const WRONG: &[&str] = &[
+    "",
+    "mailbox",
+    "mailbox lost",
+    "mailbox show",
+    "mailbox show nobody@contoso.example",
+    "queue show Billing -o xml",
+    "contact take --instance core1 --max 0",
+    "contact take --instance core1 --max 1 --wait soon",
+    "contact accept --instance core1 unknown-1 unknown-2",
+    "contact show unknown-1",
+    "--endpoint https://postroom.example mailbox list --data /tmp",
+    "apply -f /nonexistent/model.yaml",
+];
+
+#[tokio::test]
+async fn what_every_verb_prints() {
+    for (verb, rest) in CASES {
+        let mut shown = String::new();
+        for form in ["", "-o json", "-o yaml"] {
+            let line = [*verb, *rest, form].join(" ");
+            let line = line.trim().replace("  ", " ");
+            shown += &told(&line, &run(&line).await);
+        }
+        insta::assert_snapshot!(name(verb, rest), shown);
+    }
+}
+
+#[tokio::test]
+async fn what_is_said_of_wrong_command_lines() {
+    let mut shown = String::new();
+    for line in WRONG {
+        let outcome = run(line).await;
+        assert_ne!(outcome.code, 0, "{line}");
+        shown += &told(line, &outcome);
+    }
+    insta::assert_snapshot!(shown);
+}
+
+/// Walks what clap knows, so that no verb is forgotten.
+#[test]
+fn every_verb_has_a_golden_file() {
+    let mut verbs = Vec::new();
+    let mut nouns = vec![(String::new(), args::command())];
+    while let Some((path, command)) = nouns.pop() {
+        for verb in command.get_subcommands().filter(|verb| verb.get_name() != "help") {
+            let path = format!("{path} {}", verb.get_name()).trim().to_owned();
+            if verb.has_subcommands() { nouns.push((path, verb.clone())) } else { verbs.push(path) }
+        }
+    }
+    let shown = |verb: &String| CASES.iter().chain(ELSEWHERE).any(|(known, _)| known == verb);
+    let missing: Vec<_> = verbs.iter().filter(|verb| !shown(verb)).collect();
+    assert!(missing.is_empty(), "without a line in CASES: {missing:?}");
+    let gone: Vec<_> = CASES.iter().chain(ELSEWHERE).filter(|(verb, _)| !verbs.iter().any(|v| v == verb)).collect();
+    assert!(gone.is_empty(), "no such verbs: {gone:?}");
+}
+
+async fn run(line: &str) -> Outcome {
+    let plane = ControlPlane::start(fixture::state()).await;
+    let file = plane.data.path().join("model.yaml");
+    std::fs::write(&file, fixture::MODEL).unwrap();
+    let words = line.split_whitespace().map(|word| if word == "FILE" { file.to_str().unwrap() } else { word });
+    let words: Vec<&str> = words.collect();
+    let mut outcome = if words.contains(&"--data") { support::run(&words).await } else { plane.run(&words).await };
+    let data = plane.data.path().to_str().unwrap();
+    let steady = |text: &str| without_uuids(&text.replace(data, "/DATA").replace(&plane.context.endpoint, "ENDPOINT"));
+    outcome.err = steady(&outcome.err);
+    outcome.out = steady(outcome.out()).into_bytes();
+    outcome
+}
+
+fn told(line: &str, outcome: &Outcome) -> String {
+    let mut shown = format!("$ postroom {line}\n{}", outcome.out());
+    if !outcome.err.is_empty() {
+        shown += &format!("--- standard error\n{}", outcome.err);
+    }
+    shown + &format!("--- exit code {}\n\n", outcome.code)
+}
+
+/// The name of the golden file: the verb, and where a verb has several lines, its options.
+fn name(verb: &str, rest: &str) -> String {
+    let several = CASES.iter().filter(|(other, _)| *other == verb).count() > 1;
+    let options = rest.split_whitespace().filter(|word| several && word.starts_with("--"));
+    verb.split(' ').chain(options).collect::<Vec<_>>().join("_").replace("--", "")
+}
+
+/// What is drawn by lot is shown as zeros.
+fn without_uuids(text: &str) -> String {
+    const UUID: &str = "00000000-0000-0000-0000-000000000000";
+    let is_uuid = |bytes: &[u8]| {
+        bytes.iter().zip(UUID.bytes()).all(|(c, like)| if like == b'-' { *c == b'-' } else { c.is_ascii_hexdigit() })
+    };
+    let mut shown = text.to_owned();
+    for at in 0..text.len().saturating_sub(UUID.len() - 1) {
+        if is_uuid(&shown.as_bytes()[at..at + UUID.len()]) {
+            shown.replace_range(at..at + UUID.len(), UUID);
+        }
+    }
+    shown
+}

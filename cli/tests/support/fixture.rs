@@ -1,0 +1,146 @@
+//! What the golden files show: one of everything, at a fixed time.
+
+use jiff::Timestamp;
+use postroom_proto::{convert, v1};
+
+use super::State;
+
+/// The time of the command, in microseconds: 2026-03-01T12:00:00Z.
+const NOW: i64 = 1_772_366_400_000_000;
+
+/// The model file that is applied.
+pub(crate) const MODEL: &str = "instances:\n  - {name: core1}\n";
+
+/// The time that ages are told by.
+pub(crate) fn now() -> Timestamp {
+    Timestamp::from_microsecond(NOW).unwrap()
+}
+
+/// A time that many seconds from now; negative: ago.
+pub(crate) fn at(seconds: i64) -> Option<prost_types::Timestamp> {
+    Some(convert::to_timestamp(NOW + seconds * 1_000_000))
+}
+
+/// A control plane with one of everything.
+pub(crate) fn state() -> State {
+    State {
+        model: model(),
+        mailboxes: mailboxes(),
+        contacts: contacts(),
+        raw: vec![b"Subject: Invoice 4711\r\n", b"\r\nHello,\r\n"],
+        ..State::default()
+    }
+}
+
+#[allow(clippy::needless_update, reason = "a model that grows still compiles here")]
+fn model() -> v1::Model {
+    let instance = v1::Instance {
+        uid: "ins-1".into(),
+        name: "core1".into(),
+        pool: "default".into(),
+        allocation: v1::AllocationPolicy::Strict.into(),
+        revision: 3,
+    };
+    let server = v1::IncomingServer {
+        uid: "srv-1".into(),
+        name: "Entra".into(),
+        address: "https://login.microsoftonline.com/contoso.example".into(),
+        authentication: v1::Authentication::OauthService.into(),
+        client_id: "aaaaaaaa-bbbb".into(),
+        secret_set: true,
+        imap_host: "outlook.office365.com".into(),
+        imap_port: 993,
+        imap_security: v1::Security::Tls.into(),
+        revision: 3,
+        ..Default::default()
+    };
+    let address = |email: &str, priority| v1::Address {
+        email: email.into(),
+        priority,
+        server: "Entra".into(),
+        folder: "INBOX".into(),
+        mailbox: "mbx-0123456789abcdef01234567".into(),
+        sender: priority == 5,
+        ..Default::default()
+    };
+    let queue = v1::Queue {
+        uid: "que-1".into(),
+        name: "Billing".into(),
+        instance: "core1".into(),
+        language: "en".into(),
+        priority: 10,
+        max_message_bytes: 26_214_400,
+        start: Some(v1::Start { policy: v1::StartPolicy::Unseen.into(), since_time: None }),
+        after_intake: Some(v1::AfterIntake { policy: v1::AfterIntakePolicy::Move.into(), folder: "Done".into() }),
+        addresses: vec![address("billing@contoso.example", 5), address("rechnung@contoso.example", 0)],
+        revision: 7,
+    };
+    v1::Model { instances: vec![instance], incoming_servers: vec![server], queues: vec![queue], ..Default::default() }
+}
+
+fn mailboxes() -> Vec<v1::Mailbox> {
+    let healthy = v1::Mailbox {
+        uid: "mbx-0123456789abcdef01234567".into(),
+        email: "billing@contoso.example".into(),
+        folder: "INBOX".into(),
+        queue: "Billing".into(),
+        instance: "core1".into(),
+        server: "Entra".into(),
+        state: v1::MailboxState::Idle.into(),
+        since_time: at(-200),
+        holder: Some(v1::Holder { worker: "local".into(), session: "abc".into(), epoch: 17 }),
+        message_count: 12,
+        contact_count: 11,
+        last_report_time: at(-30),
+        ..Default::default()
+    };
+    let failing = v1::Mailbox {
+        uid: "mbx-89abcdef0123456789abcdef".into(),
+        email: "sales@contoso.example".into(),
+        state: v1::MailboxState::Failing.into(),
+        problem: Some(v1::Problem {
+            kind: v1::ProblemKind::Credential.into(),
+            code: "AADSTS7000215".into(),
+            cause: "the client secret is wrong".into(),
+            remedy: "use the secret's value, not its id, then apply the model again".into(),
+            since_time: at(-4000),
+            next_attempt_time: at(90),
+        }),
+        ..healthy.clone()
+    };
+    vec![healthy, failing]
+}
+
+fn contacts() -> Vec<v1::Contact> {
+    let contact = |id: &str, priority, subject: &str| v1::Contact {
+        id: id.into(),
+        instance: "core1".into(),
+        queue: "Billing".into(),
+        address: "billing@contoso.example".into(),
+        mailbox: "mbx-0123456789abcdef01234567".into(),
+        state: v1::ContactState::Queued.into(),
+        priority,
+        language: "en".into(),
+        received_time: at(-3600),
+        size_bytes: 2048,
+        content: Some(v1::ContactContent {
+            from: vec![v1::EmailAddress { name: "Zoë".into(), address: "zoe@fabrikam.example".into() }],
+            to: vec![v1::EmailAddress { name: String::new(), address: "billing@contoso.example".into() }],
+            subject: subject.into(),
+            text: "Hello,\n\nmy invoice is wrong.\n".into(),
+            attachments: vec![v1::Attachment {
+                name: "invoice.pdf".into(),
+                media_type: "application/pdf".into(),
+                size_bytes: 1024,
+                ..Default::default()
+            }],
+            message_id: "4711@fabrikam.example".into(),
+            ..Default::default()
+        }),
+        ..Default::default()
+    };
+    vec![
+        contact("0198c0ffee0198c0ffee0198c0ffee01", 1, "Invoice 4711"),
+        contact("0198c0ffee0198c0ffee0198c0ffee02", 10, "\u{1b}]0;owned\u{7}Re: 東京\nsecond line"),
+    ]
+}
