@@ -1,4 +1,5 @@
 //! From raw bytes to what a contact shows. Pure.
 
+pub mod classify;
 pub mod fingerprint;
 pub mod parse;

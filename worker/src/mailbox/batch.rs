@@ -5,13 +5,13 @@ use std::panic::{AssertUnwindSafe, catch_unwind};
 use bytes::Bytes;
 use postroom_proto::convert::to_timestamp;
 use postroom_proto::v1::reported_message::Raw;
-use postroom_proto::v1::{self, Disposition, ReportedMessage};
+use postroom_proto::v1::{Disposition, ReportedMessage};
 use prost::Message as _;
 use sha2::{Digest as _, Sha256};
 
 use super::cursor::{Cursor, Verdict, source_key};
 use super::imap::fetch::Summary;
-use crate::contact::{fingerprint::fingerprint, parse};
+use crate::contact::{classify::classify, fingerprint::fingerprint, parse};
 
 /// Largest encoded report. The control plane takes 3 MiB.
 const MAX_REPORT: usize = 5 * 1024 * 1024 / 2;
@@ -48,10 +48,17 @@ pub struct Draft {
 
 /// Turns `items` into reports of at most `max_messages` and moves `cursor` behind them.
 pub fn draft(cursor: &mut Cursor, items: Vec<Item>, max_messages: usize) -> Vec<Draft> {
+    draft_with(parse::parse, cursor, items, max_messages)
+}
+
+/// How a message is read.
+type Reads = fn(&[u8]) -> parse::Parsed;
+
+fn draft_with(reads: Reads, cursor: &mut Cursor, items: Vec<Item>, max_messages: usize) -> Vec<Draft> {
     let mut drafts = Vec::new();
     let mut open = Open::default();
     for item in items {
-        let Some((message, blob)) = apply(cursor, item) else {
+        let Some((message, blob)) = apply(reads, cursor, item) else {
             open.next = Some(cursor.clone());
             continue;
         };
@@ -85,7 +92,7 @@ impl Open {
 }
 
 /// Moves the cursor behind one item. `None`: there is nothing to report of it, yet or ever.
-fn apply(cursor: &mut Cursor, item: Item) -> Option<(ReportedMessage, Option<(String, Bytes)>)> {
+fn apply(reads: Reads, cursor: &mut Cursor, item: Item) -> Option<(ReportedMessage, Option<(String, Bytes)>)> {
     let validity = cursor.uid_validity;
     match item {
         Item::Pass(uid) => {
@@ -104,19 +111,24 @@ fn apply(cursor: &mut Cursor, item: Item) -> Option<(ReportedMessage, Option<(St
             Some((ReportedMessage { size_bytes: size, ..described }, None))
         }
         Item::Failed(summary, reason) => fail(cursor, &summary, &reason).map(|message| (message, None)),
-        Item::Got(summary, raw) => match catch_unwind(AssertUnwindSafe(|| parse::parse(&raw))) {
-            Ok(content) if parse::is_placeholder(&content) => {
-                let reason = "the server cannot convert it and sends a placeholder";
-                fail(cursor, &summary, reason).map(|message| (message, None))
+        Item::Got(summary, raw) => match catch_unwind(AssertUnwindSafe(|| reads(&raw))) {
+            Ok(parsed) if parse::is_placeholder(&parsed.content) => {
+                let reason = "the server cannot convert it and sends a placeholder in its place; open it in the mailbox \
+                    (Outlook can), or replay it after the server was mended";
+                fail(cursor, &summary, reason).map(|mut message| {
+                    let blob = attach(&mut message, raw, 0);
+                    (message, blob)
+                })
             }
-            Ok(content) => {
+            Ok(parsed) => {
                 cursor.settle(summary.uid);
-                Some(contact(validity, &summary, raw, content))
+                Some(contact(validity, &summary, raw, parsed))
             }
             // Tried again it would panic again, and again: put aside with its bytes.
             Err(_) => {
                 cursor.settle(summary.uid);
-                let reason = "a defect: the parser panicked on it";
+                let reason = "a defect of Postroom: reading it failed; its bytes are kept as they came. Report the defect, and \
+                    replay the message with a later version";
                 let described = described(validity, &summary, Disposition::Quarantined, reason);
                 let mut message = ReportedMessage { attempt_count: 1, ..described };
                 let blob = attach(&mut message, raw, 0);
@@ -141,12 +153,13 @@ fn contact(
     validity: u32,
     summary: &Summary,
     raw: Bytes,
-    content: v1::ContactContent,
+    parsed: parse::Parsed,
 ) -> (ReportedMessage, Option<(String, Bytes)>) {
     let mut message = described(validity, summary, Disposition::Contact, "");
-    message.fingerprint = fingerprint(&content, summary.received).to_vec();
-    let blob = attach(&mut message, raw, content.encoded_len());
-    message.content = Some(content);
+    message.fingerprint = fingerprint(&parsed.content, summary.received).to_vec();
+    message.kind = classify(&parsed.signs).into();
+    let blob = attach(&mut message, raw, parsed.content.encoded_len());
+    message.content = Some(parsed.content);
     (message, blob)
 }
 
@@ -178,6 +191,8 @@ fn described(validity: u32, summary: &Summary, disposition: Disposition, reason:
 
 #[cfg(test)]
 mod tests {
+    use postroom_proto::v1::{self, ContactKind};
+
     use super::*;
     use crate::mailbox::cursor::Start;
 
@@ -224,6 +239,55 @@ mod tests {
         assert_eq!((message.disposition(), message.reason.as_str()), (Disposition::Quarantined, "no body"));
         assert_eq!((message.attempt_count, message.size_bytes), (3, 10), "its size is what the server says");
         assert!(drafts[0].next.pending().is_empty());
+    }
+
+    #[test]
+    fn a_placeholder_ends_in_quarantine_with_its_bytes_and_delays_nobody() {
+        let raw: &[u8] = b"From: \"Microsoft Exchange Server\" <x@x.example>\r\nSubject: s\r\n\r\n\
+            Retrieval using the IMAP4 protocol failed for the following message: 7\r\n";
+        let mut cursor = cursor();
+        for attempt in 0..3 {
+            let mut items = vec![got(5, raw)];
+            items.extend((attempt == 0).then(|| got(6, "Subject: good\r\n\r\nx")));
+            let drafts = draft(&mut cursor, items, 10);
+            let found: Vec<_> =
+                drafts.iter().flat_map(|draft| &draft.messages).map(ReportedMessage::disposition).collect();
+            let expected = [&[Disposition::Contact][..], &[], &[Disposition::Quarantined]][attempt];
+            assert_eq!(found, expected, "attempt {attempt}");
+            if attempt == 2 {
+                let message = &drafts[0].messages[0];
+                assert_eq!(message.raw, Some(Raw::RawMessage(raw.into())));
+                assert!(message.reason.contains("placeholder"), "{}", message.reason);
+            }
+        }
+        assert!(cursor.pending().is_empty());
+    }
+
+    #[test]
+    fn a_message_that_panics_its_reader_ends_in_quarantine_with_its_bytes_and_delays_nobody() {
+        let reads: Reads = |raw| {
+            assert!(!raw.starts_with(b"X"), "a defect");
+            parse::parse(raw)
+        };
+        let large = Bytes::from([b"X".repeat(MAX_INLINE), b"y".to_vec()].concat());
+        let items = vec![got(1, "X small"), got(2, "Subject: good\r\n\r\nx"), got(3, large.clone())];
+        let mut cursor = cursor();
+        let drafts = draft_with(reads, &mut cursor, items, 10);
+        let messages: Vec<_> = drafts.iter().flat_map(|draft| &draft.messages).collect();
+        let found: Vec<_> = messages.iter().map(|message| message.disposition()).collect();
+        assert_eq!(found, [Disposition::Quarantined, Disposition::Contact, Disposition::Quarantined]);
+        assert_eq!(messages[0].raw, Some(Raw::RawMessage("X small".into())));
+        let Some(Raw::RawDigest(digest)) = &messages[2].raw else { panic!("not uploaded by itself") };
+        assert_eq!(drafts[0].blobs, [(digest.clone(), large)]);
+        assert!(messages[0].reason.contains("defect") && messages[0].content.is_none());
+        assert_eq!((cursor.done, cursor.pending()), (3, vec![]));
+    }
+
+    #[test]
+    fn the_kind_of_a_message_is_reported_with_it() {
+        let drafts = draft(&mut cursor(), vec![got(1, "Auto-Submitted: auto-replied\r\n\r\nx"), got(2, "x")], 10);
+        let kinds: Vec<_> = drafts[0].messages.iter().map(ReportedMessage::kind).collect();
+        assert_eq!(kinds, [ContactKind::AutoReply, ContactKind::Normal]);
     }
 
     #[test]
