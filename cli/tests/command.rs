@@ -215,7 +215,7 @@ async fn a_model_goes_there_and_back() {
     let file = file.to_str().unwrap();
 
     let outcome = plane.run(&["apply", "-f", file]).await;
-    assert_eq!((outcome.code, outcome.out()), (0, "created instance core1\nrevision 1\n"), "{outcome:?}");
+    assert_eq!((outcome.code, outcome.out()), (0, "create instance core1\nrevision 1\n"), "{outcome:?}");
     let mut applied = plane.state().model.clone();
     assert_eq!(applied.incoming_servers[0].secret.take().unwrap().value, "s");
 
@@ -238,8 +238,8 @@ async fn a_faulty_model_is_not_sent() {
     let message = outcome.err.replace(file.to_str().unwrap(), "FILE");
     insta::assert_snapshot!(message, @r#"
     error: FILE: 2 fields are at fault
-      queues[0].start: "never" is not known; write unseen or new or all or since
-      queues[0].afterIntake: "burn" is not known; write seen or move or leave
+      line 1, queues[0].start: "never" is not known; write unseen or new or all or since
+      line 1, queues[0].afterIntake: "burn" is not known; write seen or move or leave
     help: correct the file; nothing was changed
     "#);
     assert!(plane.state().calls.is_empty());

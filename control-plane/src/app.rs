@@ -220,7 +220,10 @@ impl App {
             generation,
         );
         let router = router(Gate::new(config.tokens))
-            .add_service(limited!(DefinitionServiceServer, api::definition::Service::new(definitions, vault)))
+            .add_service(limited!(
+                DefinitionServiceServer,
+                api::definition::Service::new(definitions, vault, ledger.clone())
+            ))
             .add_service(limited!(LeaseServiceServer, Leases::new(leader, model.clone(), config.terms)))
             .add_service(limited!(ReportServiceServer, Reports::new(intake)))
             .add_service(limited!(ErrandServiceServer, api::errand::Service::new(errands)))

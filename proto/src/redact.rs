@@ -36,7 +36,7 @@ mod tests {
             password: "planted-password".into(),
             ..Default::default()
         };
-        let input = SecretInput { value: "planted-value".into() };
+        let input = SecretInput { value: "planted-value".into(), clear: false };
         let printed = format!("{definition:?} {:?}", Some(input));
         assert!(!printed.contains("planted"), "{printed}");
     }

@@ -133,7 +133,7 @@ impl Client {
 
     /// All definitions, without secrets.
     pub async fn export_model(&self) -> Result<v1::ExportModelResponse, Error> {
-        self.read(v1::ExportModelRequest {}, async |r| self.definitions().export_model(r).await).await
+        self.read(v1::ExportModelRequest::default(), async |r| self.definitions().export_model(r).await).await
     }
 
     /// All instances, by name.

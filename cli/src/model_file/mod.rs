@@ -7,37 +7,56 @@
 //! Words (`oauth-service`, `seen`, …) are plain text here and checked when they are converted, so that all faults of a
 //! file are told at once; only a fault in its shape ends the reading.
 
-use serde::de::IgnoredAny;
 use serde::{Deserialize, Serialize};
 
+mod lines;
 mod read;
 mod secret;
 mod start;
 mod write;
 
-pub use read::{read, read_file};
+pub use lines::Lines;
+pub use read::{Document, read, read_document, read_file};
 pub(crate) use write::after_intake;
 pub use write::write;
 
 use secret::Secret;
 use start::Start;
 
-/// The whole file.
+/// The whole file. What is absent is not named; what is there and empty is named and empty.
 #[derive(Default, Serialize, Deserialize)]
 #[serde(rename_all = "camelCase", deny_unknown_fields)]
 struct File {
-    /// Not in this version; known, to say so.
-    #[serde(skip_serializing, default)]
-    system: Option<IgnoredAny>,
-    /// Not in this version; known, to say so.
-    #[serde(skip_serializing, default)]
-    outgoing_servers: Option<IgnoredAny>,
-    #[serde(default, skip_serializing_if = "Vec::is_empty")]
-    instances: Vec<Instance>,
-    #[serde(default, skip_serializing_if = "Vec::is_empty")]
-    incoming_servers: Vec<IncomingServer>,
-    #[serde(default, skip_serializing_if = "Vec::is_empty")]
-    queues: Vec<Queue>,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    system: Option<System>,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    instances: Option<Vec<Instance>>,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    incoming_servers: Option<Vec<IncomingServer>>,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    outgoing_servers: Option<Vec<OutgoingServer>>,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    queues: Option<Vec<Queue>>,
+}
+
+impl File {
+    /// True when it does not even name an empty list.
+    fn is_empty(&self) -> bool {
+        self.system.is_none()
+            && self.instances.is_none()
+            && self.incoming_servers.is_none()
+            && self.outgoing_servers.is_none()
+            && self.queues.is_none()
+    }
+}
+
+#[derive(Default, Serialize, Deserialize)]
+#[serde(rename_all = "camelCase", deny_unknown_fields)]
+struct System {
+    #[serde(skip_serializing_if = "Option::is_none")]
+    language: Option<String>,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    priority: Option<u32>,
 }
 
 #[derive(Default, Serialize, Deserialize)]
@@ -69,6 +88,31 @@ struct IncomingServer {
     scope: Option<String>,
     #[serde(skip_serializing_if = "Option::is_none")]
     ca_file: Option<String>,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    proxy: Option<String>,
+}
+
+#[derive(Default, Serialize, Deserialize)]
+#[serde(rename_all = "camelCase", deny_unknown_fields)]
+struct OutgoingServer {
+    name: String,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    enabled: Option<bool>,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    server: Option<String>,
+    authentication: String,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    user: Option<String>,
+    #[serde(default, skip_serializing)]
+    password: Option<Secret>,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    client_id: Option<String>,
+    #[serde(default, skip_serializing)]
+    secret: Option<Secret>,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    registration: Option<String>,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    transport: Option<String>,
 }
 
 #[derive(Default, PartialEq, Serialize, Deserialize)]

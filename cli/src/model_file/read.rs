@@ -10,7 +10,7 @@ use jiff::tz::TimeZone;
 use postroom_proto::reason::FieldFault;
 use postroom_proto::{convert, v1};
 
-use super::{Address, File, IncomingServer, Instance, Queue, Secret, Start};
+use super::{Address, File, IncomingServer, Instance, Lines, OutgoingServer, Queue, Secret, Start};
 use crate::Environment;
 use crate::error::{Error, Kind};
 use crate::render::words;
@@ -18,8 +18,22 @@ use crate::render::words;
 /// Largest model file, in bytes.
 const MAX_FILE: u64 = 64 << 20;
 
+/// A model file that was read.
+#[derive(Debug)]
+pub struct Document {
+    /// What it says.
+    pub model: v1::Model,
+    /// Where it says it.
+    pub lines: Lines,
+}
+
 /// Reads a model file; `-` is standard input. Relative paths in it are meant relative to the file.
 pub fn read_file(path: &Path, environment: Environment<'_>) -> Result<v1::Model, Error> {
+    Ok(read_document(path, environment)?.model)
+}
+
+/// Reads a model file, and remembers where each definition stands.
+pub fn read_document(path: &Path, environment: Environment<'_>) -> Result<Document, Error> {
     let stdin = path == Path::new("-");
     let bytes = if stdin { read_at_most(io::stdin()) } else { fs::File::open(path).and_then(read_at_most) };
     let unreadable = |error: &dyn std::fmt::Display| {
@@ -29,13 +43,27 @@ pub fn read_file(path: &Path, environment: Environment<'_>) -> Result<v1::Model,
     let text =
         String::from_utf8(bytes.map_err(|error| unreadable(&error))?).map_err(|_| unreadable(&"it is not UTF-8"))?;
     let base = if stdin { Path::new(".") } else { path.parent().unwrap_or(Path::new(".")) };
-    read(&text, base, environment)
-        .map_err(|error| Error { message: format!("{}: {}", path.display(), error.message), ..error })
+    let model = read(&text, base, environment)
+        .map_err(|error| Error { message: format!("{}: {}", path.display(), error.message), ..error })?;
+    Ok(Document { model, lines: Lines::of(&text) })
 }
 
 /// Reads the text of a model file and fetches the secrets that it names. `base`: what relative paths are relative to.
 pub fn read(text: &str, base: &Path, environment: Environment<'_>) -> Result<v1::Model, Error> {
     let file = parse(text)?;
+    if file.is_empty() {
+        // Most likely a template that came out empty, or the wrong file. Pruning by it would remove everything.
+        return Err(Error::new(Kind::Invalid, "the model file names nothing")
+            .help("see that it is the right file; to mean an empty list, write it, for example `queues: []`"));
+    }
+    convert(file, base, environment).map_err(|error| {
+        let lines = Lines::of(text);
+        Error { faults: error.faults.into_iter().map(|fault| lines.place(fault)).collect(), ..error }
+    })
+}
+
+/// From the file's form to the wire's, secrets fetched. Every fault is told.
+pub(super) fn convert(file: File, base: &Path, environment: Environment<'_>) -> Result<v1::Model, Error> {
     let mut reading = Reading { base, environment, faults: Vec::new() };
     let model = reading.file(file);
     if reading.faults.is_empty() {
@@ -81,7 +109,7 @@ fn parse(text: &str) -> Result<File, Error> {
 }
 
 /// The parser's message without what only its programmer can use.
-fn for_people(message: &str) -> String {
+pub(super) fn for_people(message: &str) -> String {
     // The place stands before the message already.
     let message = message.rfind(" at line ").map_or(message, |end| &message[..end]);
     match message.split(", set ").next().unwrap_or(message) {
@@ -100,18 +128,40 @@ struct Reading<'a> {
 
 impl Reading<'_> {
     fn file(&mut self, file: File) -> v1::Model {
-        if file.system.is_some() {
-            self.fault("system", "this version has no system settings; remove the key");
-        }
-        if file.outgoing_servers.is_some() {
-            self.fault("outgoingServers", "this version cannot send; remove the key");
-        }
         v1::Model {
-            instances: numbered("instances", file.instances, |path, instance| self.instance(&path, instance)),
-            incoming_servers: numbered("incomingServers", file.incoming_servers, |path, server| {
+            system: file.system.map(|system| v1::System {
+                language: system.language.unwrap_or_default(),
+                priority: self.positive("system.priority", system.priority),
+                revision: 0,
+            }),
+            instances: numbered("instances", file.instances.unwrap_or_default(), |path, instance| {
+                self.instance(&path, instance)
+            }),
+            incoming_servers: numbered("incomingServers", file.incoming_servers.unwrap_or_default(), |path, server| {
                 self.server(&path, server)
             }),
-            queues: numbered("queues", file.queues, |path, queue| self.queue(&path, queue)),
+            outgoing_servers: numbered("outgoingServers", file.outgoing_servers.unwrap_or_default(), |path, server| {
+                self.outgoing(&path, server)
+            }),
+            queues: numbered("queues", file.queues.unwrap_or_default(), |path, queue| self.queue(&path, queue)),
+        }
+    }
+
+    fn outgoing(&mut self, path: &str, server: OutgoingServer) -> v1::OutgoingServer {
+        let at = |field: &str| format!("{path}.{field}");
+        let authentication = Some(server.authentication.as_str());
+        v1::OutgoingServer {
+            name: server.name,
+            enabled: server.enabled,
+            server: server.server.unwrap_or_default(),
+            authentication: self.word(&at("authentication"), authentication, words::outgoing_authentication),
+            user: server.user.unwrap_or_default(),
+            password: self.secret(&at("password"), server.password),
+            client_id: server.client_id.unwrap_or_default(),
+            secret: self.secret(&at("secret"), server.secret),
+            registration: server.registration.unwrap_or_default(),
+            transport: self.word(&at("transport"), server.transport.as_deref(), words::transport),
+            ..Default::default()
         }
     }
 
@@ -127,7 +177,7 @@ impl Reading<'_> {
     fn server(&mut self, path: &str, server: IncomingServer) -> v1::IncomingServer {
         let at = |field: &str| format!("{path}.{field}");
         if let Some(protocol) = server.protocol.filter(|protocol| protocol != "imap") {
-            self.fault(at("protocol"), format!("{protocol:?} is not known; write imap"));
+            self.fault(at("protocol"), format!("{protocol:?} is not known here; write imap, or leave it out"));
         }
         let imap = server.imap.unwrap_or_default();
         v1::IncomingServer {
@@ -141,6 +191,7 @@ impl Reading<'_> {
             imap_host: imap.host.unwrap_or_default(),
             scope: server.scope.unwrap_or_default(),
             ca_file: server.ca_file.unwrap_or_default(),
+            proxy: server.proxy.unwrap_or_default(),
             ..Default::default()
         }
     }

@@ -1,4 +1,4 @@
-//! Where a secret comes from: `{env: NAME}`, `{file: path}` or `{value: …}`.
+//! Where a secret comes from: `{env: NAME}`, `{file: path}` or `{value: …}`; or that it is to go: `{clear: true}`.
 
 use std::fmt;
 use std::fs;
@@ -9,19 +9,23 @@ use serde::de::{self, Deserialize, Deserializer, MapAccess, Visitor};
 
 use crate::Environment;
 
-/// The three places, as they stand in the file; exactly one must be there.
+/// The places, as they stand in the file; exactly one must be there.
 #[derive(Default)]
 pub(super) struct Secret {
     env: Option<String>,
     file: Option<PathBuf>,
     value: Option<String>,
+    clear: bool,
 }
 
 impl Secret {
     /// Fetches the secret. `base`: what relative paths are relative to. The error says what to write instead and never
     /// holds the secret.
     pub(super) fn fetch(self, base: &Path, environment: Environment<'_>) -> Result<SecretInput, String> {
-        let value = match (self.env, self.file, self.value) {
+        if self.clear && self.env.is_none() && self.file.is_none() && self.value.is_none() {
+            return Ok(SecretInput { value: String::new(), clear: true });
+        }
+        let value = match (self.env, self.file, self.value.filter(|_| !self.clear)) {
             (Some(name), None, None) => match environment(&name) {
                 Some(value) => value.into_string().map_err(|_| format!("environment variable {name} is not UTF-8"))?,
                 None => return Err(format!("environment variable {name} is not set")),
@@ -34,12 +38,14 @@ impl Secret {
                 text.trim_end_matches(['\n', '\r']).to_owned()
             }
             (None, None, Some(value)) => value,
-            _ => return Err("needs exactly one of env, file and value".into()),
+            _ => return Err("needs exactly one of env, file, value and clear".into()),
         };
         if value.is_empty() {
-            return Err("is empty; leave the whole key out to keep what is stored".into());
+            return Err(
+                "is empty; leave the whole key out to keep what is stored, or write {clear: true} to remove it".into(),
+            );
         }
-        Ok(SecretInput { value })
+        Ok(SecretInput { value, clear: false })
     }
 }
 
@@ -52,7 +58,7 @@ impl<'de> Deserialize<'de> for Secret {
 /// Reads by hand: derived code quotes what it did not expect, and that may be the secret itself.
 struct SecretVisitor;
 
-const EXPECTED: &str = "write {env: NAME}, {file: path} or {value: \"…\"}";
+const EXPECTED: &str = "write {env: NAME}, {file: path} or {value: \"…\"}, or {clear: true} to remove it";
 
 impl<'de> Visitor<'de> for SecretVisitor {
     type Value = Secret;
@@ -100,6 +106,8 @@ impl<'de> Visitor<'de> for SecretVisitor {
                 "env" => secret.env = Some(map.next_value()?),
                 "file" => secret.file = Some(map.next_value()?),
                 "value" => secret.value = Some(map.next_value()?),
+                // Its own error would quote what stands there.
+                "clear" => secret.clear = map.next_value().map_err(|_: A::Error| de::Error::custom(EXPECTED))?,
                 _ => return Err(de::Error::custom(EXPECTED)),
             }
         }

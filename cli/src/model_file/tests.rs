@@ -18,6 +18,7 @@ fn refused(text: &str) -> String {
 }
 
 const FULL: &str = r#"
+system: {language: en, priority: 3}
 instances:
   - {name: core1, pool: default, allocation: strict}
 incomingServers:
@@ -30,6 +31,11 @@ incomingServers:
     imap: {host: outlook.office365.com, port: 993, security: tls}
     scope: https://outlook.office365.com/.default
     caFile: /etc/postroom/ca.pem
+    proxy: http://proxy.example:3128
+outgoingServers:
+  - {name: Office 365, enabled: false, server: contoso.example, authentication: oauth-service, user: 3f2504e0-4f89-11d3-9a0c-0305e82c3301, registration: Office 365 (service), transport: graph}
+  - {name: Relay, server: "smtp.example:25", authentication: password, user: robot, password: {env: M365_SECRET}}
+  - {name: Own, authentication: oauth-service, clientId: x, secret: {clear: true}}
 queues:
   - name: Billing
     instance: core1
@@ -55,6 +61,15 @@ fn every_key_arrives() {
     assert_eq!(server.secret.as_ref().unwrap().value, "from env");
     assert_eq!((server.imap_host.as_str(), server.imap_port), ("outlook.office365.com", 993));
     assert_eq!(server.ca_file, "/etc/postroom/ca.pem");
+    assert_eq!(server.proxy, "http://proxy.example:3128");
+    assert_eq!(model.system.as_ref().map(|it| (it.language.as_str(), it.priority)), Some(("en", 3)));
+    let [shared, relay, own] = model.outgoing_servers.as_slice() else { panic!("{model:?}") };
+    assert_eq!((shared.enabled, shared.registration.as_str()), (Some(false), "Office 365 (service)"));
+    assert_eq!(shared.transport(), v1::Transport::Graph);
+    assert_eq!((relay.enabled, relay.authentication()), (None, v1::OutgoingAuthentication::Password));
+    assert_eq!(relay.password.as_ref().unwrap().value, "from env");
+    let cleared = own.secret.as_ref().unwrap();
+    assert_eq!((cleared.clear, cleared.value.as_str()), (true, ""));
     let queue = &model.queues[0];
     // The Norway problem: `no` is a language here, not a truth.
     assert_eq!(queue.language, "no");
@@ -71,7 +86,7 @@ fn every_key_arrives() {
 fn an_export_reads_well_and_means_the_same_but_for_secrets() {
     let mut model = read_here(FULL).unwrap();
     let text = write(&model).unwrap();
-    assert!(!text.contains("secret") && !text.contains("from env") && !text.contains("password"), "{text}");
+    assert!(!text.contains("secret:") && !text.contains("from env") && !text.contains("password:"), "{text}");
     insta::assert_snapshot!(text);
     forget_secrets(&mut model);
     assert_eq!(read_here(&text).unwrap(), model);
@@ -79,8 +94,15 @@ fn an_export_reads_well_and_means_the_same_but_for_secrets() {
 
 #[test]
 fn an_empty_model_survives() {
-    for text in ["", "# nothing\n", "{}", &write(&v1::Model::default()).unwrap()] {
-        assert_eq!(read_here(text).unwrap(), v1::Model::default(), "{text:?}");
+    let text = write(&v1::Model::default()).unwrap();
+    assert_eq!(read_here(&text).unwrap(), v1::Model::default(), "{text:?}");
+}
+
+#[test]
+fn a_file_that_names_nothing_is_refused() {
+    for text in ["", "# nothing\n", "{}"] {
+        let shown = refused(text);
+        assert!(shown.contains("names nothing") && shown.contains("`queues: []`"), "{text:?}: {shown}");
     }
 }
 
@@ -103,8 +125,9 @@ fn a_wrong_shape_names_its_place() {
 fn all_faults_are_told_at_once() {
     insta::assert_snapshot!(refused(
         r"
-system: {language: en}
-outgoingServers: []
+system: {language: en, priority: 0}
+outgoingServers:
+  - {name: o, authentication: oauth, transport: pigeon, secret: {env: NOT_SET}}
 instances:
   - {name: core1, allocation: fair}
 incomingServers:
@@ -207,6 +230,7 @@ fn hostile_names_survive() {
 
 fn forget_secrets(model: &mut v1::Model) {
     model.incoming_servers.iter_mut().for_each(|server| server.secret = None);
+    model.outgoing_servers.iter_mut().for_each(|server| (server.secret, server.password) = (None, None));
     model.queues.iter_mut().flat_map(|queue| &mut queue.addresses).for_each(|address| address.password = None);
 }
 
@@ -242,15 +266,24 @@ prop_compose! {
 
 prop_compose! {
     fn server()(name in text(), address in text(), authentication in 1..4i32, client_id in text(), imap_host in text(), imap_port in 0u32..70_000,
-                imap_security in 0..2i32, scope in text(), ca_file in text()) -> v1::IncomingServer {
-        v1::IncomingServer { name, address, authentication, client_id, imap_host, imap_port, imap_security, scope, ca_file, ..Default::default() }
+                imap_security in 0..2i32, scope in text(), ca_file in text(), proxy in text()) -> v1::IncomingServer {
+        v1::IncomingServer { name, address, authentication, client_id, imap_host, imap_port, imap_security, scope, ca_file, proxy, ..Default::default() }
+    }
+}
+
+prop_compose! {
+    fn outgoing()(name in text(), server in text(), user in text(), client_id in text(), registration in text(), enabled: Option<bool>,
+                  authentication in 1..5i32, transport in 0..3i32) -> v1::OutgoingServer {
+        v1::OutgoingServer { name, server, user, client_id, registration, enabled, authentication, transport, ..Default::default() }
     }
 }
 
 proptest! {
     #[test]
-    fn whatever_is_exported_can_be_applied(incoming_servers in prop::collection::vec(server(), 0..3), queues in prop::collection::vec(queue(), 0..3)) {
-        let model = v1::Model { incoming_servers, queues, ..Default::default() };
+    fn whatever_is_exported_can_be_applied(incoming_servers in prop::collection::vec(server(), 0..3), queues in prop::collection::vec(queue(), 0..3),
+                                            outgoing_servers in prop::collection::vec(outgoing(), 0..3), system in prop::option::of((text(), any::<u32>()))) {
+        let system = system.map(|(language, priority)| v1::System { language, priority, revision: 0 });
+        let model = v1::Model { system, incoming_servers, outgoing_servers, queues, ..Default::default() };
         let exported = write(&model).unwrap();
         match read_here(&exported) {
             Ok(read) => prop_assert_eq!(read, model, "{}", exported),

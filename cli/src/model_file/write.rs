@@ -3,25 +3,53 @@
 use jiff::Timestamp;
 use postroom_proto::{convert, v1};
 
-use super::{Address, File, Imap, IncomingServer, Instance, Queue, Start};
+use super::{Address, File, Imap, IncomingServer, Instance, OutgoingServer, Queue, Start, System};
 use crate::error::{Error, Kind};
 use crate::render::words;
 
 /// The text of a model file that means `model`. Secrets and what only the control plane knows are left out.
 pub fn write(model: &v1::Model) -> Result<String, Error> {
-    let file = File {
-        instances: model.instances.iter().map(instance).collect(),
-        incoming_servers: model.incoming_servers.iter().map(server).collect(),
-        queues: model.queues.iter().map(queue).collect(),
-        ..File::default()
-    };
-    if file.instances.is_empty() && file.incoming_servers.is_empty() && file.queues.is_empty() {
-        // An empty mapping would do as well, but looks like a mistake.
+    let file = file(model);
+    if file.is_empty() {
+        // An empty mapping looks like a mistake, and is refused as one.
         return Ok("instances: []\nincomingServers: []\nqueues: []\n".into());
     }
     let options = serde_saphyr::ser_options! { compact_list_indent: false, prefer_block_scalars: false };
     serde_saphyr::to_string_with_options(&file, options)
         .map_err(|error| Error::new(Kind::Internal, format!("cannot write the model file: {error}")))
+}
+
+/// The file's form of a model.
+pub(super) fn file(model: &v1::Model) -> File {
+    fn list<T, U>(items: &[T], convert: impl Fn(&T) -> U) -> Option<Vec<U>> {
+        (!items.is_empty()).then(|| items.iter().map(convert).collect())
+    }
+    File {
+        system: model.system.as_ref().map(system),
+        instances: list(&model.instances, instance),
+        incoming_servers: list(&model.incoming_servers, server),
+        outgoing_servers: list(&model.outgoing_servers, outgoing),
+        queues: list(&model.queues, queue),
+    }
+}
+
+fn system(system: &v1::System) -> System {
+    System { language: text(&system.language), priority: number(system.priority) }
+}
+
+fn outgoing(server: &v1::OutgoingServer) -> OutgoingServer {
+    OutgoingServer {
+        name: server.name.clone(),
+        enabled: server.enabled,
+        server: text(&server.server),
+        authentication: words::outgoing_authentication(server.authentication),
+        user: text(&server.user),
+        password: None,
+        client_id: text(&server.client_id),
+        secret: None,
+        registration: text(&server.registration),
+        transport: text(&words::transport(server.transport)),
+    }
 }
 
 fn instance(instance: &v1::Instance) -> Instance {
@@ -48,6 +76,7 @@ fn server(server: &v1::IncomingServer) -> IncomingServer {
         imap: Some(imap).filter(|imap| *imap != Imap::default()),
         scope: text(&server.scope),
         ca_file: text(&server.ca_file),
+        proxy: text(&server.proxy),
     }
 }
 

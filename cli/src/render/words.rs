@@ -26,6 +26,10 @@ words! {
     allocation: AllocationPolicy, "ALLOCATION_POLICY_";
     /// `oauth-user`, `oauth-service`, `password`.
     authentication: Authentication, "AUTHENTICATION_";
+    /// `oauth-service`, `oauth-user`, `password`, `none`.
+    outgoing_authentication: OutgoingAuthentication, "OUTGOING_AUTHENTICATION_";
+    /// `graph`, `smtp`.
+    transport: Transport, "TRANSPORT_";
     /// `tls`.
     security: Security, "SECURITY_";
     /// `unseen`, `new`, `all`, `since`.

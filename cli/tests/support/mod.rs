@@ -35,6 +35,7 @@ pub(crate) struct State {
     /// `authorization` of the calls.
     pub(crate) authorizations: Vec<String>,
     pub(crate) model: v1::Model,
+    pub(crate) revisions: Vec<v1::Revision>,
     pub(crate) mailboxes: Vec<v1::Mailbox>,
     pub(crate) contacts: Vec<v1::Contact>,
     pub(crate) allocations: Vec<v1::AllocateContactsRequest>,
@@ -163,7 +164,49 @@ impl DefinitionService for Fake {
         let change =
             v1::Change { kind: v1::change::Kind::Create.into(), noun: "instance".into(), name, ..Default::default() };
         self.0.lock().unwrap().model = model;
-        Ok(Response::new(v1::ApplyModelResponse { revision: 1, changes: vec![change] }))
+        Ok(Response::new(v1::ApplyModelResponse { revision: 1, changes: vec![change], notes: vec![] }))
+    }
+
+    async fn rollback_model(&self, request: Request<v1::RollbackModelRequest>) -> Answer<v1::ApplyModelResponse> {
+        let revision = self.enter("RollbackModel", request).await?.revision;
+        Ok(Response::new(v1::ApplyModelResponse { revision, ..Default::default() }))
+    }
+
+    async fn list_revisions(&self, request: Request<v1::ListRevisionsRequest>) -> Answer<v1::ListRevisionsResponse> {
+        let request = self.enter("ListRevisions", request).await?;
+        let (revisions, next_page_token) =
+            Self::page(&self.0.lock().unwrap().revisions, request.page_size, &request.page_token);
+        Ok(Response::new(v1::ListRevisionsResponse { revisions, next_page_token }))
+    }
+
+    async fn compare_revisions(
+        &self,
+        request: Request<v1::CompareRevisionsRequest>,
+    ) -> Answer<v1::CompareRevisionsResponse> {
+        let v1::CompareRevisionsRequest { old_revision, new_revision } =
+            self.enter("CompareRevisions", request).await?;
+        Ok(Response::new(v1::CompareRevisionsResponse { old_revision, new_revision, changes: vec![] }))
+    }
+
+    async fn get_system(&self, request: Request<v1::GetSystemRequest>) -> Answer<v1::System> {
+        self.enter("GetSystem", request).await?;
+        Ok(Response::new(self.0.lock().unwrap().model.system.clone().unwrap_or_default()))
+    }
+
+    async fn list_outgoing_servers(
+        &self,
+        request: Request<v1::ListOutgoingServersRequest>,
+    ) -> Answer<v1::ListOutgoingServersResponse> {
+        let request = self.enter("ListOutgoingServers", request).await?;
+        let (outgoing_servers, next_page_token) =
+            Self::page(&self.0.lock().unwrap().model.outgoing_servers, request.page_size, &request.page_token);
+        Ok(Response::new(v1::ListOutgoingServersResponse { outgoing_servers, next_page_token }))
+    }
+
+    async fn get_outgoing_server(&self, request: Request<v1::GetOutgoingServerRequest>) -> Answer<v1::OutgoingServer> {
+        let name = self.enter("GetOutgoingServer", request).await?.outgoing_server;
+        let found = self.0.lock().unwrap().model.outgoing_servers.iter().find(|s| s.name == name).cloned();
+        found.map(Response::new).ok_or_else(|| not_found("outgoing server", &name))
     }
 
     async fn export_model(&self, request: Request<v1::ExportModelRequest>) -> Answer<v1::ExportModelResponse> {

@@ -74,6 +74,12 @@ const TAKERS: &[Kind] = &[Kind::Admin, Kind::Instance];
 const TABLE: &[(&str, &[Kind])] = &[
     ("/postroom.v1.DefinitionService/ApplyModel", ADMIN),
     ("/postroom.v1.DefinitionService/ExportModel", PEOPLE),
+    ("/postroom.v1.DefinitionService/ListRevisions", PEOPLE),
+    ("/postroom.v1.DefinitionService/CompareRevisions", PEOPLE),
+    ("/postroom.v1.DefinitionService/RollbackModel", ADMIN),
+    ("/postroom.v1.DefinitionService/GetSystem", PEOPLE),
+    ("/postroom.v1.DefinitionService/ListOutgoingServers", PEOPLE),
+    ("/postroom.v1.DefinitionService/GetOutgoingServer", PEOPLE),
     ("/postroom.v1.DefinitionService/ListInstances", PEOPLE),
     ("/postroom.v1.DefinitionService/GetInstance", PEOPLE),
     ("/postroom.v1.DefinitionService/ListIncomingServers", PEOPLE),

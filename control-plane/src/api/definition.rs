@@ -12,20 +12,30 @@ use tonic::{Request, Response, Status};
 use super::page::Page;
 use crate::access::gate::Caller;
 use crate::access::vault::Vault;
-use crate::definition::{self, Author, Definitions, wire};
+use crate::definition::{self, Author, Definitions, Ground, history, wire};
+use crate::ledger::SharedLedger;
 
 /// Serves definitions.
-#[derive(Debug)]
 pub struct Service {
     definitions: Arc<Definitions>,
     vault: Arc<Vault>,
+    ledger: SharedLedger,
 }
 
 impl Service {
-    /// Serves these definitions; secrets are sealed with this vault.
-    pub fn new(definitions: Arc<Definitions>, vault: Arc<Vault>) -> Self {
-        Self { definitions, vault }
+    /// Serves these definitions; secrets are sealed with this vault, and the ledger is asked what a change leaves behind.
+    pub fn new(definitions: Arc<Definitions>, vault: Arc<Vault>, ledger: SharedLedger) -> Self {
+        Self { definitions, vault, ledger }
     }
+
+    fn ground(&self) -> Ground<'_> {
+        Ground { definitions: &self.definitions, vault: &self.vault, ledger: &*self.ledger }
+    }
+}
+
+fn author<T>(request: &Request<T>) -> Author {
+    let name = request.extensions().get::<Caller>().map_or_else(String::new, |caller| caller.0.clone());
+    Author { name, time: convert::micros(SystemTime::now()) }
 }
 
 type Answer<T> = Result<Response<T>, Status>;
@@ -33,17 +43,62 @@ type Answer<T> = Result<Response<T>, Status>;
 #[tonic::async_trait]
 impl DefinitionService for Service {
     async fn apply_model(&self, request: Request<v1::ApplyModelRequest>) -> Answer<v1::ApplyModelResponse> {
-        let name = request.extensions().get::<Caller>().map_or_else(String::new, |caller| caller.0.clone());
-        let author = Author { name, time: convert::micros(SystemTime::now()) };
-        let (definitions, vault) = (Arc::clone(&self.definitions), Arc::clone(&self.vault));
-        let request = request.into_inner();
-        let applied = Box::pin(definition::apply(&definitions, &vault, request, &author)).await?;
+        let author = author(&request);
+        let applied = Box::pin(definition::apply(self.ground(), request.into_inner(), &author)).await?;
         Ok(Response::new(applied))
     }
 
-    async fn export_model(&self, _: Request<v1::ExportModelRequest>) -> Answer<v1::ExportModelResponse> {
+    async fn rollback_model(&self, request: Request<v1::RollbackModelRequest>) -> Answer<v1::ApplyModelResponse> {
+        let author = author(&request);
+        let applied = Box::pin(definition::roll_back(self.ground(), request.into_inner(), &author)).await?;
+        Ok(Response::new(applied))
+    }
+
+    async fn export_model(&self, request: Request<v1::ExportModelRequest>) -> Answer<v1::ExportModelResponse> {
+        let exported = Box::pin(definition::export(&self.definitions, request.into_inner().revision)).await?;
+        Ok(Response::new(exported))
+    }
+
+    async fn list_revisions(&self, request: Request<v1::ListRevisionsRequest>) -> Answer<v1::ListRevisionsResponse> {
+        let request = request.into_inner();
+        let mut page = Page::read(request.page_size, &request.page_token, &["revisions"])?;
+        page.size = if request.page_size == 0 { history::DEFAULT_PAGE } else { page.size.min(history::PAGE) };
+        // Pages go on behind a key that grows, and these are listed newest first.
+        let newest = self.definitions.model().revision();
+        let (numbers, next_page_token) = page.cut((1..=newest).rev(), |number| format!("{:020}", u64::MAX - number));
+        let revisions = Box::pin(history::revisions(&self.definitions, &numbers)).await.map_err(Failure::from)?;
+        Ok(Response::new(v1::ListRevisionsResponse { revisions, next_page_token }))
+    }
+
+    async fn compare_revisions(
+        &self,
+        request: Request<v1::CompareRevisionsRequest>,
+    ) -> Answer<v1::CompareRevisionsResponse> {
+        let compared = Box::pin(history::changes(&self.definitions, request.get_ref())).await?;
+        Ok(Response::new(compared))
+    }
+
+    async fn get_system(&self, _: Request<v1::GetSystemRequest>) -> Answer<v1::System> {
+        Ok(Response::new(wire::system(self.definitions.model().system())))
+    }
+
+    async fn list_outgoing_servers(
+        &self,
+        request: Request<v1::ListOutgoingServersRequest>,
+    ) -> Answer<v1::ListOutgoingServersResponse> {
+        let request = request.into_inner();
+        let page = Page::read(request.page_size, &request.page_token, &["outgoing-servers"])?;
         let model = self.definitions.model();
-        Ok(Response::new(v1::ExportModelResponse { revision: model.revision(), model: Some(wire::model(&model)) }))
+        let (rows, next_page_token) = page.cut(model.outgoing(), |it| it.name.clone());
+        let outgoing_servers = rows.into_iter().map(|it| wire::outgoing_server(it)).collect();
+        Ok(Response::new(v1::ListOutgoingServersResponse { outgoing_servers, next_page_token }))
+    }
+
+    async fn get_outgoing_server(&self, request: Request<v1::GetOutgoingServerRequest>) -> Answer<v1::OutgoingServer> {
+        let asked = request.into_inner().outgoing_server;
+        let model = self.definitions.model();
+        let found = model.outgoing_server(&asked).ok_or_else(|| missing("outgoing server", &asked))?;
+        Ok(Response::new(wire::outgoing_server(found)))
     }
 
     async fn list_instances(&self, request: Request<v1::ListInstancesRequest>) -> Answer<v1::ListInstancesResponse> {
@@ -110,7 +165,8 @@ mod tests {
     async fn service() -> Service {
         let key = secrecy::SecretString::from("AAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAA=");
         let definitions = Definitions::load(Arc::new(Sqlite::memory().await.unwrap())).await.unwrap();
-        Service::new(Arc::new(definitions), Arc::new(Vault::from_text(&key).unwrap()))
+        let ledger = crate::ledger::sqlite::Sqlite::open(&crate::sqlite::Location::Memory).await.unwrap();
+        Service::new(Arc::new(definitions), Arc::new(Vault::from_text(&key).unwrap()), Arc::new(ledger))
     }
 
     #[tokio::test]
@@ -141,7 +197,8 @@ mod tests {
             let request = Request::new(v1::GetInstanceRequest { instance: instance.clone() });
             assert_eq!(service.get_instance(request).await.unwrap().into_inner(), seen[7]);
         }
-        let exported = service.export_model(Request::new(v1::ExportModelRequest {})).await.unwrap().into_inner();
+        let exported =
+            service.export_model(Request::new(v1::ExportModelRequest::default())).await.unwrap().into_inner();
         assert_eq!((exported.revision, exported.model.unwrap().instances), (1, seen));
     }
 

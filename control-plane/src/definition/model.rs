@@ -9,6 +9,7 @@ use postroom_proto::id::MailboxUid;
 use serde::{Deserialize, Serialize};
 
 use super::normalise;
+pub use super::outgoing::{OutgoingAuthentication, OutgoingServer, Transport};
 use crate::access::vault::Sealed;
 
 /// Folder that is read unless another is named.
@@ -23,6 +24,19 @@ pub const DEFAULT_MAX_MESSAGE_BYTES: u64 = 26_214_400;
 pub const DEFAULT_IMAP_PORT: u16 = 993;
 /// Pool of workers unless another is named.
 pub const DEFAULT_POOL: &str = "default";
+
+/// What holds for all queues.
+#[derive(Debug, Clone, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "camelCase")]
+pub struct System {
+    /// As written; may be empty.
+    pub language: String,
+    /// As written; may be 0.
+    pub priority: u32,
+    /// Revision of the model that last changed them; 0: none.
+    #[serde(skip)]
+    pub revision: u64,
+}
 
 /// The receiver of contacts.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
@@ -75,6 +89,9 @@ pub struct IncomingServer {
     pub scope: String,
     /// PEM file of further trusted CAs on the worker's machine; may be empty.
     pub ca_file: String,
+    /// URL of the proxy to go through; may be empty.
+    #[serde(default)]
+    pub proxy: String,
     /// Revision of the model that last changed it.
     #[serde(skip)]
     pub revision: u64,
@@ -203,6 +220,11 @@ impl IncomingServer {
         or(&self.scope, normalise::cloud_of(&self.address).map_or("", default))
     }
 
+    /// True when it signs in with OAuth, and so has an app registration.
+    pub fn oauth(&self) -> bool {
+        self.authentication != Authentication::Password
+    }
+
     /// What the mailboxes of this server are told apart by: the tenant, or the host where there is no tenant.
     pub fn realm(&self) -> &str {
         match self.authentication {
@@ -253,10 +275,27 @@ impl Address {
 #[derive(Debug, Default)]
 pub struct Model {
     revision: u64,
+    system: Arc<System>,
     instances: BTreeMap<String, Arc<Instance>>,
     servers: BTreeMap<String, Arc<IncomingServer>>,
+    outgoing: BTreeMap<String, Arc<OutgoingServer>>,
     queues: BTreeMap<String, Arc<Queue>>,
     mailboxes: HashMap<MailboxUid, Place>,
+}
+
+/// What a model is put together from, in no order.
+#[derive(Debug, Clone, Default)]
+pub struct Parts {
+    /// What holds for all queues.
+    pub system: Arc<System>,
+    /// Receivers of contacts.
+    pub instances: Vec<Arc<Instance>>,
+    /// Where to read.
+    pub servers: Vec<Arc<IncomingServer>>,
+    /// How to send.
+    pub outgoing: Vec<Arc<OutgoingServer>>,
+    /// Queues with their addresses.
+    pub queues: Vec<Arc<Queue>>,
 }
 
 #[derive(Debug)]
@@ -265,6 +304,7 @@ struct Place {
     index: usize,
     server: Arc<IncomingServer>,
     instance: Arc<Instance>,
+    system: Arc<System>,
 }
 
 /// A mailbox with everything that it was defined by.
@@ -278,36 +318,37 @@ pub struct MailboxRef<'a> {
     pub server: &'a IncomingServer,
     /// The instance that receives its contacts.
     pub instance: &'a Instance,
-    /// Grows when anything changed that reading it depends on: the newer revision of queue and server.
+    /// What holds where neither address nor queue says anything.
+    pub system: &'a System,
+    /// Grows when anything changed that reading it depends on: the newest revision of queue, server and, where they
+    /// matter to it, system settings.
     pub revision: u64,
 }
 
 impl MailboxRef<'_> {
     /// Priority of its contacts.
     pub fn priority(&self) -> u32 {
-        let written = [self.address.priority, self.queue.priority];
+        let written = [self.address.priority, self.queue.priority, self.system.priority];
         written.into_iter().find(|priority| *priority != 0).unwrap_or(DEFAULT_PRIORITY)
     }
 
     /// Language of its contacts.
     pub fn language(&self) -> &str {
-        or(&self.address.language, or(&self.queue.language, DEFAULT_LANGUAGE))
+        let written = [&self.address.language, &self.queue.language, &self.system.language];
+        written.into_iter().find(|language| !language.is_empty()).map_or(DEFAULT_LANGUAGE, String::as_str)
     }
 }
 
 impl Model {
     /// Puts definitions together. A queue whose instance or server is not among them has no mailboxes.
-    pub fn new(
-        revision: u64,
-        instances: impl IntoIterator<Item = Arc<Instance>>,
-        servers: impl IntoIterator<Item = Arc<IncomingServer>>,
-        queues: impl IntoIterator<Item = Arc<Queue>>,
-    ) -> Self {
+    pub fn new(revision: u64, parts: Parts) -> Self {
         let mut model = Self {
             revision,
-            instances: instances.into_iter().map(|it| (it.name.clone(), it)).collect(),
-            servers: servers.into_iter().map(|it| (it.name.clone(), it)).collect(),
-            queues: queues.into_iter().map(|it| (it.name.clone(), it)).collect(),
+            system: parts.system,
+            instances: parts.instances.into_iter().map(|it| (it.name.clone(), it)).collect(),
+            servers: parts.servers.into_iter().map(|it| (it.name.clone(), it)).collect(),
+            outgoing: parts.outgoing.into_iter().map(|it| (it.name.clone(), it)).collect(),
+            queues: parts.queues.into_iter().map(|it| (it.name.clone(), it)).collect(),
             mailboxes: HashMap::new(),
         };
         for queue in model.queues.values() {
@@ -319,11 +360,42 @@ impl Model {
                     index,
                     server: Arc::clone(server),
                     instance: Arc::clone(instance),
+                    system: Arc::clone(&model.system),
                 };
                 model.mailboxes.insert(address.mailbox(server), place);
             }
         }
         model
+    }
+
+    /// What it was put together from.
+    pub fn parts(&self) -> Parts {
+        Parts {
+            system: Arc::clone(&self.system),
+            instances: self.instances.values().cloned().collect(),
+            servers: self.servers.values().cloned().collect(),
+            outgoing: self.outgoing.values().cloned().collect(),
+            queues: self.queues.values().cloned().collect(),
+        }
+    }
+
+    /// What holds for all queues.
+    pub fn system(&self) -> &Arc<System> {
+        &self.system
+    }
+
+    /// Ordered by name.
+    pub fn outgoing(&self) -> impl ExactSizeIterator<Item = &Arc<OutgoingServer>> {
+        self.outgoing.values()
+    }
+
+    /// By name, else by uid.
+    pub fn outgoing_server(&self, name_or_uid: &str) -> Option<&Arc<OutgoingServer>> {
+        self.outgoing.get(name_or_uid).or_else(|| self.outgoing.values().find(|it| it.uid == name_or_uid))
+    }
+
+    pub(super) fn outgoing_named(&self, name: &str) -> Option<&Arc<OutgoingServer>> {
+        self.outgoing.get(name)
     }
 
     /// 0: nothing was ever applied.
@@ -386,12 +458,19 @@ impl Model {
 
 impl Place {
     fn reference(&self) -> MailboxRef<'_> {
+        let (queue, address) = (&*self.queue, &self.queue.addresses[self.index]);
+        // Invariant: it never falls. A queue that begins to say for itself what the system settings said is changed by
+        // that, hence newer than they are.
+        let undecided = (queue.priority == 0 && address.priority == 0)
+            || (queue.language.is_empty() && address.language.is_empty());
+        let system = if undecided { self.system.revision } else { 0 };
         MailboxRef {
-            queue: &self.queue,
-            address: &self.queue.addresses[self.index],
+            queue,
+            address,
             server: &self.server,
             instance: &self.instance,
-            revision: self.queue.revision.max(self.server.revision),
+            system: &self.system,
+            revision: queue.revision.max(self.server.revision).max(system),
         }
     }
 }

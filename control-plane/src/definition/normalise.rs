@@ -105,6 +105,42 @@ pub fn cloud_of(address: &str) -> Option<&'static Cloud> {
     local.then_some(&LOCAL)
 }
 
+/// True for an address or a name of a host, without scheme and port.
+pub fn is_host(host: &str) -> bool {
+    let label = |label: &str| {
+        !label.is_empty()
+            && label.len() <= 63
+            && label.bytes().all(|b| b.is_ascii_alphanumeric() || matches!(b, b'-' | b'_'))
+    };
+    host.parse::<std::net::IpAddr>().is_ok() || (host.len() <= 253 && host.split('.').all(label))
+}
+
+/// A proxy's URL as `scheme://host:port`. The error says what is wrong and what to write.
+pub fn proxy(written: &str) -> Result<String, String> {
+    const FORM: &str = "write http://host:port, https://host:port or socks5://host:port";
+    let url = Url::parse(written).map_err(|_| format!("is not a URL; {FORM}"))?;
+    if !matches!(url.scheme(), "http" | "https" | "socks5") {
+        return Err(format!("has an unknown scheme; {FORM}"));
+    }
+    if !url.username().is_empty() || url.password().is_some() {
+        return Err(format!("contains a user name or password, which would be shown to everybody; {FORM}"));
+    }
+    let Some(host) = url.host_str().filter(|host| !host.is_empty()) else { return Err(format!("has no host; {FORM}")) };
+    if !matches!(url.path(), "" | "/") || url.query().is_some() || url.fragment().is_some() {
+        return Err(format!("has more behind the host; {FORM}"));
+    }
+    // Its scheme tells the port, but for SOCKS (RFC 1928), whose usual one the URL standard does not know.
+    let port = url.port_or_known_default().or((url.scheme() == "socks5").then_some(1080));
+    let Some(port) = port.filter(|port| *port != 0) else { return Err(format!("has no port; {FORM}")) };
+    Ok(format!("{}://{host}:{port}", url.scheme()))
+}
+
+/// A tenant without its login host. The error says what is wrong and what to write. `local`: of a tenant on this
+/// machine, whose names are its own.
+pub fn tenant(tenant: &str, local: bool) -> Result<(), String> {
+    check_tenant(tenant, if local { "" } else { CLOUDS[0].login_hosts[0] })
+}
+
 fn check_tenant(tenant: &str, host: &str) -> Result<(), String> {
     const TELL: &str = "write the tenant id (Entra admin center, Overview) or one of the tenant's domains";
     if ["common", "consumers", "organizations"].iter().any(|many| tenant.eq_ignore_ascii_case(many)) {
@@ -189,6 +225,33 @@ mod tests {
         }
         assert_eq!(imap("https://login.example/t"), None);
         assert_eq!(imap("https://login.microsoftonline.com.evil.example/t"), None);
+    }
+
+    #[test]
+    fn a_proxy_has_scheme_host_and_port_and_no_password() {
+        for (written, read) in [
+            ("http://proxy.example:3128/", "http://proxy.example:3128"),
+            ("HTTPS://Proxy.example", "https://proxy.example:443"),
+            ("socks5://[::1]:9050", "socks5://[::1]:9050"),
+            ("socks5://proxy.example", "socks5://proxy.example:1080"),
+        ] {
+            assert_eq!(proxy(written).as_deref(), Ok(read));
+            assert_eq!(proxy(read).as_deref(), Ok(read));
+        }
+        for (written, says) in [
+            ("proxy.example:3128", "scheme"),
+            ("ftp://proxy.example", "scheme"),
+            ("http://me:planted@proxy.example:1", "user name"),
+            ("http://proxy.example:1/path", "behind the host"),
+            ("http://proxy.example:0", "no port"),
+            ("no url", "no"),
+        ] {
+            let fault = proxy(written).unwrap_err();
+            assert!(
+                fault.contains(says) && fault.contains("write ") && !fault.contains("planted"),
+                "{written}: {fault}"
+            );
+        }
     }
 
     proptest! {

@@ -6,13 +6,17 @@ use serde::de::DeserializeOwned;
 use serde::{Deserialize, Serialize};
 use sha2::{Digest as _, Sha256};
 
-use super::model::{IncomingServer, Instance, Queue};
+use super::model::{IncomingServer, Instance, OutgoingServer, Queue, System};
 
 /// Largest object, so that two fit into a commit.
 pub(super) const MAX_BYTES: usize = 512 * 1024;
 
-/// The format that is written. A newer one is refused rather than half understood.
-const FORMAT: u32 = 1;
+/// The format that is written. A newer one is refused rather than half understood. Format 1 knew no system settings, no
+/// outgoing servers and no proxies.
+const FORMAT: u32 = 2;
+
+/// Uid and name of the system settings, of which there is one set.
+pub(super) const SYSTEM: &str = "system";
 
 /// Why an object cannot be read.
 #[derive(Debug, thiserror::Error)]
@@ -42,6 +46,27 @@ pub(super) enum Kind {
     Instance,
     IncomingServer,
     Queue,
+    OutgoingServer,
+    System,
+}
+
+impl Kind {
+    /// What people call it.
+    pub(super) fn noun(self) -> &'static str {
+        match self {
+            Self::Instance => "instance",
+            Self::IncomingServer => "incoming-server",
+            Self::Queue => "queue",
+            Self::OutgoingServer => "outgoing-server",
+            Self::System => "system",
+        }
+    }
+
+    /// The kind of a noun that can be created and removed.
+    pub(super) fn of_noun(noun: &str) -> Option<Self> {
+        let kinds = [Self::Instance, Self::IncomingServer, Self::OutgoingServer, Self::Queue];
+        kinds.into_iter().find(|kind| kind.noun() == noun)
+    }
 }
 
 /// One definition.
@@ -50,6 +75,20 @@ pub(super) enum Definition {
     Instance(Arc<Instance>),
     IncomingServer(Arc<IncomingServer>),
     Queue(Arc<Queue>),
+    OutgoingServer(Arc<OutgoingServer>),
+    System(Arc<System>),
+}
+
+macro_rules! each {
+    ($definition:expr, $it:ident => $value:expr, system => $system:expr) => {
+        match $definition {
+            Self::Instance($it) => $value,
+            Self::IncomingServer($it) => $value,
+            Self::Queue($it) => $value,
+            Self::OutgoingServer($it) => $value,
+            Self::System(_) => $system,
+        }
+    };
 }
 
 impl Definition {
@@ -58,30 +97,51 @@ impl Definition {
             Self::Instance(_) => Kind::Instance,
             Self::IncomingServer(_) => Kind::IncomingServer,
             Self::Queue(_) => Kind::Queue,
+            Self::OutgoingServer(_) => Kind::OutgoingServer,
+            Self::System(_) => Kind::System,
         }
     }
 
     pub(super) fn uid(&self) -> &str {
-        match self {
-            Self::Instance(it) => &it.uid,
-            Self::IncomingServer(it) => &it.uid,
-            Self::Queue(it) => &it.uid,
-        }
+        each!(self, it => &it.uid, system => SYSTEM)
     }
 
     pub(super) fn name(&self) -> &str {
-        match self {
-            Self::Instance(it) => &it.name,
-            Self::IncomingServer(it) => &it.name,
-            Self::Queue(it) => &it.name,
-        }
+        each!(self, it => &it.name, system => SYSTEM)
     }
 
     pub(super) fn revision(&self) -> u64 {
         match self {
-            Self::Instance(it) => it.revision,
-            Self::IncomingServer(it) => it.revision,
-            Self::Queue(it) => it.revision,
+            Self::System(it) => it.revision,
+            _ => each!(self, it => it.revision, system => 0),
+        }
+    }
+
+    /// The same, last changed by this revision of the model.
+    pub(super) fn stamped(self, revision: u64) -> Self {
+        fn stamp<T: Clone>(it: Arc<T>, of: impl Fn(&mut T) -> &mut u64, revision: u64) -> Arc<T> {
+            let mut it = it;
+            *of(Arc::make_mut(&mut it)) = revision;
+            it
+        }
+        match self {
+            Self::Instance(it) => Self::Instance(stamp(it, |it| &mut it.revision, revision)),
+            Self::IncomingServer(it) => Self::IncomingServer(stamp(it, |it| &mut it.revision, revision)),
+            Self::Queue(it) => Self::Queue(stamp(it, |it| &mut it.revision, revision)),
+            Self::OutgoingServer(it) => Self::OutgoingServer(stamp(it, |it| &mut it.revision, revision)),
+            Self::System(it) => Self::System(stamp(it, |it| &mut it.revision, revision)),
+        }
+    }
+
+    /// True when both are the very same value in memory, hence equal.
+    pub(super) fn same(&self, other: &Self) -> bool {
+        match (self, other) {
+            (Self::Instance(a), Self::Instance(b)) => Arc::ptr_eq(a, b),
+            (Self::IncomingServer(a), Self::IncomingServer(b)) => Arc::ptr_eq(a, b),
+            (Self::Queue(a), Self::Queue(b)) => Arc::ptr_eq(a, b),
+            (Self::OutgoingServer(a), Self::OutgoingServer(b)) => Arc::ptr_eq(a, b),
+            (Self::System(a), Self::System(b)) => Arc::ptr_eq(a, b),
+            _ => false,
         }
     }
 
@@ -91,6 +151,8 @@ impl Definition {
             Self::Instance(it) => encode(&**it),
             Self::IncomingServer(it) => encode(&**it),
             Self::Queue(it) => encode_queue(it),
+            Self::OutgoingServer(it) => encode(&**it),
+            Self::System(it) => encode(&**it),
         }
     }
 
@@ -102,6 +164,10 @@ impl Definition {
                 Self::IncomingServer(Arc::new(IncomingServer { revision, ..decode(digest, bytes)? }))
             }
             Kind::Queue => Self::Queue(Arc::new(Queue { revision, ..decode(digest, bytes)? })),
+            Kind::OutgoingServer => {
+                Self::OutgoingServer(Arc::new(OutgoingServer { revision, ..decode(digest, bytes)? }))
+            }
+            Kind::System => Self::System(Arc::new(System { revision, ..decode(digest, bytes)? })),
         })
     }
 }

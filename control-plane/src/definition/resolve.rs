@@ -56,15 +56,22 @@ pub fn resolve(model: &Model, vault: &Vault, mailbox: &MailboxUid) -> Result<v1:
         start: Some(wire::start(queue.start)),
         after_intake: Some(wire::after_intake(&queue.after_intake)),
         credentials_digest: credentials_digest(server, address),
-        proxy: String::new(),
+        proxy: server.proxy.clone(),
     })
 }
 
 /// Made of the sealed secrets and not of the secrets: whoever reads it where it is kept can guess nothing by it.
 fn credentials_digest(server: &IncomingServer, address: &Address) -> Vec<u8> {
     let sealed = [&server.secret, &address.password];
-    let named =
-        [&server.address, &server.client_id, &server.scope, &server.imap_host, &address.account, &address.email];
+    let named = [
+        &server.address,
+        &server.client_id,
+        &server.scope,
+        &server.imap_host,
+        &server.proxy,
+        &address.account,
+        &address.email,
+    ];
     // Strings and sealed secrets always have a JSON form, and one that keeps its parts apart.
     Sha256::digest(serde_json::to_vec(&(sealed, named)).unwrap_or_default()).to_vec()
 }

@@ -12,6 +12,7 @@ use serde::{Deserialize, Serialize};
 
 use super::model::Model;
 use super::object::{self, DecodeError, Definition, Kind};
+use super::plan;
 use crate::store::{self, Guard, MAX_COMMIT_BYTES, MAX_WRITES, Outcome, Revision, Store, Write, key};
 
 /// Most entries of a manifest chunk.
@@ -66,6 +67,16 @@ pub struct Author {
     pub time: i64,
 }
 
+/// What is recorded with a revision besides its content.
+#[derive(Debug, Clone, Copy)]
+pub(super) struct Origin<'a> {
+    pub(super) author: &'a Author,
+    /// The revision whose content it has; 0: none.
+    pub(super) rollback_of: u64,
+    /// The caller's id of the request; may be empty.
+    pub(super) request: &'a str,
+}
+
 /// A revision of the model as it is stored under the head and in the history.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(rename_all = "camelCase")]
@@ -80,6 +91,12 @@ pub(super) struct Head {
     pub(super) author: String,
     /// Tells two attempts with the same content apart.
     pub(super) commit: String,
+    /// The revision whose content it has, when it was made by a rollback; 0: it was not.
+    #[serde(default)]
+    pub(super) rollback_of: u64,
+    /// The caller's id of the request that made it; may be empty.
+    #[serde(default)]
+    pub(super) request: String,
 }
 
 /// Digests of the chunks, in order.
@@ -94,11 +111,11 @@ struct Chunk {
 }
 
 #[derive(Debug, Clone, Serialize, Deserialize)]
-struct Entry {
+pub(super) struct Entry {
     kind: Kind,
-    uid: String,
+    pub(super) uid: String,
     name: String,
-    digest: String,
+    pub(super) digest: String,
     /// Revision of the model that last changed it.
     changed: u64,
 }
@@ -121,6 +138,25 @@ pub(super) async fn read(store: &dyn Store, known: &Snapshot) -> Result<Snapshot
         return Ok(known.clone());
     }
     let head: Head = object::decode("model/head", &entry.value)?;
+    let (entries, mut stored) = entries(store, &head).await?;
+    let resolved = futures::stream::iter(entries.into_iter().map(|entry| resolve(store, known, entry)));
+    let resolved: Vec<_> = resolved.buffer_unordered(READS).try_collect().await?;
+    stored.extend(resolved.iter().map(|(digest, _)| digest.clone()));
+    let model = Model::new(head.revision, plan::assemble(resolved.iter().map(|(_, definition)| definition.clone())));
+    let definitions = resolved.into_iter().map(|it| (it.1.uid().to_owned(), it)).collect();
+    Ok(Snapshot { model: Arc::new(model), head: Some(entry.mod_revision), definitions, stored })
+}
+
+/// The model of an old revision, except for what `known` already has.
+pub(super) async fn read_at(store: &dyn Store, known: &Snapshot, head: &Head) -> Result<Model, ReadError> {
+    let (entries, _) = entries(store, head).await?;
+    let resolved = futures::stream::iter(entries.into_iter().map(|entry| resolve(store, known, entry)));
+    let resolved: Vec<_> = resolved.buffer_unordered(READS).try_collect().await?;
+    Ok(Model::new(head.revision, plan::assemble(resolved.into_iter().map(|(_, definition)| definition))))
+}
+
+/// What a revision consists of, and the digests of the objects that say so.
+pub(super) async fn entries(store: &dyn Store, head: &Head) -> Result<(Vec<Entry>, HashSet<String>), ReadError> {
     let manifest: Manifest = object::decode(&head.manifest, &fetch(store, &head.manifest).await?)?;
     let mut stored = HashSet::from([head.manifest.clone()]);
     let mut entries = Vec::new();
@@ -129,12 +165,13 @@ pub(super) async fn read(store: &dyn Store, known: &Snapshot) -> Result<Snapshot
         entries.extend(chunk.entries);
         stored.insert(digest.clone());
     }
-    let resolved = futures::stream::iter(entries.into_iter().map(|entry| resolve(store, known, entry)));
-    let resolved: Vec<_> = resolved.buffer_unordered(READS).try_collect().await?;
-    stored.extend(resolved.iter().map(|(digest, _)| digest.clone()));
-    let model = assemble(head.revision, resolved.iter().map(|(_, definition)| definition.clone()));
-    let definitions = resolved.into_iter().map(|it| (it.1.uid().to_owned(), it)).collect();
-    Ok(Snapshot { model: Arc::new(model), head: Some(entry.mod_revision), definitions, stored })
+    Ok((entries, stored))
+}
+
+/// One definition of a revision.
+pub(super) async fn definition(store: &dyn Store, entry: &Entry) -> Result<Definition, ReadError> {
+    let bytes = fetch(store, &entry.digest).await?;
+    Ok(Definition::decode(entry.kind, &entry.digest, &bytes, entry.changed)?)
 }
 
 /// Writes a model as the successor of `base`.
@@ -142,7 +179,7 @@ pub(super) async fn write(
     store: &dyn Store,
     base: &Snapshot,
     model: Model,
-    author: &Author,
+    origin: Origin<'_>,
 ) -> Result<Snapshot, WriteError> {
     let mut pending: Vec<(String, Vec<u8>)> = Vec::new();
     let mut stored = HashSet::new();
@@ -155,7 +192,10 @@ pub(super) async fn write(
     };
     let mut definitions = HashMap::new();
     let mut entries = Vec::new();
-    for definition in disassemble(&model) {
+    // System settings that were never changed are nothing that is stored.
+    let definitions_of =
+        plan::definitions(&model).into_iter().filter(|it| it.kind() != Kind::System || it.revision() > 0);
+    for definition in definitions_of {
         let digest = match base.definitions.get(definition.uid()) {
             // Same revision, hence the same content, and stored. Encoding all of a large model again would cost seconds.
             Some((digest, known)) if known.revision() == definition.revision() => digest.clone(),
@@ -181,9 +221,11 @@ pub(super) async fn write(
         revision: model.revision(),
         manifest,
         parent: base.model.revision(),
-        time: author.time,
-        author: author.name.clone(),
+        time: origin.author.time,
+        author: origin.author.name.clone(),
         commit: uuid::Uuid::new_v4().simple().to_string(),
+        rollback_of: origin.rollback_of,
+        request: origin.request.to_owned(),
     };
     let mod_revision = publish(store, base, &head).await?;
     Ok(Snapshot { model: Arc::new(model), head: Some(mod_revision), definitions, stored })
@@ -249,8 +291,7 @@ async fn resolve(store: &dyn Store, known: &Snapshot, entry: Entry) -> Result<(S
     {
         return Ok((entry.digest, definition.clone()));
     }
-    let bytes = fetch(store, &entry.digest).await?;
-    let definition = Definition::decode(entry.kind, &entry.digest, &bytes, entry.changed)?;
+    let definition = definition(store, &entry).await?;
     Ok((entry.digest, definition))
 }
 
@@ -281,22 +322,4 @@ fn chunks(entries: Vec<Entry>) -> Vec<Chunk> {
         }
     }
     chunks
-}
-
-fn assemble(revision: u64, definitions: impl Iterator<Item = Definition>) -> Model {
-    let (mut instances, mut servers, mut queues) = (Vec::new(), Vec::new(), Vec::new());
-    for definition in definitions {
-        match definition {
-            Definition::Instance(it) => instances.push(it),
-            Definition::IncomingServer(it) => servers.push(it),
-            Definition::Queue(it) => queues.push(it),
-        }
-    }
-    Model::new(revision, instances, servers, queues)
-}
-
-fn disassemble(model: &Model) -> impl Iterator<Item = Definition> {
-    let instances = model.instances().cloned().map(Definition::Instance);
-    let servers = model.servers().cloned().map(Definition::IncomingServer);
-    instances.chain(servers).chain(model.queues().cloned().map(Definition::Queue))
 }

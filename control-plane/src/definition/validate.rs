@@ -1,15 +1,18 @@
 //! What a model must be. Pure; finds all faults at once, each with what to write instead.
 
-use std::collections::{HashMap, HashSet};
+use std::collections::{BTreeMap, HashMap, HashSet};
 
 use email_address::{EmailAddress, Options};
 use postroom_proto::id::is_name;
 use postroom_proto::limits::LARGEST_MESSAGE_BYTES;
 use postroom_proto::reason::FieldFault;
 
-use super::merge::{Draft, Drafted};
+use super::merge::{Draft, Drafted, PRUNE};
 use super::model::{Address, AfterIntake, Authentication, IncomingServer, Instance, Queue};
+use super::object::Kind;
 use super::{normalise, object};
+
+mod outgoing;
 
 /// Most characters of a name.
 const NAME_CHARS: usize = 200;
@@ -21,23 +24,33 @@ pub(super) fn validate(draft: &Draft) -> Vec<FieldFault> {
     let mut faults = Faults(draft.faults.clone());
     unique(&mut faults, &draft.instances, |it| &it.name, "instances");
     unique(&mut faults, &draft.servers, |it| &it.name, "incoming servers");
+    unique(&mut faults, &draft.outgoing, |it| &it.name, "outgoing servers");
     unique(&mut faults, &draft.queues, |it| &it.name, "queues");
+    check_language(&mut faults, "system", &draft.system.language);
+    check_priority(&mut faults, "system", draft.system.priority);
     for instance in &draft.instances {
         check_instance(&mut faults, &instance.path, &instance.definition);
     }
     for server in &draft.servers {
         check_server(&mut faults, &server.path, &server.definition, draft.unread.contains(&server.definition.name));
     }
-    let instances: HashMap<&str, ()> = draft.instances.iter().map(|it| (it.definition.name.as_str(), ())).collect();
+    let instances: HashSet<&str> = draft.instances.iter().map(|it| it.definition.name.as_str()).collect();
     let servers: HashMap<&str, &IncomingServer> =
         draft.servers.iter().rev().map(|it| (it.definition.name.as_str(), &*it.definition)).collect();
+    let mut uses = Uses::new(draft);
+    for server in &draft.outgoing {
+        outgoing::check(&mut faults, server, &servers, draft, &mut uses);
+    }
     for queue in &draft.queues {
-        check_queue(&mut faults, queue, &instances);
+        check_queue(&mut faults, queue, &instances, &mut uses);
         for (n, address) in queue.definition.addresses.iter().enumerate() {
-            check_address(&mut faults, &format!("{}.addresses[{n}]", queue.path), address, &servers, &draft.unread);
+            let user = User { path: format!("{}.addresses[{n}]", queue.path), queue };
+            check_address(&mut faults, &user, address, &servers, &draft.unread, &mut uses);
         }
     }
     one_reader_each(&mut faults, &draft.queues, &servers);
+    outgoing::one_sender_each(&mut faults, draft, &servers);
+    uses.blame(&mut faults);
     let mut faults = faults.0;
     faults.sort_by_cached_key(|fault| natural(&fault.field));
     faults.dedup();
@@ -51,6 +64,57 @@ impl Faults {
         let field = if field.is_empty() { path.to_owned() } else { format!("{path}.{field}") };
         self.0.push(FieldFault { field, description: description.into() });
     }
+}
+
+/// Who uses what is to be removed.
+struct Uses<'a> {
+    draft: &'a Draft,
+    /// Users by the path of the removal.
+    found: BTreeMap<&'a str, (Kind, String, Vec<String>)>,
+}
+
+/// Most users that a fault names.
+const USERS_NAMED: usize = 5;
+
+impl<'a> Uses<'a> {
+    fn new(draft: &'a Draft) -> Self {
+        Self { draft, found: BTreeMap::new() }
+    }
+
+    /// What to say where something refers to a name that is not there. `None`: the removal is to blame, and told later.
+    fn missing(&mut self, kind: Kind, name: &str, user: impl FnOnce() -> String) -> Option<String> {
+        let noun = kind.noun().replace('-', " ");
+        match self.draft.removed.get(&(kind, name.to_owned())) {
+            None => Some(format!("there is no {noun} {name:?}; write the name of one, or add it")),
+            Some(path) if path == PRUNE => Some(format!(
+                "uses {noun} {name:?}, which would be removed because the model does not name it; \
+                 name it there, or change or leave out what uses it"
+            )),
+            Some(path) => {
+                let (_, _, users) = self.found.entry(path).or_insert_with(|| (kind, name.to_owned(), Vec::new()));
+                users.push(user());
+                None
+            }
+        }
+    }
+
+    fn blame(self, faults: &mut Faults) {
+        for (path, (kind, name, users)) in self.found {
+            let noun = kind.noun().replace('-', " ");
+            let mut named = users.iter().take(USERS_NAMED).cloned().collect::<Vec<_>>().join(", ");
+            if users.len() > USERS_NAMED {
+                named += &format!(" and {} more", users.len() - USERS_NAMED);
+            }
+            let text = format!("{noun} {name:?} is used by {named}; change or remove these first");
+            faults.add(path, "", text);
+        }
+    }
+}
+
+/// An address as something that refers to others.
+struct User<'a> {
+    path: String,
+    queue: &'a Drafted<Queue>,
 }
 
 fn unique<T>(faults: &mut Faults, all: &[Drafted<T>], name: impl Fn(&T) -> &str, what: &str) {
@@ -127,14 +191,16 @@ fn check_server(faults: &mut Faults, path: &str, server: &IncomingServer, unread
     }
 }
 
-fn check_queue(faults: &mut Faults, queue: &Drafted<Queue>, instances: &HashMap<&str, ()>) {
+fn check_queue(faults: &mut Faults, queue: &Drafted<Queue>, instances: &HashSet<&str>, uses: &mut Uses<'_>) {
     let (path, definition) = (&queue.path, &*queue.definition);
     check_name(faults, path, &definition.name, "queue");
     if definition.instance.is_empty() {
         faults.add(path, "instance", "is missing; write the name of the instance that receives the contacts");
-    } else if !instances.contains_key(definition.instance.as_str()) {
-        let text = format!("there is no instance {:?}; write the name of one, or add it", definition.instance);
-        faults.add(path, "instance", text);
+    } else if !instances.contains(definition.instance.as_str()) {
+        let user = || format!("queue {:?}", definition.name);
+        if let Some(text) = uses.missing(Kind::Instance, &definition.instance, user) {
+            faults.add(path, "instance", text);
+        }
     }
     check_language(faults, path, &definition.language);
     check_priority(faults, path, definition.priority);
@@ -151,11 +217,13 @@ fn check_queue(faults: &mut Faults, queue: &Drafted<Queue>, instances: &HashMap<
 
 fn check_address(
     faults: &mut Faults,
-    path: &str,
+    user: &User<'_>,
     address: &Address,
     servers: &HashMap<&str, &IncomingServer>,
     unread: &HashSet<String>,
+    uses: &mut Uses<'_>,
 ) {
+    let path = &user.path;
     let options = Options::default().without_display_text().without_domain_literal();
     if address.email.is_empty() {
         faults.add(path, "email", "is missing; write the address of the mailbox to read");
@@ -171,8 +239,10 @@ fn check_address(
         return;
     }
     let Some(server) = servers.get(address.server.as_str()) else {
-        let text = format!("there is no incoming server {:?}; write the name of one, or add it", address.server);
-        faults.add(path, "server", text);
+        let user = || format!("{} of queue {:?}", address.email, user.queue.definition.name);
+        if let Some(text) = uses.missing(Kind::IncomingServer, &address.server, user) {
+            faults.add(path, "server", text);
+        }
         return;
     };
     let by_user = server.authentication != Authentication::OauthService && !unread.contains(&server.name);
@@ -224,14 +294,7 @@ fn check_host(faults: &mut Faults, path: &str, host: &str) {
     if host.is_empty() {
         return;
     }
-    let literal = host.parse::<std::net::IpAddr>().is_ok();
-    let label = |label: &str| {
-        !label.is_empty()
-            && label.len() <= 63
-            && label.bytes().all(|b| b.is_ascii_alphanumeric() || matches!(b, b'-' | b'_'))
-    };
-    let named = host.len() <= 253 && host.split('.').all(label);
-    if !literal && !named {
+    if !normalise::is_host(host) {
         let text =
             format!("{host:?} is no host name; write it without scheme and port, for example outlook.office365.com");
         faults.add(path, "imap.host", text);
@@ -272,7 +335,7 @@ fn check_language(faults: &mut Faults, path: &str, language: &str) {
 
 /// Sorts as the model file is written, and `queues[10]` behind `queues[9]`.
 fn natural(path: &str) -> String {
-    let sections = ["instances", "incomingServers", "queues"];
+    let sections = ["system", "instances", "incomingServers", "outgoingServers", "queues"];
     let section = sections.iter().position(|section| path.starts_with(section)).unwrap_or(sections.len());
     let mut key = section.to_string();
     let mut rest = path;

@@ -11,20 +11,40 @@ use postroom_proto::v1;
 use secrecy::SecretString;
 
 use super::model::{
-    Address, AfterIntake, Allocation, Authentication, IncomingServer, Instance, Model, Queue, Security, Start,
+    Address, AfterIntake, Allocation, Authentication, IncomingServer, Instance, Model, OutgoingServer, Queue, Security,
+    Start, System,
 };
 use super::normalise;
+
+mod outgoing;
+
+pub use self::outgoing::outgoing_server;
 
 /// What was asked for, before it meets what is stored. Uids, revisions and sealed secrets are still empty.
 #[derive(Debug, Default)]
 pub(super) struct Request {
+    /// `None`: stay as they are.
+    pub(super) system: Option<System>,
     pub(super) instances: Vec<Instance>,
-    pub(super) servers: Vec<(IncomingServer, Option<SecretString>)>,
+    pub(super) servers: Vec<(IncomingServer, Asked)>,
+    /// With password and secret.
+    pub(super) outgoing: Vec<(OutgoingServer, Asked, Asked)>,
     /// With the password of each address.
-    pub(super) queues: Vec<(Queue, Vec<Option<SecretString>>)>,
-    /// Names of servers whose way to sign in could not be read; nothing can be said about their secrets.
+    pub(super) queues: Vec<(Queue, Vec<Asked>)>,
+    /// Names of incoming servers whose way to sign in could not be read; nothing can be said about their secrets.
     pub(super) unread: HashSet<String>,
+    /// The same of outgoing servers.
+    pub(super) unread_outgoing: HashSet<String>,
     pub(super) faults: Vec<FieldFault>,
+}
+
+/// What is to become of a stored secret.
+#[derive(Debug, Default)]
+pub(super) enum Asked {
+    #[default]
+    Keep,
+    Clear,
+    Set(SecretString),
 }
 
 /// Reads a request.
@@ -33,13 +53,18 @@ pub(super) fn read(model: v1::Model) -> Request {
     let mut fault = |field: String, description: String| faults.push(FieldFault { field, description });
     let unreadable = |it: &&v1::IncomingServer| read_authentication(it.authentication).is_none();
     let unread = model.incoming_servers.iter().filter(unreadable).map(|it| trim(&it.name)).collect();
+    let unreadable = |it: &&v1::OutgoingServer| outgoing::read_authentication(it.authentication).is_none();
+    let unread_outgoing = model.outgoing_servers.iter().filter(unreadable).map(|it| trim(&it.name)).collect();
+    let system = model.system.map(|it| System { language: trim(&it.language), priority: it.priority, revision: 0 });
     let instances = model.instances.into_iter().enumerate();
     let instances = instances.map(|(n, it)| read_instance(it, &format!("instances[{n}]"), &mut fault)).collect();
     let servers = model.incoming_servers.into_iter().enumerate();
     let servers = servers.map(|(n, it)| read_server(it, &format!("incomingServers[{n}]"), &mut fault)).collect();
+    let outgoing = model.outgoing_servers.into_iter().enumerate();
+    let outgoing = outgoing.map(|(n, it)| outgoing::read(it, &format!("outgoingServers[{n}]"), &mut fault)).collect();
     let queues = model.queues.into_iter().enumerate();
     let queues = queues.map(|(n, it)| read_queue(it, &format!("queues[{n}]"), &mut fault)).collect();
-    Request { instances, servers, queues, unread, faults }
+    Request { system, instances, servers, outgoing, queues, unread, unread_outgoing, faults }
 }
 
 type Fault<'a> = dyn FnMut(String, String) + 'a;
@@ -58,7 +83,7 @@ fn read_instance(wire: v1::Instance, path: &str, fault: &mut Fault<'_>) -> Insta
     }
 }
 
-fn read_server(wire: v1::IncomingServer, path: &str, fault: &mut Fault<'_>) -> (IncomingServer, Option<SecretString>) {
+fn read_server(wire: v1::IncomingServer, path: &str, fault: &mut Fault<'_>) -> (IncomingServer, Asked) {
     let authentication = read_authentication(wire.authentication);
     if authentication.is_none() {
         let description = "is missing or not known here; write oauth-user, oauth-service or password";
@@ -78,6 +103,17 @@ fn read_server(wire: v1::IncomingServer, path: &str, fault: &mut Fault<'_>) -> (
             Err(description) => fault(format!("{path}.address"), description),
         }
     }
+    let mut proxy = trim(&wire.proxy);
+    if !proxy.is_empty() {
+        match normalise::proxy(&proxy) {
+            Ok(normal) => proxy = normal,
+            // Not what was written: it may hold a password.
+            Err(description) => {
+                fault(format!("{path}.proxy"), description);
+                proxy.clear();
+            }
+        }
+    }
     let server = IncomingServer {
         uid: String::new(),
         name: trim(&wire.name),
@@ -90,6 +126,7 @@ fn read_server(wire: v1::IncomingServer, path: &str, fault: &mut Fault<'_>) -> (
         imap_security: Security::Tls,
         scope: trim(&wire.scope),
         ca_file: trim(&wire.ca_file),
+        proxy,
         revision: 0,
     };
     (server, secret(wire.secret, &format!("{path}.secret"), fault))
@@ -105,7 +142,7 @@ fn read_authentication(wire: i32) -> Option<Authentication> {
     }
 }
 
-fn read_queue(wire: v1::Queue, path: &str, fault: &mut Fault<'_>) -> (Queue, Vec<Option<SecretString>>) {
+fn read_queue(wire: v1::Queue, path: &str, fault: &mut Fault<'_>) -> (Queue, Vec<Asked>) {
     let start = read_start(wire.start.unwrap_or_default(), &format!("{path}.start"), fault);
     let after_intake = read_after_intake(wire.after_intake.unwrap_or_default(), &format!("{path}.afterIntake"), fault);
     let mut passwords = Vec::with_capacity(wire.addresses.len());
@@ -184,12 +221,17 @@ fn read_after_intake(wire: v1::AfterIntake, path: &str, fault: &mut Fault<'_>) -
     AfterIntake::Seen
 }
 
-fn secret(wire: Option<v1::SecretInput>, path: &str, fault: &mut Fault<'_>) -> Option<SecretString> {
-    let value = wire?.value;
-    if value.is_empty() {
-        fault(path.into(), "is empty; write the secret, or leave the field out to keep what is stored".into());
+fn secret(wire: Option<v1::SecretInput>, path: &str, fault: &mut Fault<'_>) -> Asked {
+    let Some(v1::SecretInput { value, clear }) = wire else { return Asked::Keep };
+    match (value.is_empty(), clear) {
+        (true, true) => return Asked::Clear,
+        (true, false) => {
+            fault(path.into(), "is empty; write the secret, or leave the field out to keep what is stored".into());
+        }
+        (false, true) => fault(path.into(), "is both set and cleared; do one of the two".into()),
+        (false, false) => {}
     }
-    Some(SecretString::from(value))
+    Asked::Set(SecretString::from(value))
 }
 
 fn trim(text: &str) -> String {
@@ -225,7 +267,7 @@ pub fn server(server: &IncomingServer) -> v1::IncomingServer {
         scope: server.scope.clone(),
         ca_file: server.ca_file.clone(),
         revision: server.revision,
-        proxy: String::new(),
+        proxy: server.proxy.clone(),
     }
 }
 
@@ -259,9 +301,17 @@ pub fn queue(queue: &Queue, model: &Model) -> v1::Queue {
     }
 }
 
+/// The system settings for the wire.
+pub fn system(system: &System) -> v1::System {
+    v1::System { language: system.language.clone(), priority: system.priority, revision: system.revision }
+}
+
 /// A whole model for the wire, without secrets. Applied again it changes nothing.
 pub fn model(model: &Model) -> v1::Model {
+    let settings = model.system();
     v1::Model {
+        system: (settings.priority != 0 || !settings.language.is_empty()).then(|| system(settings)),
+        outgoing_servers: model.outgoing().map(|it| outgoing_server(it)).collect(),
         instances: model.instances().map(|it| instance(it)).collect(),
         incoming_servers: model.servers().map(|it| server(it)).collect(),
         queues: model.queues().map(|it| queue(it, model)).collect(),

@@ -317,6 +317,9 @@ pub trait Ledger: Send + Sync + 'static {
         limit: usize,
     ) -> Result<Vec<(ContactPosition, v1::Contact)>, Error>;
 
+    /// How many contacts of an instance wait or are handed out and not accepted, by the uid of their mailbox.
+    async fn waiting(&self, instance_uid: &str) -> Result<std::collections::HashMap<String, u64>, Error>;
+
     /// One contact with everything, and the uid of its instance.
     async fn contact(&self, id: &str) -> Result<Option<(String, v1::Contact)>, Error>;
 

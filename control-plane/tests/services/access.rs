@@ -26,7 +26,7 @@ async fn secrets_go_to_the_holder_and_rest_in_no_file() {
 
     let refused = bench.reports().open_mailboxes(bench.as_admin(v1::OpenMailboxesRequest::default())).await;
     assert_eq!(reason(&refused.unwrap_err()), Reason::PermissionDenied);
-    let export = bench.as_admin(v1::ExportModelRequest {});
+    let export = bench.as_admin(v1::ExportModelRequest::default());
     let export = DefinitionServiceClient::new(bench.channel.clone()).export_model(export).await.unwrap();
     assert!(!format!("{export:?}").contains("planted"));
     bench.app.stop().await;
@@ -42,11 +42,11 @@ async fn nobody_gets_past_the_gate_without_a_token_of_the_right_role() {
     let data = tempfile::tempdir().unwrap();
     let bench = Bench::start(data.path()).await;
     let mut definitions = DefinitionServiceClient::new(bench.channel.clone());
-    let bare = definitions.export_model(v1::ExportModelRequest {}).await.unwrap_err();
+    let bare = definitions.export_model(v1::ExportModelRequest::default()).await.unwrap_err();
     assert_eq!(reason(&bare), Reason::Unauthenticated);
-    let forged = bearing(&"forged".to_owned().into(), v1::ExportModelRequest {});
+    let forged = bearing(&"forged".to_owned().into(), v1::ExportModelRequest::default());
     assert_eq!(reason(&definitions.export_model(forged).await.unwrap_err()), Reason::Unauthenticated);
-    let worker = bench.as_worker(v1::ExportModelRequest {});
+    let worker = bench.as_worker(v1::ExportModelRequest::default());
     assert_eq!(reason(&definitions.export_model(worker).await.unwrap_err()), Reason::PermissionDenied);
     bench.app.stop().await;
 }

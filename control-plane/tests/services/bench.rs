@@ -72,12 +72,13 @@ impl Bench {
                 instance: "core1".into(),
                 addresses: vec![v1::Address {
                     email: "billing@contoso.example".into(),
-                    password: Some(v1::SecretInput { value: "planted".into() }),
+                    password: Some(v1::SecretInput { value: "planted".into(), clear: false }),
                     server: "Münster / \"Büro\" #1 🙂".into(),
                     ..Default::default()
                 }],
                 ..Default::default()
             }],
+            ..Default::default()
         };
         let request = v1::ApplyModelRequest { model: Some(model), ..Default::default() };
         DefinitionServiceClient::new(self.channel.clone()).apply_model(self.as_admin(request)).await.unwrap();

@@ -13,7 +13,11 @@ use crate::store::sqlite::Sqlite;
 use crate::store::suite::{Fault, Faulty};
 use crate::store::{self, SharedStore, key};
 
+mod history;
+mod outgoing;
 mod properties;
+mod removal;
+mod system;
 
 const NAME: &str = "Münster / \"Büro\" #1 🙂";
 const TENANT: &str = "contoso.onmicrosoft.com";
@@ -36,8 +40,16 @@ async fn definitions(store: &SharedStore) -> Definitions {
 }
 
 async fn apply_model(definitions: &Definitions, model: v1::Model) -> Result<v1::ApplyModelResponse, Failure> {
-    let request = v1::ApplyModelRequest { model: Some(model), ..Default::default() };
-    apply(definitions, &vault(1), request, &author()).await
+    send(definitions, v1::ApplyModelRequest { model: Some(model), ..Default::default() }).await
+}
+
+async fn send(definitions: &Definitions, request: v1::ApplyModelRequest) -> Result<v1::ApplyModelResponse, Failure> {
+    let ledger = ledger().await;
+    apply(Ground { definitions, vault: &vault(1), ledger: &ledger }, request, &author()).await
+}
+
+async fn ledger() -> crate::ledger::sqlite::Sqlite {
+    crate::ledger::sqlite::Sqlite::open(&crate::sqlite::Location::Memory).await.unwrap()
 }
 
 async fn faults(definitions: &Definitions, model: v1::Model) -> Vec<FieldFault> {
@@ -48,7 +60,7 @@ async fn faults(definitions: &Definitions, model: v1::Model) -> Vec<FieldFault> 
 }
 
 fn secret(value: &str) -> Option<v1::SecretInput> {
-    Some(v1::SecretInput { value: value.into() })
+    Some(v1::SecretInput { value: value.into(), clear: false })
 }
 
 fn service_server() -> v1::IncomingServer {
@@ -95,11 +107,16 @@ fn sample() -> v1::Model {
             },
             queue("Users", vec![user]),
         ],
+        ..Default::default()
     }
 }
 
 fn fields(response: &v1::ApplyModelResponse) -> Vec<(String, String, Vec<String>)> {
-    response.changes.iter().map(|it| (it.noun.clone(), it.name.clone(), it.fields.clone())).collect()
+    response
+        .changes
+        .iter()
+        .map(|it| (it.noun.clone(), it.name.clone(), it.fields.iter().map(|it| it.field.clone()).collect()))
+        .collect()
 }
 
 #[tokio::test]
@@ -132,7 +149,11 @@ async fn an_apply_creates_updates_by_name_and_repeats_without_effect() {
             (
                 "queue".into(),
                 NAME.into(),
-                vec!["priority".into(), "addresses[1]".into(), "addresses[billing@contoso.example]".into()]
+                vec![
+                    "priority".into(),
+                    "addresses[new@contoso.example]".into(),
+                    "addresses[billing@contoso.example]".into()
+                ]
             ),
         ]
     );
@@ -220,7 +241,7 @@ async fn secrets_left_out_stay_and_outlive_other_changes() {
         fields(&response),
         [
             ("incoming-server".into(), "users".into(), vec!["address".into()]),
-            ("queue".into(), "Users".into(), vec!["addresses[0].folder".into()]),
+            ("queue".into(), "Users".into(), vec!["addresses[ada@contoso.example].folder".into()]),
         ]
     );
     let model = definitions.model();
@@ -374,16 +395,20 @@ async fn a_local_tenant_needs_only_the_mail_server() {
 async fn dry_runs_and_old_etags_store_nothing() {
     let store = store().await;
     let definitions = definitions(&store).await;
-    let request =
-        |etag: &str, validate_only| v1::ApplyModelRequest { model: Some(sample()), etag: etag.into(), validate_only };
-    let dry = apply(&definitions, &vault(1), request("0", true), &author()).await.unwrap();
+    let request = |etag: &str, validate_only| v1::ApplyModelRequest {
+        model: Some(sample()),
+        etag: etag.into(),
+        validate_only,
+        ..Default::default()
+    };
+    let dry = send(&definitions, request("0", true)).await.unwrap();
     assert_eq!((dry.revision, dry.changes.len()), (0, 5));
     assert_eq!(store.revision().await.unwrap().0, 0);
-    let old = apply(&definitions, &vault(1), request("7", false), &author()).await.unwrap_err();
+    let old = send(&definitions, request("7", false)).await.unwrap_err();
     assert_eq!((old.reason, old.metadata["revision"].as_str()), (Reason::EtagMismatch, "0"));
-    let bad = apply(&definitions, &vault(1), request("abc", false), &author()).await.unwrap_err();
+    let bad = send(&definitions, request("abc", false)).await.unwrap_err();
     assert_eq!(bad.reason, Reason::InvalidField);
-    assert_eq!(apply(&definitions, &vault(1), request("0", false), &author()).await.unwrap().revision, 1);
+    assert_eq!(send(&definitions, request("0", false)).await.unwrap().revision, 1);
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
@@ -500,7 +525,7 @@ async fn a_damaged_or_missing_object_is_told() {
 #[tokio::test]
 async fn a_newer_format_is_refused() {
     let store = store().await;
-    let head = r#"{"format":2,"anything":"else"}"#;
+    let head = r#"{"format":3,"anything":"else"}"#;
     store.commit(vec![], vec![store::Write::Put(key::MODEL_HEAD.into(), head.into())]).await.unwrap();
     let error = Definitions::load(Arc::clone(&store)).await.unwrap_err();
     assert!(error.to_string().contains("install the newer version"), "{error}");

@@ -7,7 +7,7 @@ use crate::definition::model::Model;
 
 prop_compose! {
     fn any_secret()(value in prop::option::of(prop_oneof![Just(String::new()), any::<String>()])) -> Option<v1::SecretInput> {
-        value.map(|value| v1::SecretInput { value })
+        value.map(|value| v1::SecretInput { clear: value.len() == 1, value })
     }
 }
 
@@ -29,12 +29,27 @@ prop_compose! {
     fn any_server()(
         (uid, name, address) in (any_text(), any_text(), prop_oneof![any_text(), "https://[a-z.:/]{0,20}"]),
         authentication in -1..6i32, client_id in any_text(), secret in any_secret(), imap_host in any_text(),
-        imap_port: u32, imap_security in -1..4i32, scope in any_text(), ca_file in any_text(), revision: u64,
+        imap_port: u32, imap_security in -1..4i32, scope in any_text(), ca_file in any_text(), revision: u64, proxy in any_text(),
     ) -> v1::IncomingServer {
         v1::IncomingServer {
             uid, name, address, authentication, client_id, secret, secret_set: false, imap_host, imap_port,
-            imap_security, scope, ca_file, revision, proxy: String::new(),
+            imap_security, scope, ca_file, revision, proxy,
         }
+    }
+}
+
+prop_compose! {
+    fn any_outgoing()(
+        (name, server, user, client_id, registration) in (any_text(), any_text(), any_text(), any_text(), any_text()),
+        enabled: Option<bool>, authentication in -1..7i32, transport in -1..5i32, password in any_secret(), secret in any_secret(),
+    ) -> v1::OutgoingServer {
+        v1::OutgoingServer { name, server, user, client_id, registration, enabled, authentication, transport, password, secret, ..Default::default() }
+    }
+}
+
+prop_compose! {
+    fn any_name()(noun in prop_oneof![Just("queue".to_owned()), Just("instance".into()), Just("incoming-server".into()), any_text()], name in any_text()) -> v1::DefinitionName {
+        v1::DefinitionName { noun, name }
     }
 }
 
@@ -58,21 +73,45 @@ prop_compose! {
         names in prop::collection::vec((any_text(), any_text(), -1..4i32), 0..4),
         incoming_servers in prop::collection::vec(any_server(), 0..4),
         queues in prop::collection::vec(any_queue(), 0..4),
+        outgoing_servers in prop::collection::vec(any_outgoing(), 0..4),
+        system in prop::option::of((any_text(), any::<u32>())),
     ) -> v1::Model {
+        let system = system.map(|(language, priority)| v1::System { language, priority, revision: 3 });
         let instance = |(name, pool, allocation)| v1::Instance { name, pool, allocation, ..Default::default() };
-        v1::Model { instances: names.into_iter().map(instance).collect(), incoming_servers, queues }
+        v1::Model { instances: names.into_iter().map(instance).collect(), incoming_servers, queues, outgoing_servers, system }
     }
 }
 
-fn pure(stored: &Model, request: v1::Model) -> Result<plan::Plan, Vec<FieldFault>> {
-    let mut number = 0;
-    let mut mint = || {
-        number += 1;
-        format!("uid-{number}")
-    };
-    let draft = merge::merge(stored, wire::read(request), &vault(1), &mut mint).unwrap();
+/// Numbers that go on from one call to the next, so that no two definitions of a test share a uid.
+fn mint() -> String {
+    use std::sync::atomic::{AtomicU64, Ordering};
+    static NEXT: AtomicU64 = AtomicU64::new(0);
+    format!("uid-{}", NEXT.fetch_add(1, Ordering::Relaxed))
+}
+
+fn changed(stored: &Model, request: &v1::ApplyModelRequest) -> Result<plan::Plan, Failure> {
+    let current = rename::rename(stored, &request.renames)?;
+    let removals = Removals { prune: request.prune, named: &request.removals };
+    let asked = wire::read(request.model.clone().unwrap_or_default());
+    let draft = merge::merge(&current, asked, &removals, &vault(1), &mut mint)?;
     let faults = validate::validate(&draft);
-    if faults.is_empty() { Ok(plan::plan(stored, draft)) } else { Err(faults) }
+    if faults.is_empty() { Ok(plan::plan(stored, draft)) } else { Err(Failure::invalid(faults)) }
+}
+
+fn pure(stored: &Model, request: v1::Model) -> Result<plan::Plan, Vec<FieldFault>> {
+    let request = v1::ApplyModelRequest { model: Some(request), ..Default::default() };
+    changed(stored, &request).map_err(|failure| failure.fields)
+}
+
+/// What the wire shows of a model, without the revisions that its definitions are of.
+fn content(model: &Model) -> v1::Model {
+    let mut shown = wire::model(model);
+    shown.system.iter_mut().for_each(|it| it.revision = 0);
+    shown.instances.iter_mut().for_each(|it| it.revision = 0);
+    shown.incoming_servers.iter_mut().for_each(|it| it.revision = 0);
+    shown.outgoing_servers.iter_mut().for_each(|it| it.revision = 0);
+    shown.queues.iter_mut().for_each(|it| it.revision = 0);
+    shown
 }
 
 prop_compose! {
@@ -82,6 +121,8 @@ prop_compose! {
         servers in prop::collection::btree_map("\\PC{1,12}", (0..3i32, "( |)[A-Za-z0-9-]{1,9}", 0..3u32), 1..4),
         queues in prop::collection::btree_map("\\PC{1,12}", (0..=1000u32, 0..5i32, -9_000_000_000i64..9_000_000_000, 0..4i32, prop::collection::vec((any::<prop::sample::Index>(), 0..=1000u32, any::<bool>()), 0..5)), 0..6),
         index: prop::sample::Index,
+        senders in prop::collection::btree_map("\\PC{1,12}", (0..4i32, any::<bool>()), 0..4),
+        system in prop::option::of((prop_oneof![Just(""), Just("de ")], 0..=1000u32)),
     ) -> v1::Model {
         let names: Vec<String> = instances.into_iter().collect();
         let mut seen = std::collections::HashSet::new();
@@ -116,17 +157,86 @@ prop_compose! {
             }
         }).collect();
         let instances = names.into_iter().map(|name| v1::Instance { name, ..Default::default() }).collect();
-        v1::Model { instances, incoming_servers: servers, queues }
+        let mut seen = std::collections::HashSet::new();
+        let named = senders.into_iter().filter(|(name, _)| !name.trim().is_empty() && seen.insert(name.trim().to_owned()));
+        let mut outgoing_servers: Vec<_> = named.map(|(name, (way, enabled))| v1::OutgoingServer {
+            name,
+            enabled: Some(enabled),
+            server: if way < 2 { "Contoso.example " } else { "smtp.example:25" }.into(),
+            authentication: way + 1,
+            user: if way == 3 { "" } else { " ada@b.example" }.into(),
+            client_id: if way < 2 { "id" } else { "" }.into(),
+            secret: if way == 0 { secret("s") } else { None },
+            password: if way == 1 || way == 2 { secret("p") } else { None },
+            ..Default::default()
+        }).collect();
+        // A relay for everybody, so that every address may be a sender.
+        if seen.insert("relay".into()) {
+            let authentication = v1::OutgoingAuthentication::None.into();
+            outgoing_servers.push(v1::OutgoingServer { name: "relay".into(), server: "smtp.example".into(), authentication, ..Default::default() });
+        }
+        let system = system.map(|(language, priority)| v1::System { language: language.into(), priority, revision: 0 });
+        v1::Model { instances, incoming_servers: servers, queues, outgoing_servers, system }
     }
+}
+
+fn names(model: &v1::Model) -> Vec<(&'static str, String)> {
+    let instances = model.instances.iter().map(|it| ("instance", it.name.clone()));
+    let servers = model.incoming_servers.iter().map(|it| ("incoming", it.name.clone()));
+    let outgoing = model.outgoing_servers.iter().map(|it| ("outgoing", it.name.clone()));
+    let queues = model.queues.iter().map(|it| ("queue", it.name.clone()));
+    instances.chain(servers).chain(outgoing).chain(queues).collect()
 }
 
 proptest! {
     #![proptest_config(ProptestConfig::with_cases(128))]
 
     #[test]
-    fn no_request_makes_it_panic(stored in valid_model(), request in any_model()) {
+    fn no_request_makes_it_panic(
+        stored in valid_model(), model in any_model(), prune: bool,
+        removals in prop::collection::vec(any_name(), 0..3),
+        renames in prop::collection::vec((any_name(), any_text()), 0..3),
+    ) {
         let stored = pure(&Model::default(), stored).unwrap().model;
-        let _ = pure(&stored, request);
+        let renames = renames.into_iter().map(|(it, new_name)| v1::Rename { definition: Some(it), new_name }).collect();
+        let request = v1::ApplyModelRequest { model: Some(model), prune, removals, renames, ..Default::default() };
+        let _ = changed(&stored, &request);
+    }
+
+    #[test]
+    fn whatever_is_stored_a_pruning_apply_leaves_exactly_what_it_names(old in valid_model(), new in valid_model()) {
+        let stored = pure(&Model::default(), old.clone()).unwrap().model;
+        let request = v1::ApplyModelRequest { model: Some(new.clone()), prune: true, ..Default::default() };
+        let once = changed(&stored, &request).unwrap();
+        prop_assert_eq!(names(&content(&once.model)), names(&content(&pure(&Model::default(), new).unwrap().model)));
+        // Pruning again, and planning the plan, change nothing.
+        let again = changed(&once.model, &request).unwrap();
+        prop_assert_eq!(&again.changes, &vec![]);
+        prop_assert_eq!(again.model.revision(), once.model.revision());
+        let exported = v1::ApplyModelRequest { model: Some(wire::model(&once.model)), prune: true, ..Default::default() };
+        prop_assert_eq!(changed(&once.model, &exported).unwrap().changes, vec![]);
+        // There and back again, by way of what was stored: nothing is left of the journey.
+        let back = plan::plan(&once.model, Draft::of(&stored));
+        prop_assert_eq!(content(&back.model), content(&stored));
+        prop_assert_eq!(plan::plan(&back.model, Draft::of(&stored)).changes, vec![]);
+    }
+
+    #[test]
+    fn a_rename_takes_its_references_along(stored in valid_model(), pick: prop::sample::Index) {
+        let stored = pure(&Model::default(), stored).unwrap().model;
+        let all: Vec<_> = plan::definitions(&stored).into_iter().filter(|it| it.kind() != object::Kind::System).collect();
+        let chosen = pick.get(&all);
+        let definition = v1::DefinitionName { noun: chosen.kind().noun().into(), name: chosen.name().into() };
+        let renames = vec![v1::Rename { definition: Some(definition.clone()), new_name: "another-name".into() }];
+        let renamed = changed(&stored, &v1::ApplyModelRequest { renames, ..Default::default() }).unwrap();
+        let update = v1::change::Kind::Update;
+        prop_assert!(!renamed.changes.is_empty() && renamed.changes.iter().all(|change| change.kind() == update));
+        let mailboxes = |model: &Model| model.mailboxes().map(|(uid, _)| uid.clone()).collect::<std::collections::BTreeSet<_>>();
+        prop_assert_eq!(mailboxes(&renamed.model), mailboxes(&stored));
+        let back = v1::DefinitionName { name: "another-name".into(), ..definition.clone() };
+        let renames = vec![v1::Rename { definition: Some(back), new_name: definition.name }];
+        let back = changed(&renamed.model, &v1::ApplyModelRequest { renames, ..Default::default() }).unwrap();
+        prop_assert_eq!(content(&back.model), content(&stored));
     }
 
     #[test]

@@ -122,6 +122,10 @@ impl Ledger for Sqlite {
         Ok(records)
     }
 
+    async fn waiting(&self, instance_uid: &str) -> Result<std::collections::HashMap<String, u64>, Error> {
+        read::waiting(&self.database.readers, instance_uid).await.map_err(reading("count waiting contacts"))
+    }
+
     async fn allocate(&self, take: Take, now: Micros) -> Result<Allocated, Error> {
         // A taker that has gone would hold its contacts until their deadline.
         let allocating = self.database.writer.write_while_wanted(move |c| Box::pin(allocate::allocate(c, take, now)));

@@ -44,6 +44,18 @@ pub(super) async fn mailboxes(readers: &SqlitePool, uids: &[MailboxUid]) -> Resu
     Ok(records)
 }
 
+pub(super) async fn waiting(
+    readers: &SqlitePool,
+    instance_uid: &str,
+) -> Result<std::collections::HashMap<String, u64>, sqlx::Error> {
+    // Queued and allocated.
+    let rows = sqlx::query(
+        "SELECT mailbox_uid, COUNT(*) AS number FROM contact WHERE instance_uid = ? AND state IN (1, 2) GROUP BY mailbox_uid",
+    );
+    let rows = rows.bind(instance_uid).fetch_all(readers).await?;
+    rows.iter().map(|row| Ok((row.try_get("mailbox_uid")?, uint(row.try_get("number")?)))).collect()
+}
+
 pub(super) async fn contacts(
     readers: &SqlitePool,
     filter: &ContactFilter,
