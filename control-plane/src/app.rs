@@ -24,6 +24,7 @@ use postroom_proto::v1::contact_service_server::ContactServiceServer;
 use postroom_proto::v1::definition_service_server::DefinitionServiceServer;
 use postroom_proto::v1::errand_service_server::ErrandServiceServer;
 use postroom_proto::v1::lease_service_server::LeaseServiceServer;
+use postroom_proto::v1::message_service_server::MessageServiceServer;
 use postroom_proto::v1::operator_service_server::OperatorServiceServer;
 use postroom_proto::v1::report_service_server::ReportServiceServer;
 use tokio::net::TcpListener;
@@ -47,6 +48,7 @@ use crate::errand::Errands;
 use crate::intake::Intake;
 use crate::lease::run::{LeasePlane, Settings};
 use crate::ledger::{Ledger as _, SharedLedger};
+use crate::message::Messages;
 use crate::observation::Observer;
 use crate::sqlite::Location;
 use crate::store::{SharedStore, Store as _};
@@ -219,6 +221,9 @@ impl App {
             arrivals.clone(),
             generation,
         );
+        let observer = Observer::new(store, ledger.clone(), model.clone());
+        let messages = Messages::new(model.clone(), vault.clone(), ledger.clone(), intake.clone(), errands.clone());
+        let messages = api::message::Service::new(messages, observer.clone(), blobs.clone());
         let router = router(Gate::new(config.tokens))
             .add_service(limited!(
                 DefinitionServiceServer,
@@ -227,10 +232,8 @@ impl App {
             .add_service(limited!(LeaseServiceServer, Leases::new(leader, model.clone(), config.terms)))
             .add_service(limited!(ReportServiceServer, Reports::new(intake)))
             .add_service(limited!(ErrandServiceServer, api::errand::Service::new(errands)))
-            .add_service(limited!(
-                OperatorServiceServer,
-                Operators::new(Observer::new(store, ledger.clone(), model.clone()))
-            ))
+            .add_service(limited!(MessageServiceServer, messages))
+            .add_service(limited!(OperatorServiceServer, Operators::new(observer)))
             .add_service(limited!(ContactServiceServer, Contacts::new(model, ledger, blobs, arrivals, allocator)));
         let incoming = TcpIncoming::from(listener).with_nodelay(Some(true));
         let stopping = self.serving.clone();

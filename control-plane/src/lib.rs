@@ -18,6 +18,7 @@ mod failure;
 pub mod intake;
 pub mod lease;
 pub mod ledger;
+pub mod message;
 pub mod observation;
 pub mod sqlite;
 pub mod store;

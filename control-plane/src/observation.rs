@@ -47,6 +47,13 @@ impl Observer {
     /// One mailbox by uid or e-mail.
     pub async fn mailbox(&self, wanted: &str) -> Result<v1::Mailbox, Failure> {
         let model = self.model.borrow().clone();
+        let described = self.describe(&model, &[self.uid(wanted)?]).await?.pop();
+        described.ok_or_else(|| unread(wanted))
+    }
+
+    /// The uid of a mailbox that is read, named by uid or e-mail.
+    pub fn uid(&self, wanted: &str) -> Result<MailboxUid, Failure> {
+        let model = self.model.borrow().clone();
         let mut uids: Vec<MailboxUid> = model
             .mailboxes()
             .filter(|(uid, mailbox)| uid.as_str() == wanted || mailbox.address.email.eq_ignore_ascii_case(wanted))
@@ -60,10 +67,7 @@ impl Observer {
                 format!("{wanted} is read in several places: name one of {list}"),
             ));
         }
-        let described = self.describe(&model, &uids).await?.pop();
-        described.ok_or_else(|| {
-            Failure::new(Reason::NotFound, format!("no queue reads a mailbox {wanted:?}; see `postroom mailbox list`"))
-        })
+        uids.pop().ok_or_else(|| unread(wanted))
     }
 
     async fn describe(&self, model: &Model, uids: &[MailboxUid]) -> Result<Vec<v1::Mailbox>, Failure> {
@@ -96,6 +100,10 @@ impl Observer {
         let worker = workers.get(&session).cloned().flatten();
         Ok(worker.map(|worker| v1::Holder { worker, session, epoch: assignment.epoch.0 }))
     }
+}
+
+fn unread(wanted: &str) -> Failure {
+    Failure::new(Reason::NotFound, format!("no queue reads a mailbox {wanted:?}; see `postroom mailbox list`"))
 }
 
 /// Stands between the parts of a place; sorts before everything that may stand in one.

@@ -4,6 +4,7 @@ pub mod contact;
 pub mod definition;
 pub mod errand;
 pub mod lease;
+pub mod message;
 pub mod operator;
 pub mod page;
 pub mod report;

@@ -16,7 +16,10 @@ use crate::store::{SharedStore, key};
 
 mod body;
 mod opening;
+mod replaying;
 mod reporting;
+
+pub use replaying::Held;
 
 /// Takes in what workers report. Any replica can: nothing here is kept in memory.
 #[derive(Clone)]

@@ -58,12 +58,17 @@ impl Intake {
     /// Ordering: bodies are looked for before the commit that names them.
     async fn check_bodies(&self, batch: &Batch) -> Result<(), Failure> {
         for message in &batch.messages {
-            if let Raw::Blob(digest) = &message.raw
-                && !self.blobs.contains(digest).await?
-            {
-                let text = format!("the body {digest} of {} is not here; upload it first", message.source_key);
-                return Err(Failure::new(Reason::BlobMissing, text));
-            }
+            self.check_body(message).await?;
+        }
+        Ok(())
+    }
+
+    pub(super) async fn check_body(&self, message: &ledger::Message) -> Result<(), Failure> {
+        if let Raw::Blob(digest) = &message.raw
+            && !self.blobs.contains(digest).await?
+        {
+            let text = format!("the body {digest} of {} is not here; upload it first", message.source_key);
+            return Err(Failure::new(Reason::BlobMissing, text));
         }
         Ok(())
     }
@@ -90,7 +95,7 @@ fn check_limits(request: &v1::ReportRequest) -> Result<(), Failure> {
     }
 }
 
-fn intake(place: &MailboxRef<'_>) -> ledger::Intake {
+pub(super) fn intake(place: &MailboxRef<'_>) -> ledger::Intake {
     ledger::Intake {
         instance_uid: place.instance.uid.clone(),
         instance: place.instance.name.clone(),

@@ -144,6 +144,46 @@ pub fn unknown_errand() -> Diagnosis {
     )
 }
 
+/// The message that was to be fetched is not in its folder any more.
+pub fn message_gone() -> Diagnosis {
+    Diagnosis::new(
+        ProblemKind::Mailbox,
+        "MESSAGE_GONE",
+        "the message is not in its folder any more: somebody moved or deleted it",
+        "move it back into the folder, where it is read as a new message; or discard it",
+    )
+}
+
+/// The folder of the message that was to be fetched has another UIDVALIDITY than the message.
+pub fn message_renumbered(known: u32, found: u32) -> Diagnosis {
+    Diagnosis::new(
+        ProblemKind::Mailbox,
+        "MESSAGE_GONE",
+        format!("the folder is numbered anew since the message was seen (UIDVALIDITY {known}, now {found})"),
+        "look for it in the mailbox; it can only be discarded here",
+    )
+}
+
+/// The message that was to be fetched is listed and not given.
+pub fn message_not_given() -> Diagnosis {
+    Diagnosis::new(
+        ProblemKind::Mailbox,
+        "MESSAGE_NOT_GIVEN",
+        "the server lists the message but does not give it, or sends a placeholder in its place",
+        "open it in another program; if that fails too, it is damaged on the server",
+    )
+}
+
+/// The message that was to be fetched is larger than anything that is taken.
+pub fn message_over_limit(size: u64, limit: u64) -> Diagnosis {
+    Diagnosis::new(
+        ProblemKind::Mailbox,
+        "MESSAGE_OVER_LIMIT",
+        format!("the message has {size} bytes, and {limit} are the most that can be taken in"),
+        "read it in the mailbox, then discard it here",
+    )
+}
+
 /// A password was refused as often as it may be within an hour.
 pub fn locked_out(code: &str, cause: &str, remedy: &str) -> Diagnosis {
     Diagnosis::new(

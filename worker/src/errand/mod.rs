@@ -27,6 +27,9 @@ use crate::diagnosis::{self, Diagnosis};
 use crate::mailbox::session::Shared;
 use crate::mailbox::status::now;
 
+mod fetch;
+mod list;
+
 /// Errands under way at one time; further ones wait.
 const AT_ONCE: usize = 8;
 /// How long the control plane is asked to wait for an errand.
@@ -262,10 +265,17 @@ async fn carry_out(shared: Shared, errand: v1::Errand, mut findings: Findings, r
 }
 
 /// The tasks, each in a file of its own.
-async fn perform(_shared: &Shared, errand: v1::Errand, _findings: &mut Findings) -> Result<(), Undone> {
-    let _definition = errand.definition.unwrap_or_default();
+async fn perform(shared: &Shared, errand: v1::Errand, findings: &mut Findings) -> Result<(), Undone> {
+    let definition = errand.definition.unwrap_or_default();
     match errand.task {
-        Some(Task::Check(_) | Task::List(_) | Task::Fetch(_)) | None => Err(diagnosis::unknown_errand().into()),
+        Some(Task::List(task)) => list::list(shared, &definition, task, findings).await,
+        Some(Task::Fetch(task)) => fetch::fetch(shared, &definition, task, findings).await,
+        Some(Task::Settle(_)) => {
+            // One that is not read here is opened by whoever reads it next, and settled then.
+            shared.recalls.recall(&definition.mailbox);
+            Ok(())
+        }
+        Some(Task::Check(_)) | None => Err(diagnosis::unknown_errand().into()),
     }
 }
 

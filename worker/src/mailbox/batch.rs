@@ -9,7 +9,7 @@ use postroom_proto::v1::{Disposition, ReportedMessage};
 use prost::Message as _;
 use sha2::{Digest as _, Sha256};
 
-use super::cursor::{Cursor, Verdict, source_key};
+use super::cursor::{Cursor, Start, Verdict, source_key};
 use super::imap::fetch::Summary;
 use crate::contact::{classify::classify, fingerprint::fingerprint, parse};
 
@@ -73,6 +73,14 @@ fn draft_with(reads: Reads, cursor: &mut Cursor, items: Vec<Item>, max_messages:
     }
     drafts.extend(open.close());
     drafts
+}
+
+/// One fetched message by itself, as it would be reported, and the bodies to upload before. `None`: what the server gave is
+/// not the message.
+pub fn single(validity: u32, summary: Summary, raw: Bytes) -> Option<(ReportedMessage, Vec<(String, Bytes)>)> {
+    let mut cursor = Cursor::first(validity, 1, Start::All);
+    let mut draft = draft(&mut cursor, vec![Item::Got(summary, raw)], 1).pop()?;
+    Some((draft.messages.pop()?, draft.blobs))
 }
 
 #[derive(Default)]
@@ -194,7 +202,6 @@ mod tests {
     use postroom_proto::v1::{self, ContactKind};
 
     use super::*;
-    use crate::mailbox::cursor::Start;
 
     fn summary(uid: u32) -> Summary {
         Summary { uid, seen: false, received: Some(1_000_000), size: 10 }
@@ -308,6 +315,16 @@ mod tests {
         let message = last.messages.last().expect("a message");
         assert_eq!(message.raw, Some(Raw::RawDigest(last.blobs[0].0.clone())));
         assert_eq!(message.content.as_ref().map(|c| c.truncated.clone()), Some(vec!["text".to_owned()]));
+    }
+
+    #[test]
+    fn a_message_by_itself_is_what_a_report_would_carry() {
+        let raw = Bytes::from_static(b"Subject: a\r\n\r\nx");
+        let (alone, blobs) = single(9, summary(7), raw.clone()).expect("a message");
+        assert_eq!(alone, draft(&mut cursor(), vec![got(7, raw)], 10)[0].messages[0]);
+        assert_eq!((alone.source_key.as_str(), blobs.len()), ("9:7", 0));
+        let (large, blobs) = single(9, summary(8), Bytes::from(vec![b'x'; 3_000_000])).expect("a message");
+        assert_eq!(large.raw, Some(Raw::RawDigest(blobs[0].0.clone())));
     }
 
     #[test]

@@ -37,7 +37,7 @@ impl Budget {
     }
 
     /// Waits for room. A message larger than the whole budget waits until it has all of it.
-    async fn take(&self, bytes: u64) -> Option<OwnedSemaphorePermit> {
+    pub async fn take(&self, bytes: u64) -> Option<OwnedSemaphorePermit> {
         let kib = u32::try_from(bytes / 1024 + 1).unwrap_or(u32::MAX).min(self.total);
         self.kib.clone().acquire_many_owned(kib).await.ok()
     }

@@ -44,6 +44,20 @@ impl Start {
     }
 }
 
+/// Where a message of the folder stands, as far as the cursor knows.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Place {
+    /// It is still to be read, or to be tried again.
+    Pending,
+    /// It was there before the first reading, and the start policy left it.
+    BeforeStart {
+        /// The policy went by `\Seen`, and the message does not have it now: it was marked as unread later.
+        doubtful: bool,
+    },
+    /// It was dealt with: the ledger has it.
+    Done,
+}
+
 /// What to do with a message that failed.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Verdict {
@@ -150,6 +164,28 @@ impl Cursor {
         }
     }
 
+    /// Where a message of the folder stands.
+    ///
+    /// What the start policy left is not recorded anywhere, so under [`Start::Unseen`] all that was there before the first
+    /// reading may be such a message: whoever asks has to look into the ledger first.
+    pub fn place(&self, uid: u32, seen: bool, received: Option<i64>) -> Place {
+        let left = Place::BeforeStart { doubtful: false };
+        if self.pending.contains_key(&uid) {
+            return Place::Pending;
+        }
+        if uid > self.done {
+            return if self.takes(uid, seen, received) { Place::Pending } else { left };
+        }
+        if uid > self.anchor {
+            return Place::Done;
+        }
+        match self.start {
+            Start::Unseen => Place::BeforeStart { doubtful: !seen },
+            Start::New | Start::All | Start::Since(_) if self.takes(uid, seen, received) => Place::Done,
+            Start::New | Start::All | Start::Since(_) => left,
+        }
+    }
+
     /// UIDs that are still to be read, ascending.
     pub fn pending(&self) -> Vec<u32> {
         self.pending.keys().copied().collect()
@@ -185,6 +221,12 @@ impl Cursor {
     }
 }
 
+/// Numbering and UID of a source key.
+pub fn split(source_key: &str) -> Option<(u32, u32)> {
+    let (validity, uid) = source_key.split_once(':')?;
+    Some((validity.parse().ok()?, uid.parse().ok()?))
+}
+
 /// Identity of a message within its mailbox.
 pub fn source_key(uid_validity: u32, uid: u32) -> String {
     format!("{uid_validity}:{uid}")
@@ -192,8 +234,8 @@ pub fn source_key(uid_validity: u32, uid: u32) -> String {
 
 /// The UID of a source key. `None`: it belongs to another numbering.
 pub fn uid_of(source_key: &str, uid_validity: u32) -> Option<u32> {
-    let (validity, uid) = source_key.split_once(':')?;
-    (validity.parse::<u32>().ok()? == uid_validity).then(|| uid.parse().ok()).flatten()
+    let (validity, uid) = split(source_key)?;
+    (validity == uid_validity).then_some(uid)
 }
 
 /// What is stored. Field numbers are a format: old cursors must decode for ever.
@@ -245,6 +287,33 @@ mod tests {
         assert!(Cursor::first(9, 11, Start::Since(100)).takes(10, true, Some(100)));
         assert_eq!(Cursor::first(9, 11, Start::New).done, 10);
         assert_eq!(Cursor::first(9, 1, Start::New).done, 0);
+    }
+
+    #[test]
+    fn a_place_is_pending_left_or_done() {
+        let left = |doubtful| Place::BeforeStart { doubtful };
+        // UIDs 1 to 10 were there before; 11 to 20 came later; 15 failed once; 20 is read last.
+        let read = |start| {
+            let mut cursor = Cursor::first(9, 11, start);
+            cursor.fail(15);
+            cursor.pass(20);
+            cursor
+        };
+        for (start, seen, unseen) in [
+            (Start::Unseen, left(false), left(true)),
+            (Start::New, left(false), left(false)),
+            (Start::All, Place::Done, Place::Done),
+            (Start::Since(100), left(false), left(false)),
+        ] {
+            assert_eq!(read(start).place(3, true, Some(99)), seen, "{start:?}");
+            assert_eq!(read(start).place(3, false, Some(99)), unseen, "{start:?}");
+            assert_eq!(read(start).place(14, true, Some(99)), Place::Done, "{start:?}");
+            assert_eq!(read(start).place(15, true, Some(99)), Place::Pending, "{start:?}");
+            assert_eq!(read(start).place(21, true, Some(99)), Place::Pending, "{start:?}");
+        }
+        assert_eq!(read(Start::Since(100)).place(3, true, Some(100)), Place::Done);
+        let unread = Cursor::first(9, 11, Start::Unseen);
+        assert_eq!((unread.place(3, true, None), unread.place(3, false, None)), (left(false), Place::Pending));
     }
 
     #[test]

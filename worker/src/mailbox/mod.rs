@@ -2,7 +2,8 @@
 //!
 //! Reading order: [`session`] (the loop), [`lease`] (whether it may write), [`imap`] (the protocol), [`cursor`] (how far
 //! it has read), [`catch_up`] (from the cursor to the last message), [`batch`] (messages into reports), [`commit`]
-//! (reports into the ledger), [`status`] (what operators see), [`retry`] (when to try again).
+//! (reports into the ledger), [`status`] (what operators see), [`retry`] (when to try again), [`recall`] (when to ask what
+//! else there is to settle).
 
 pub mod batch;
 pub mod care;
@@ -11,6 +12,7 @@ pub mod commit;
 pub mod cursor;
 pub mod imap;
 pub mod lease;
+pub mod recall;
 pub mod retry;
 pub mod session;
 pub mod status;

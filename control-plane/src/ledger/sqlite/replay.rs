@@ -16,7 +16,7 @@ pub(super) async fn commit(
     replay: Replay,
     now: Micros,
 ) -> Result<Result<Replayed, NotReplayed>, sqlx::Error> {
-    let Replay { mailbox, fence, intake, message, by } = replay;
+    let Replay { mailbox, fence, intake, mut message, by } = replay;
     // Ordering: the fence is the first statement of the transaction, as with a report. What follows runs only when it
     // matched.
     let row: Option<i64> = sqlx::query_scalar(
@@ -30,22 +30,24 @@ pub(super) async fn commit(
     .fetch_optional(&mut *connection)
     .await?;
     let Some(row) = row else { return Ok(Err(NotReplayed::LeaseLost)) };
-    type Known = (i64, i32, String, Option<String>);
+    type Known = (i64, i32, String, Option<Micros>, Option<String>);
     let known: Option<Known> = sqlx::query_as(
-        "SELECT message.id, disposition, reason, contact.id FROM message
-         LEFT JOIN contact ON contact.message = message.id WHERE mailbox = ? AND source_key = ?",
+        "SELECT message.id, message.disposition, message.reason, message.received_at, contact.id FROM message
+         LEFT JOIN contact ON contact.message = message.id WHERE message.mailbox = ? AND message.source_key = ?",
     )
     .bind(row)
     .bind(&message.source_key)
     .fetch_optional(&mut *connection)
     .await?;
-    let Some((id, disposition, reason, contact)) = known else { return Ok(Err(NotReplayed::Unknown)) };
+    let Some((id, disposition, reason, received_at, contact)) = known else { return Ok(Err(NotReplayed::Unknown)) };
     if let Some(contact) = contact {
         return Ok(Ok(Replayed::Already(contact)));
     }
+    // Its age is that of the message, not of the decision.
+    message.received_at = message.received_at.or(received_at);
     message::decide(connection, id, MessageDecisionKind::Replayed, &by, (disposition, &reason), now).await?;
     sqlx::query(
-        "UPDATE message SET disposition = ?, reason = '', received_at = coalesce(?, received_at), size_bytes = ?,
+        "UPDATE message SET disposition = ?, reason = '', received_at = ?, size_bytes = ?,
          fingerprint = ?, raw_digest = ?, unsettled = 1 WHERE id = ?",
     )
     .bind(Disposition::Contact as i32)

@@ -20,6 +20,7 @@ use crate::mailbox::imap::connection::Folder;
 use crate::mailbox::imap::idle;
 use crate::mailbox::imap::settle::AfterIntake;
 use crate::mailbox::lease::Lease;
+use crate::mailbox::recall::Recalls;
 use crate::mailbox::retry;
 use crate::mailbox::status::{Board, Teller, now};
 use crate::report::{self, Reporter};
@@ -29,11 +30,14 @@ use crate::token::broker::Broker;
 use trouble::Trouble;
 
 mod anchor;
+mod beside;
 mod sign_in;
 mod trouble;
 
+pub(crate) use beside::{broken, connect, leave};
+
 /// A connection to a mail server.
-type Mail = Folder<TlsStream<TcpStream>>;
+pub(crate) type Mail = Folder<TlsStream<TcpStream>>;
 
 /// What all mailboxes of a worker share.
 #[derive(Clone)]
@@ -50,6 +54,8 @@ pub struct Shared {
     pub board: Arc<Board>,
     /// How much may be in memory.
     pub budget: Budget,
+    /// How a session is called back to what else there is to settle.
+    pub recalls: Recalls,
 }
 
 impl Shared {
@@ -58,7 +64,8 @@ impl Shared {
         let roots = Arc::new(Roots::new());
         let broker = Arc::new(Broker::new(roots.clone(), reading.token_timeout));
         let budget = Budget::new(reading.byte_budget);
-        Self { reading: Arc::new(reading), roots, broker, reporter, board, budget }
+        let recalls = Recalls::default();
+        Self { reading: Arc::new(reading), roots, broker, reporter, board, budget, recalls }
     }
 }
 
@@ -88,6 +95,8 @@ pub struct Session {
     lease: Lease,
     /// The newest definition revision that was offered.
     revision: watch::Receiver<u64>,
+    /// Changes when the ledger has something to settle that was not known when the mailbox was opened.
+    recalled: watch::Receiver<u64>,
     teller: Teller,
     /// The last attempt reached the end of the mailbox.
     worked: bool,
@@ -103,7 +112,8 @@ impl Session {
         revision: watch::Receiver<u64>,
     ) -> Self {
         let teller = Teller::new(shared.board.clone(), mailbox.as_str(), epoch.0);
-        Self { shared, mailbox, epoch, lease, revision, teller, worked: false }
+        let recalled = shared.recalls.subscribe(mailbox.as_str());
+        Self { shared, mailbox, epoch, lease, revision, recalled, teller, worked: false }
     }
 
     /// Lives until told to let go or until the lease is lost.
@@ -147,6 +157,8 @@ impl Session {
                 allowed = self.lease.may_write() => allowed.map_err(|_| Ended::Released)?,
             }
             let offered = self.offered();
+            // Ordering: before it is asked, so that what comes meanwhile is asked for again.
+            self.recalled.mark_unchanged();
             let lease = v1::MailboxLease { mailbox: self.mailbox.to_string(), epoch: self.epoch.0 };
             let (found, after) = match self.shared.reporter.open(lease).await {
                 Ok(opened) if opened.definition.is_some() => return Ok(opened),
@@ -198,7 +210,7 @@ impl Session {
             if self.lease.is_ending() {
                 return Some(Ended::Released);
             }
-            if self.offered() > definition.revision {
+            if self.offered() > definition.revision || self.recalled.has_changed().unwrap_or(false) {
                 return None;
             }
             self.teller.tries();
@@ -334,11 +346,12 @@ impl Session {
         *self.revision.borrow()
     }
 
-    /// Returns when the lease is ending or a newer definition is offered.
+    /// Returns when the lease is ending, a newer definition is offered, or there is more to settle.
     async fn called(&self, revision: u64) {
-        let mut newest = self.revision.clone();
+        let (mut newest, mut recalled) = (self.revision.clone(), self.recalled.clone());
         tokio::select! {
             () = self.lease.ending() => {}
+            Ok(()) = recalled.changed() => {}
             // A sender that is gone offers nothing new.
             Ok(_) = newest.wait_for(|newest| *newest > revision) => {}
         }

@@ -6,7 +6,7 @@ use postroom_proto::convert::from_timestamp;
 use postroom_proto::v1::{self, Authentication, MailboxDefinition};
 use secrecy::SecretString;
 
-use super::{Mail, Session, Trouble};
+use super::{Mail, Session, Shared, Trouble};
 use crate::diagnosis;
 use crate::mailbox::imap::connection::{self, SignIn, Unopened};
 use crate::mailbox::imap::guard::Limits;
@@ -18,7 +18,8 @@ impl Session {
     /// Connects, signs in and selects the folder.
     pub(super) async fn connect(&mut self, definition: &MailboxDefinition) -> Result<Mail, Trouble> {
         self.announce_try(definition).await?;
-        let signed_in = self.sign_in(definition).await;
+        let limits = Limits::for_messages(definition.max_message_bytes);
+        let signed_in = sign_in(&self.shared, definition, limits).await;
         self.tell_refusals(definition).await;
         signed_in
     }
@@ -48,57 +49,6 @@ impl Session {
         }
     }
 
-    async fn sign_in(&mut self, definition: &MailboxDefinition) -> Result<Mail, Trouble> {
-        let (sign_in, token) = self.credentials(definition).await?;
-        let reading = &self.shared.reading;
-        let tls = self.shared.roots.client_config(&definition.ca_file).await.map_err(|error| error.diagnosis())?;
-        let port = u16::try_from(definition.imap_port).unwrap_or(993);
-        let stream = connection::connect(&definition.imap_host, port, tls, reading.connect_timeout).await?;
-        let limits = Limits::for_messages(definition.max_message_bytes);
-        let opened =
-            Box::pin(connection::open(stream, limits, reading.step_timeout, &sign_in, &definition.folder)).await;
-        let (digest, lockout) = (CredentialDigest::of(definition), self.shared.broker.lockout());
-        match (opened, token) {
-            (Ok(folder), token) => {
-                if token.is_none() {
-                    lockout.accepted(digest);
-                }
-                Ok(folder)
-            }
-            (Err(Unopened { sign_in_refused: true, .. }), Some((credential, token)))
-                if self.shared.broker.discard(&credential, &token, Duration::from_secs(300)).await =>
-            {
-                // It may only be stale: once more with a new one, which then is too young to be dropped.
-                Err(Trouble::TokenExpired)
-            }
-            (Err(unopened), token) => {
-                if unopened.sign_in_refused && token.is_none() {
-                    lockout.refused(digest, now());
-                }
-                Err(Trouble::Problem(unopened.diagnosis))
-            }
-        }
-    }
-
-    /// What to sign in with, and for tokens what they came from.
-    async fn credentials(
-        &self,
-        definition: &MailboxDefinition,
-    ) -> Result<(SignIn, Option<(Credential, Token)>), Trouble> {
-        if let Some(credential) = Credential::of(definition) {
-            let token = self.shared.broker.token(&credential).await?.token;
-            let sign_in = SignIn::Token { mailbox: definition.email.clone(), token: token.clone() };
-            return Ok((sign_in, Some((credential, token))));
-        }
-        if definition.authentication() != Authentication::Password {
-            return Err(Trouble::Problem(diagnosis::defect("an authentication type that this worker does not know")));
-        }
-        let lockout = self.shared.broker.lockout();
-        lockout.check(CredentialDigest::of(definition), now()).map_err(broker::locked)?;
-        let password = SecretString::from(definition.password.clone());
-        Ok((SignIn::Password { account: definition.account.clone(), password }, None))
-    }
-
     /// Takes over what was told of refusals under a former lease, or by a process that is gone.
     pub(super) fn recall_refusals(&self, definition: &MailboxDefinition, status: Option<&v1::MailboxStatus>) {
         let Some(status) = status else { return };
@@ -108,4 +58,54 @@ impl Session {
             self.shared.broker.lockout().recall(digest, &times, now());
         }
     }
+}
+
+/// One try to connect, sign in and select the folder.
+pub(super) async fn sign_in(shared: &Shared, definition: &MailboxDefinition, limits: Limits) -> Result<Mail, Trouble> {
+    let (sign_in, token) = credentials(shared, definition).await?;
+    let reading = &shared.reading;
+    let tls = shared.roots.client_config(&definition.ca_file).await.map_err(|error| error.diagnosis())?;
+    let port = u16::try_from(definition.imap_port).unwrap_or(993);
+    let stream = connection::connect(&definition.imap_host, port, tls, reading.connect_timeout).await?;
+    let opened = Box::pin(connection::open(stream, limits, reading.step_timeout, &sign_in, &definition.folder)).await;
+    let (digest, lockout) = (CredentialDigest::of(definition), shared.broker.lockout());
+    match (opened, token) {
+        (Ok(folder), token) => {
+            if token.is_none() {
+                lockout.accepted(digest);
+            }
+            Ok(folder)
+        }
+        (Err(Unopened { sign_in_refused: true, .. }), Some((credential, token)))
+            if shared.broker.discard(&credential, &token, Duration::from_secs(300)).await =>
+        {
+            // It may only be stale: once more with a new one, which then is too young to be dropped.
+            Err(Trouble::TokenExpired)
+        }
+        (Err(unopened), token) => {
+            if unopened.sign_in_refused && token.is_none() {
+                lockout.refused(digest, now());
+            }
+            Err(Trouble::Problem(unopened.diagnosis))
+        }
+    }
+}
+
+/// What to sign in with, and for tokens what they came from.
+async fn credentials(
+    shared: &Shared,
+    definition: &MailboxDefinition,
+) -> Result<(SignIn, Option<(Credential, Token)>), Trouble> {
+    if let Some(credential) = Credential::of(definition) {
+        let token = shared.broker.token(&credential).await?.token;
+        let sign_in = SignIn::Token { mailbox: definition.email.clone(), token: token.clone() };
+        return Ok((sign_in, Some((credential, token))));
+    }
+    if definition.authentication() != Authentication::Password {
+        return Err(Trouble::Problem(diagnosis::defect("an authentication type that this worker does not know")));
+    }
+    let lockout = shared.broker.lockout();
+    lockout.check(CredentialDigest::of(definition), now()).map_err(broker::locked)?;
+    let password = SecretString::from(definition.password.clone());
+    Ok((SignIn::Password { account: definition.account.clone(), password }, None))
 }
