@@ -22,6 +22,7 @@ const CASES: &[(&str, &str)] = &[
     ("contact reject", "--instance core1 0198c0ffee0198c0ffee0198c0ffee01"),
     ("contact show", "0198c0ffee0198c0ffee0198c0ffee01"),
     ("contact take", "--instance core1 --max 1"),
+    ("explain", "NOT_CONNECTED"),
     ("export", ""),
     ("incoming-server list", ""),
     ("incoming-server show", "Entra"),
@@ -50,6 +51,7 @@ const WRONG: &[&str] = &[
     "contact show unknown-1",
     "--endpoint https://postroom.example mailbox list --data /tmp",
     "apply -f /nonexistent/model.yaml",
+    "explain AADSTS700215",
 ];
 
 #[tokio::test]

@@ -3,8 +3,10 @@
 //! Everything else speaks these. Nothing here does I/O or knows of a runtime.
 //!
 //! Reading order: [`v1`] (what is on the wire), [`id`] (who is meant), [`lease`] (the times that worker and leader agree
-//! on), [`limits`], [`reason`] (why a call failed), [`convert`] (values that protobuf spells differently).
+//! on), [`limits`], [`reason`] (why a call failed), [`catalogue`] (why a mailbox
+//! does not work), [`convert`] (values that protobuf spells differently).
 
+pub mod catalogue;
 pub mod convert;
 pub mod id;
 pub mod lease;

@@ -9,12 +9,14 @@ use clap::{Args, ColorChoice, CommandFactory as _, Parser, Subcommand, ValueEnum
 
 pub use self::contact::{Contact, ListContacts, SettleContacts, State, TakeContacts};
 pub use self::definition::{Apply, Definition};
+pub use self::explain::Explain;
 pub use self::mailbox::Mailbox;
 use crate::error::EXIT_CODES;
 use crate::up;
 
 mod contact;
 mod definition;
+mod explain;
 mod mailbox;
 
 /// E-mail for contact centres: every message once, in priority order.
@@ -105,6 +107,13 @@ pub enum Command {
     /// E-mails that wait for an instance, or were taken by it.
     #[command(subcommand)]
     Contact(Contact),
+    /// Explain a code: what it means, what lies behind it and what to do.
+    ///
+    /// Works without a control plane.
+    #[command(
+        after_help = "Examples:\n  postroom explain AADSTS7000215\n  postroom explain TLS_UNTRUSTED\n  postroom explain User is authenticated but not connected\n  postroom explain    # lists all"
+    )]
+    Explain(Explain),
 }
 
 /// The whole command line as clap knows it.

@@ -14,6 +14,7 @@ use crate::{context, interrupt, render, up};
 
 mod contact;
 mod definition;
+mod explain;
 mod mailbox;
 mod model;
 
@@ -46,6 +47,7 @@ async fn run_verb(command: Command, session: &mut Session<'_, '_>) -> Result<(),
         Command::Queue(verb) => definition::queue(session, verb).await,
         Command::Mailbox(verb) => mailbox::run(session, verb).await,
         Command::Contact(verb) => contact::run(session, verb).await,
+        Command::Explain(args) => explain::run(session, &args),
     }
 }
 

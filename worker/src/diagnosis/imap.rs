@@ -1,8 +1,10 @@
-//! Mail servers: response codes (RFC 5530) and the free texts of Exchange.
+//! Mail servers: which entry of the catalogue their response codes (RFC 5530) and free texts are.
 
 use std::time::Duration;
 
-use super::{Diagnosis, ProblemKind as Kind, excerpt};
+use postroom_proto::catalogue::{Entry, mail};
+
+use super::{Diagnosis, excerpt};
 
 /// Longest back-off that a server may impose on us.
 const LONGEST_WAIT: Duration = Duration::from_secs(3600);
@@ -29,49 +31,33 @@ pub fn backoff(text: &str) -> Option<Duration> {
 
 /// True for the end of a session whose token has run out, which is normal.
 pub fn is_token_expired(text: &str) -> bool {
-    text.to_ascii_lowercase().contains("accesstokenexpired")
+    mail::ACCESS_TOKEN_EXPIRED.is_said_by(text)
 }
 
 /// True when Exchange let us sign in but not reach the mailbox.
 pub fn is_not_connected(text: &str) -> bool {
-    text.to_ascii_lowercase().contains("authenticated but not connected")
+    mail::NOT_CONNECTED.is_said_by(text)
 }
 
 /// A passing condition of the server, whatever the command was. `None`: the text says nothing of the kind.
 pub fn passing(text: &str) -> Option<Diagnosis> {
-    let lower = text.to_ascii_lowercase();
     let code = response_code(text).unwrap_or_default();
-    let quoted = excerpt(text, 200);
     let wait = backoff(text);
-    if wait.is_some() || lower.contains("throttled") || matches!(code.as_str(), "THROTTLED" | "LIMIT") {
-        let found = Diagnosis::new(
-            Kind::Throttled,
-            "THROTTLED",
-            format!("the mail server asks to slow down ({quoted})"),
-            "nothing to do: it is tried again after the time that the server asks for; if it returns, look for other \
-             programs that read this mailbox",
-        );
-        return Some(found.after(wait.or(Some(Duration::from_secs(60)))));
+    let pause = Some(Duration::from_secs(60));
+    if mail::THROTTLED.is_said_by(text) || matches!(code.as_str(), "THROTTLED" | "LIMIT") {
+        return Some(said(&mail::THROTTLED, text).after(wait.or(pause)));
     }
-    if lower.contains("too many simultaneous connections") || lower.contains("maximum number of connections") {
-        let found = Diagnosis::new(
-            Kind::Throttled,
-            "TOO_MANY_CONNECTIONS",
-            format!("too many programs are connected to this mailbox ({quoted})"),
-            "find and stop the other programs that read this mailbox, or raise the server's limit",
-        );
-        return Some(found.after(Some(Duration::from_secs(60))));
+    if mail::TOO_MANY_CONNECTIONS.is_said_by(text) {
+        return Some(said(&mail::TOO_MANY_CONNECTIONS, text).after(pause));
     }
     let unavailable =
-        lower.contains("server unavailable") || matches!(code.as_str(), "UNAVAILABLE" | "INUSE" | "SERVERBUG");
-    unavailable.then(|| {
-        Diagnosis::new(
-            Kind::Transient,
-            "SERVER_UNAVAILABLE",
-            format!("the mail server has a passing fault ({quoted})"),
-            "nothing to do: it is tried again; if it lasts, look at the server's health",
-        )
-    })
+        mail::SERVER_UNAVAILABLE.is_said_by(text) || matches!(code.as_str(), "UNAVAILABLE" | "INUSE" | "SERVERBUG");
+    unavailable.then(|| said(&mail::SERVER_UNAVAILABLE, text))
+}
+
+/// An entry with what the server said.
+fn said(entry: &Entry, text: &str) -> Diagnosis {
+    Diagnosis::of(entry, format!("{} ({})", entry.title, excerpt(text, 200)))
 }
 
 /// Sign-in was refused. `oauth` tells a token from a password; `challenge` is the JSON that some servers explain with.
@@ -79,40 +65,26 @@ pub fn sign_in_refused(text: &str, oauth: bool, challenge: Option<&str>) -> Diag
     if let Some(found) = passing(text) {
         return found;
     }
-    let said = match challenge {
-        Some(challenge) => format!("{} {}", excerpt(text, 200), excerpt(challenge, 200)),
-        None => excerpt(text, 200),
-    };
-    if oauth {
-        Diagnosis::new(
-            Kind::Consent,
-            "SIGN_IN_REFUSED",
-            format!("the mail server refused the access token ({said})"),
-            "check in this order: IMAP.AccessAsApp is granted with admin consent (OAuth Service); New-ServicePrincipal \
-             was run with the object id of the *enterprise application*, not of the app registration; \
-             Add-MailboxPermission gives it FullAccess; the mailbox exists and IMAP is on for it (Get-CASMailbox); \
-             changes may take an hour to act",
-        )
-    } else {
-        Diagnosis::new(
-            Kind::Credential,
-            "SIGN_IN_REFUSED",
-            format!("the mail server refused user name and password ({said})"),
-            "store the account's present password in the address, and check that the server allows password sign-in",
-        )
+    let entry = if oauth { &mail::TOKEN_REFUSED } else { &mail::SIGN_IN_REFUSED };
+    match challenge {
+        Some(challenge) => said(entry, &format!("{} {}", excerpt(text, 200), excerpt(challenge, 200))),
+        None => said(entry, text),
     }
+}
+
+/// The server offers nothing that the definition could sign in with.
+pub fn sign_in_unsupported(wanted: &str, offered: &[String]) -> Diagnosis {
+    let offered = match offered.join(", ") {
+        none if none.is_empty() => "it names none".to_owned(),
+        some => format!("it offers {}", excerpt(&some, 200)),
+    };
+    let cause = format!("the mail server offers no way to sign in with {wanted} ({offered})");
+    Diagnosis::of(&mail::SIGN_IN_UNSUPPORTED, cause)
 }
 
 /// The server signed us in, but cannot or may not open the mailbox.
 pub fn not_connected(text: &str) -> Diagnosis {
-    Diagnosis::new(
-        Kind::Mailbox,
-        "NOT_CONNECTED",
-        format!("sign-in worked, but the mailbox cannot be opened ({})", excerpt(text, 200)),
-        "give the signed-in user or service principal FullAccess (Add-MailboxPermission), check that IMAP is on for the \
-         mailbox (Get-CASMailbox … ImapEnabled), that it is licensed and not being moved; after many reconnects it may \
-         pass by itself",
-    )
+    said(&mail::NOT_CONNECTED, text)
 }
 
 /// The folder cannot be selected.
@@ -121,12 +93,8 @@ pub fn folder_refused(folder: &str, text: &str) -> Diagnosis {
         return not_connected(text);
     }
     passing(text).unwrap_or_else(|| {
-        Diagnosis::new(
-            Kind::Mailbox,
-            "FOLDER_REFUSED",
-            format!("the folder {folder:?} cannot be opened ({})", excerpt(text, 200)),
-            "check the folder's name in the address, and that the account may read it",
-        )
+        let cause = format!("the folder {folder:?} cannot be opened ({})", excerpt(text, 200));
+        Diagnosis::of(&mail::FOLDER_REFUSED, cause)
     })
 }
 
@@ -135,20 +103,12 @@ pub fn settle_refused(text: &str, folder: Option<&str>) -> Diagnosis {
     if let Some(found) = passing(text) {
         return found;
     }
-    let said = excerpt(text, 200);
     match folder {
-        Some(folder) => Diagnosis::new(
-            Kind::Mailbox,
-            "MOVE_REFUSED",
-            format!("messages are read, but cannot be moved to {folder:?} ({said})"),
-            "create the folder in the mailbox, or correct its name in the queue's `afterIntake`",
-        ),
-        None => Diagnosis::new(
-            Kind::Mailbox,
-            "MARK_REFUSED",
-            format!("messages are read, but cannot be marked as seen ({said})"),
-            "give the account the right to change the mailbox, or set the queue's `afterIntake` to leave",
-        ),
+        Some(folder) => {
+            let cause = format!("messages are read, but cannot be moved to {folder:?} ({})", excerpt(text, 200));
+            Diagnosis::of(&mail::MOVE_REFUSED, cause)
+        }
+        None => said(&mail::MARK_REFUSED, text),
     }
 }
 
@@ -158,43 +118,29 @@ pub fn command_refused(command: &str, text: &str) -> Diagnosis {
         return not_connected(text);
     }
     passing(text).unwrap_or_else(|| {
-        Diagnosis::new(
-            Kind::Transient,
-            "COMMAND_REFUSED",
-            format!("the mail server refused {command} ({})", excerpt(text, 200)),
-            "it is tried again; if it lasts, send this line to the maintainers",
-        )
+        let cause = format!("the mail server refused {command} ({})", excerpt(text, 200));
+        Diagnosis::of(&mail::COMMAND_REFUSED, cause)
     })
 }
 
 /// The server ended the session.
 pub fn connection_lost(text: Option<&str>) -> Diagnosis {
     let text = text.unwrap_or_default();
-    passing(text).unwrap_or_else(|| {
-        let said = excerpt(text, 200);
-        let said = if said.is_empty() { String::new() } else { format!(" ({said})") };
-        Diagnosis::new(
-            Kind::Transient,
-            "CONNECTION_LOST",
-            format!("the mail server ended the connection{said}"),
-            "nothing to do: it is opened again",
-        )
+    passing(text).unwrap_or_else(|| match excerpt(text, 200) {
+        nothing if nothing.is_empty() => Diagnosis::of(&mail::CONNECTION_LOST, mail::CONNECTION_LOST.title),
+        _ => said(&mail::CONNECTION_LOST, text),
     })
 }
 
 /// The server sent what cannot be understood, or more than is allowed.
 pub fn malformed(detail: &str) -> Diagnosis {
-    Diagnosis::new(
-        Kind::Transient,
-        "MALFORMED_ANSWER",
-        format!("the mail server sent an answer that cannot be read ({})", excerpt(detail, 200)),
-        "it is tried again, message by message; if it lasts, send this line to the maintainers",
-    )
+    said(&mail::MALFORMED_ANSWER, detail)
 }
 
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::diagnosis::ProblemKind as Kind;
 
     #[test]
     fn response_codes_are_read_from_the_text() {

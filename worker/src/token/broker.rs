@@ -4,6 +4,7 @@ use std::collections::HashMap;
 use std::sync::{Arc, Mutex, PoisonError};
 use std::time::{Duration, SystemTime};
 
+use postroom_proto::catalogue::own;
 use postroom_proto::convert::micros;
 use tokio::time::Instant;
 
@@ -150,7 +151,7 @@ impl Broker {
                     Ok(()) => Err(found),
                     Err(until) => {
                         let wait = locked(until).wait;
-                        Err(diagnosis::locked_out(&found.code, &found.cause, &found.remedy).after(wait))
+                        Err(diagnosis::locked_out(&found).after(wait))
                     }
                 }
             }
@@ -172,18 +173,11 @@ impl Broker {
     }
 }
 
-/// Code of the problem of credentials that are held back because they were refused often enough.
-pub const PASSWORD_REFUSED: &str = "PASSWORD_REFUSED";
-
 /// The problem of a password that was refused often enough.
 pub fn locked(until_micros: i64) -> Diagnosis {
     let wait = Duration::from_micros(u64::try_from(until_micros - now_micros()).unwrap_or(0));
-    diagnosis::locked_out(
-        PASSWORD_REFUSED,
-        "the account's password is wrong",
-        "store the account's present password in the address",
-    )
-    .after(Some(wait))
+    let found = Diagnosis::of(&own::PASSWORD_REFUSED, own::PASSWORD_REFUSED.title);
+    diagnosis::locked_out(&found).after(Some(wait))
 }
 
 fn still_good(slot: &Slot, now: Instant) -> Option<Issued> {

@@ -20,7 +20,7 @@ use serde::{Deserialize, Deserializer, Serialize};
 
 use super::{Credential, Grant, Token};
 use crate::diagnosis::entra::{self, Refusal};
-use crate::diagnosis::{self, Diagnosis, ProblemKind};
+use crate::diagnosis::{self, Diagnosis};
 use crate::tls;
 
 /// Largest answer of a token endpoint.
@@ -103,29 +103,15 @@ pub async fn request(
         Err(RequestTokenError::ServerResponse(refusal)) => Err(Error::Refused(Box::new(refusal.into()))),
         Err(RequestTokenError::Request(HttpError(found))) => Err(Error::Failed(found)),
         // Neither the body nor the parser's text is passed on: both may hold a token.
-        Err(RequestTokenError::Parse(..) | RequestTokenError::Other(_)) => Err(Error::failed(strange(&host))),
+        Err(RequestTokenError::Parse(..) | RequestTokenError::Other(_)) => {
+            Err(Error::failed(diagnosis::strange_token_answer(&host)))
+        }
     }
-}
-
-fn strange(host: &str) -> Diagnosis {
-    Diagnosis::new(
-        ProblemKind::Transient,
-        "TOKEN_ANSWER_STRANGE",
-        format!("{host} answered, but not as a token endpoint does"),
-        "check the incoming server's address; a captive portal or proxy may answer in place of it",
-    )
 }
 
 fn token_url(authority: &str, plain: bool) -> Result<TokenUrl, Error> {
     let text = format!("{}/oauth2/v2.0/token", authority.trim_end_matches('/'));
-    let bad = |detail: &str| {
-        Error::failed(Diagnosis::new(
-            ProblemKind::Configuration,
-            "ADDRESS_INVALID",
-            format!("the address of the incoming server {detail}"),
-            "write it as https://<login host>/<tenant id>",
-        ))
-    };
+    let bad = |detail: &str| Error::failed(diagnosis::address_invalid(detail));
     let url = TokenUrl::new(text).map_err(|_| bad("is not a URL"))?;
     match url.url().scheme() {
         "https" => Ok(url),
@@ -319,17 +305,10 @@ impl Http {
         let parsed: Option<serde_json::Map<String, serde_json::Value>> = serde_json::from_slice(body).ok();
         let retry_after = retry_after.map(|seconds| seconds.min(3600));
         let Some(mut fields) = parsed else {
-            let kind = if status == 429 { ProblemKind::Throttled } else { ProblemKind::Transient };
             let wait = retry_after.map(Duration::from_secs);
             return Err(match status {
-                429 | 500.. => Diagnosis::new(
-                    kind,
-                    format!("HTTP_{status}"),
-                    format!("{} answered HTTP {status}", self.host),
-                    "nothing to do: it is tried again; if it lasts, look at the identity provider's health",
-                )
-                .after(wait),
-                _ => strange(&self.host),
+                429 | 500.. => entra::of_status(&self.host, status).after(wait),
+                _ => diagnosis::strange_token_answer(&self.host),
             });
         };
         let granted = (200..300).contains(&status) && fields.contains_key("access_token");

@@ -106,14 +106,7 @@ pub async fn connect(
     deadline: Duration,
 ) -> Result<TlsStream<TcpStream>, Diagnosis> {
     let place = format!("{host}:{port}");
-    let name = ServerName::try_from(host.to_owned()).map_err(|_| {
-        Diagnosis::new(
-            diagnosis::ProblemKind::Configuration,
-            "HOST_INVALID",
-            format!("{host:?} is no host name"),
-            "correct the IMAP host of the incoming server",
-        )
-    })?;
+    let name = ServerName::try_from(host.to_owned()).map_err(|_| diagnosis::host_invalid(host))?;
     let socket = tokio::time::timeout(deadline, TcpStream::connect((host, port))).await;
     let socket = socket.map_err(|_| diagnosis::timed_out(&place, "a connection"))?;
     let socket = socket.map_err(|error| diagnosis::unreachable(&place, &error.to_string()))?;

@@ -3,7 +3,7 @@
 use postroom_proto::v1::{self, MailboxDefinition};
 
 use super::{Mail, Trouble};
-use crate::diagnosis::{Diagnosis, ProblemKind};
+use crate::diagnosis;
 use crate::mailbox::commit::Committer;
 use crate::mailbox::cursor::{Cursor, Start};
 use crate::mailbox::imap::fetch::summaries_of;
@@ -33,12 +33,5 @@ pub(super) async fn first_cursor(
 
 /// A cursor of the ledger. `None`: the mailbox was never read.
 pub(super) fn decode(cursor: &v1::Cursor) -> Result<Option<Cursor>, Trouble> {
-    Cursor::decode(Some(cursor)).map_err(|error| {
-        Trouble::Problem(Diagnosis::new(
-            ProblemKind::Defect,
-            "CURSOR_UNREADABLE",
-            error.to_string(),
-            "run a worker of the version that wrote it, or a newer one",
-        ))
-    })
+    Cursor::decode(Some(cursor)).map_err(|error| diagnosis::cursor_unreadable(&error.to_string()).into())
 }

@@ -7,7 +7,7 @@ use postroom_proto::v1::{self, Authentication, MailboxDefinition};
 use secrecy::SecretString;
 
 use super::{Mail, Session, Shared, Trouble};
-use crate::diagnosis;
+use crate::diagnosis::{self, claims};
 use crate::mailbox::imap::connection::{self, SignIn, Unopened};
 use crate::mailbox::imap::guard::Limits;
 use crate::mailbox::status::now;
@@ -81,6 +81,10 @@ pub(super) async fn sign_in(shared: &Shared, definition: &MailboxDefinition, lim
         {
             // It may only be stale: once more with a new one, which then is too young to be dropped.
             Err(Trouble::TokenExpired)
+        }
+        // The server does not say why; the token may.
+        (Err(Unopened { sign_in_refused: true, diagnosis }), Some((_, token))) => {
+            Err(Trouble::Problem(claims::explain(diagnosis, token.expose(), definition)))
         }
         (Err(unopened), token) => {
             if unopened.sign_in_refused && token.is_none() {

@@ -3,12 +3,12 @@
 use std::sync::Arc;
 use std::time::Duration;
 
+use postroom_proto::catalogue::own::PASSWORD_REFUSED;
 use postroom_proto::convert::to_timestamp;
 use postroom_proto::v1::{self, MailboxState, ProblemKind};
 
 use super::{Board, now};
 use crate::diagnosis::Diagnosis;
-use crate::token::broker::PASSWORD_REFUSED;
 
 /// Tells the status of one mailbox.
 #[derive(Debug)]
@@ -63,7 +63,7 @@ impl Teller {
         let mut problem = found.problem(now, next);
         match &self.status.problem {
             // That a refused password is held back says nothing new: why it was refused is what helps.
-            Some(before) if found.code == PASSWORD_REFUSED && before.kind() == ProblemKind::Credential => {
+            Some(before) if found.code == PASSWORD_REFUSED.code() && before.kind() == ProblemKind::Credential => {
                 problem = v1::Problem { next_attempt_time: problem.next_attempt_time, ..before.clone() };
             }
             Some(before) if before.code == found.code => problem.since_time = before.since_time,
@@ -99,6 +99,8 @@ impl Teller {
 
 #[cfg(test)]
 mod tests {
+    use postroom_proto::catalogue::entra;
+
     use super::*;
     use crate::diagnosis::imap;
 
@@ -126,7 +128,7 @@ mod tests {
     fn a_password_that_is_held_back_keeps_the_reason_it_was_refused_for() {
         let board = Arc::new(Board::new());
         let mut teller = Teller::new(board.clone(), "mbx-1", 7);
-        let refused = Diagnosis::new(ProblemKind::Credential, "AADSTS50126", "wrong password", "store the right one");
+        let refused = Diagnosis::of(entra::find(50_126).unwrap(), "wrong password");
         teller.fails(&refused, Duration::from_secs(1));
         let first = board.take().remove(0).problem.unwrap();
         teller.fails(&crate::token::broker::locked(now() + 3_600_000_000), Duration::from_secs(3600));
@@ -137,6 +139,6 @@ mod tests {
         // A new holder that was told nothing has only this to say.
         let mut other = Teller::new(board.clone(), "mbx-2", 7);
         other.fails(&crate::token::broker::locked(now() + 3_600_000_000), Duration::from_secs(3600));
-        assert_eq!(board.take().remove(0).problem.unwrap().code, PASSWORD_REFUSED);
+        assert_eq!(board.take().remove(0).problem.unwrap().code, PASSWORD_REFUSED.code());
     }
 }
