@@ -153,8 +153,6 @@ pub(super) fn to_text(bytes: &[u8], charset: &str) -> String {
             if wrong { in_charset(bytes, "") } else { lossy.into_owned() }
         }
     };
-    // No text store takes a null character, and no reader sees one.
-    text.retain(|one| one != '\0');
     if text.starts_with('\u{feff}') {
         text.remove(0);
     }
@@ -219,8 +217,11 @@ const BLOCKS: [&str; 26] = [
     "ul",
 ];
 
+/// Stands for the beginning or the end of an element that has lines of its own.
+const BREAK: char = '\u{1}';
+
 /// HTML as text. mail-parser ends a line only at `<br>` and `</p>`, which runs the lines of most mail programs together, so
-/// the other elements that begin a line are given a `<br>` first.
+/// the other elements that have lines of their own are marked for it first.
 pub(super) fn html_to_text(html: &str) -> String {
     let mut marked = String::with_capacity(html.len() + html.len() / 8);
     let mut rest = html;
@@ -231,7 +232,7 @@ pub(super) fn html_to_text(html: &str) -> String {
         let length = inner.bytes().take(12).take_while(u8::is_ascii_alphanumeric).count();
         let name = inner[..length].to_ascii_lowercase();
         if BLOCKS.contains(&name.as_str()) {
-            marked.push_str("<br>");
+            marked.push(BREAK);
         } else if name == "td" || name == "th" {
             marked.push(' ');
         }
@@ -239,17 +240,77 @@ pub(super) fn html_to_text(html: &str) -> String {
         rest = &rest[1..];
     }
     marked.push_str(rest);
-    let text = read_html(&marked);
-    // Several elements that begin at once begin one line, and one empty line is enough.
-    let mut tidy = String::with_capacity(text.len());
-    let mut empty = 0;
-    for line in text.lines().map(str::trim) {
-        empty = if line.is_empty() { empty + 1 } else { 0 };
-        if empty < 2 && !(line.is_empty() && tidy.is_empty()) {
-            tidy.push_str(line);
-            tidy.push('\n');
+    let mut lines = Vec::new();
+    for line in read_html(&marked).split('\n') {
+        let pieces: Vec<&str> = line.split(BREAK).map(str::trim).collect();
+        lines.extend(pieces.iter().filter(|piece| !piece.is_empty()).copied().map(str::to_owned));
+        // Where an element ended or began, nothing was left for a line end to end: it is an empty line.
+        if pieces.last().is_some_and(|last| last.is_empty()) {
+            lines.push(String::new());
         }
     }
-    tidy.truncate(tidy.trim_end().len());
-    tidy
+    lines.dedup_by(|one, before| one.is_empty() && before.is_empty());
+    lines.join("\n").trim().to_owned()
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn html_has_the_lines_that_people_see() {
+        for (html, text) in [
+            ("<div>one</div><div>two</div>", "one\ntwo"),
+            ("<div>one</div><div><br></div><div>two</div>", "one\n\ntwo"),
+            ("<p>one</p>\r\n\r\n<p>two</p>", "one\n\ntwo"),
+            ("one<br>two<br/>three", "one\ntwo\nthree"),
+            ("<ul><li>one</li><li>two</li></ul>", "one\ntwo"),
+            ("<table><tr><td>a</td><td>b</td></tr><tr><td>c</td></tr></table>", "a b\nc"),
+            ("<DIV>one</DIV><H1>two</H1>three", "one\ntwo\nthree"),
+            ("a <b>bold</b> word &lt;here&gt; &amp; &#8364;", "a bold word <here> & €"),
+            ("<style>p{}</style><script>x()</script>text<!-- no <div> -->", "text"),
+            ("<html><head><title>no</title></head><body>yes</body></html>", "yes"),
+            ("a<br><br><br><br><br>b", "a\n\nb"),
+            ("<p>never closed", "never closed"),
+            ("5 < 6", "5"),
+            ("", ""),
+        ] {
+            assert_eq!(html_to_text(html), text, "{html}");
+        }
+    }
+
+    #[test]
+    fn transfer_encodings_are_read_whatever_was_done_to_them() {
+        for (encoding, written, read) in [
+            (Encoding::Base64, "SGVsbG8g\r\nd29ybGQ=", "Hello world"),
+            (Encoding::Base64, "SGVsbG8", "Hello"),
+            (Encoding::Base64, "SGVs*bG8=\r\n_____", "Hello"),
+            (Encoding::Base64, "SGVsbG8=SGVsbG8=", "HelloHello"),
+            (Encoding::Base64, "SGVsbG8gA", "Hello "),
+            (Encoding::Base64, "====", ""),
+            (Encoding::QuotedPrintable, "a=3Db  \r\nc=\r\nd=", "a=b\r\ncd"),
+            (Encoding::QuotedPrintable, "=zz=4", "=zz=4"),
+            (Encoding::Identity, "=3D", "=3D"),
+        ] {
+            let bytes = decode(encoding, written.as_bytes(), 1000).0;
+            assert_eq!(String::from_utf8_lossy(&bytes), read, "{written:?}");
+            assert_eq!(size(encoding, written.as_bytes()), read.len(), "{written:?}");
+        }
+        assert_eq!(decode(Encoding::Identity, b"abc", 2), (b"ab".to_vec(), true));
+    }
+
+    #[test]
+    fn flowed_lines_are_joined_within_their_quotation() {
+        for (flowed, delsp, text) in [
+            ("one \r\ntwo\r\nthree\r\n", false, "one two\nthree\n"),
+            ("wo \r\nrd\r\n", true, "word\n"),
+            ("> a \r\n> b\r\nc", false, "> a b\nc\n"),
+            ("> a \r\n>> b\r\n", false, "> a \n>> b\n"),
+            ("-- \r\nAnna", false, "-- \nAnna\n"),
+            (" stuffed", false, "stuffed\n"),
+            ("end ", false, "end "),
+        ] {
+            assert_eq!(unflow(flowed, delsp), text, "{flowed:?}");
+        }
+    }
 }

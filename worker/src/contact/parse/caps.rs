@@ -48,7 +48,9 @@ impl Caps {
         ContactContent { truncated: cut.map(|(_, name)| name.to_owned()).collect(), ..content }
     }
 
+    /// Text of a body. Without null characters: no text store takes them, and no reader sees them.
     pub(super) fn body(&mut self, mut body: String, what: Cut) -> String {
+        body.retain(|one| one != '\0');
         if body.len() > MAX_BODY {
             body.truncate(boundary(&body, MAX_BODY));
             self.mark(what, true);
@@ -56,7 +58,9 @@ impl Caps {
         body
     }
 
+    /// A name, an address, an id: also without null characters.
     pub(super) fn word(&mut self, text: &str, max: usize) -> String {
+        let text = &*text.replace('\0', "");
         let room = max.min(MAX_HEADERS.saturating_sub(self.header_bytes));
         let end = boundary(text, room);
         self.mark(Cut::Headers, end < text.len());

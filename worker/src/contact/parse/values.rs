@@ -54,7 +54,6 @@ fn prepared(value: &[u8], max: usize, charset: &str) -> (Vec<u8>, bool) {
         Ok(text) => text.as_bytes().to_vec(),
         Err(_) => in_charset(value, charset).into_bytes(),
     };
-    bytes.retain(|byte| *byte != 0);
     bytes.push(b'\n');
     (bytes, cut)
 }
@@ -91,10 +90,14 @@ pub(super) fn addresses(value: &[u8], charset: &str) -> (Vec<(String, String)>, 
         let own = |text: Option<&str>| text.unwrap_or_default().trim().to_owned();
         (own(one.name()), own(one.address()))
     };
-    let list = match MessageStream::new(&bytes).parse_address() {
+    let mut list: Vec<_> = match MessageStream::new(&bytes).parse_address() {
         HeaderValue::Address(list) => Address::iter(&list).map(both).collect(),
         _ => Vec::new(),
     };
+    // The comma may have stood in a name.
+    if cut && list.last().is_some_and(|(_, address)| address.is_empty()) {
+        list.pop();
+    }
     (list, cut)
 }
 

@@ -381,3 +381,38 @@ async fn a_cursor_that_is_not_the_committed_one_opens_again() {
     assert!(matches!(rig.once().await, Err(Broken::Stop(Stop::Reopen))));
     assert!(rig.server.seen().is_empty());
 }
+
+#[tokio::test]
+async fn whatever_the_bytes_each_message_is_accounted_for_and_the_good_ones_do_not_wait() {
+    let folder = std::path::Path::new(env!("CARGO_MANIFEST_DIR")).join("tests/corpus");
+    let mut files: Vec<_> =
+        std::fs::read_dir(folder).expect("the corpus").map(|entry| entry.expect("a file").path()).collect();
+    files.sort();
+    files.retain(|path| path.extension().is_some_and(|end| end == "eml"));
+    assert!(files.len() > 50);
+    let server = Server::default();
+    let mut placeholder = 0;
+    for (path, uid) in files.iter().zip(1..) {
+        // Servers hand on what was delivered, null bytes too, and messages without a byte.
+        server.put(uid, false, Body::Good(std::fs::read(path).expect("a message")));
+        if path.ends_with("exchange-placeholder.eml") {
+            placeholder = uid;
+        }
+    }
+    let last = u32::try_from(files.len()).expect("few");
+    server.put_good([last + 1]);
+    let mut rig = Rig::new(server, Start::All).await;
+    assert!(rig.once().await.expect("the first look").pending);
+    let first: Vec<_> = (1..=last + 1)
+        .filter(|uid| *uid != placeholder)
+        .map(|uid| (source_key(9, uid), Disposition::Contact))
+        .collect();
+    let sorted = |mut rows: Vec<(String, Disposition)>| {
+        rows.sort();
+        rows
+    };
+    assert_eq!(sorted(rig.rows()), sorted(first.clone()), "all but the one that is tried again");
+    rig.until_done().await;
+    let all = first.into_iter().chain([(source_key(9, placeholder), Disposition::Quarantined)]).collect();
+    assert_eq!(sorted(rig.rows()), sorted(all));
+}
