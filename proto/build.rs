@@ -2,7 +2,7 @@
 
 use std::path::PathBuf;
 
-const FILES: [&str; 8] = [
+const FILES: [&str; 9] = [
     "postroom/v1/error.proto",
     "postroom/v1/definition.proto",
     "postroom/v1/lease.proto",
@@ -11,6 +11,7 @@ const FILES: [&str; 8] = [
     "postroom/v1/operator.proto",
     "postroom/v1/errand.proto",
     "postroom/v1/message.proto",
+    "postroom/v1/backup.proto",
 ];
 
 fn main() -> Result<(), Box<dyn std::error::Error>> {
@@ -29,6 +30,7 @@ fn main() -> Result<(), Box<dyn std::error::Error>> {
         .bytes(".postroom.v1.UploadBlobRequest.chunk")
         .bytes(".postroom.v1.RawMessageChunk.data")
         .bytes(".postroom.v1.FetchTask.raw_message")
+        .bytes(".postroom.v1.CreateBackupResponse.chunk")
         // Invariant: no message that carries a secret prints it; `redact.rs` writes their Debug by hand.
         .skip_debug(["postroom.v1.SecretInput", "postroom.v1.MailboxDefinition"])
         .compile_fds_with_config(compiler.file_descriptor_set(), config)?;

@@ -184,6 +184,18 @@ impl Error {
     }
 }
 
+/// An error with all its causes in one line.
+pub fn chain(error: &dyn std::error::Error) -> String {
+    let mut text = error.to_string();
+    let mut cause = error.source();
+    while let Some(error) = cause {
+        text.push_str(": ");
+        text.push_str(&error.to_string());
+        cause = error.source();
+    }
+    text
+}
+
 impl From<io::Error> for Error {
     /// Failures of the command's own streams.
     fn from(source: io::Error) -> Self {

@@ -19,7 +19,7 @@ use tokio::signal::unix::{SignalKind, signal};
 
 use crate::client::Client;
 use crate::context::Context;
-use crate::error::{Error, Kind};
+use crate::error::{Error, Kind, chain};
 use crate::streams::Streams;
 use crate::{Environment, logging, model_file};
 
@@ -185,17 +185,8 @@ fn reachable(address: SocketAddr) -> SocketAddr {
 fn not_started(error: control_plane::app::StartError) -> Error {
     use control_plane::app::StartError;
     let kind = match &error {
-        StartError::Config(_) | StartError::InUse(_) | StartError::Folder { .. } | StartError::Listen { .. } => {
-            Kind::Usage
-        }
+        StartError::Config(_) | StartError::Folder(_) | StartError::Listen { .. } => Kind::Usage,
         _ => Kind::Internal,
     };
-    let mut text = error.to_string();
-    let mut cause = std::error::Error::source(&error);
-    while let Some(error) = cause {
-        text.push_str(": ");
-        text.push_str(&error.to_string());
-        cause = error.source();
-    }
-    Error::new(kind, text)
+    Error::new(kind, chain(&error))
 }

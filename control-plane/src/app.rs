@@ -11,15 +11,15 @@
 //!
 //! Every task is essential: when one ends before it was told to, the control plane stops.
 
-use std::fs::{File, Permissions, TryLockError};
+use std::fs::File;
 use std::net::SocketAddr;
-use std::os::unix::fs::PermissionsExt as _;
-use std::path::{Path, PathBuf};
+use std::path::Path;
 use std::sync::Arc;
 use std::time::Duration;
 
 use futures::future::OptionFuture;
 use postroom_proto::id::Generation;
+use postroom_proto::v1::backup_service_server::BackupServiceServer;
 use postroom_proto::v1::contact_service_server::ContactServiceServer;
 use postroom_proto::v1::definition_service_server::DefinitionServiceServer;
 use postroom_proto::v1::errand_service_server::ErrandServiceServer;
@@ -39,6 +39,7 @@ use crate::api::contact::Contacts;
 use crate::api::lease::Leases;
 use crate::api::operator::Operators;
 use crate::api::report::Reports;
+use crate::backup::making::{self, Backups};
 use crate::blob::Blobs;
 use crate::config::{Config, Invalid};
 use crate::contact::arrival::Arrivals;
@@ -52,7 +53,7 @@ use crate::message::Messages;
 use crate::observation::Observer;
 use crate::sqlite::Location;
 use crate::store::{SharedStore, Store as _};
-use crate::{access, blob, definition, ledger, store};
+use crate::{access, blob, definition, folder, ledger, store};
 
 /// How long calls under way may take when the control plane stops.
 pub const GRACE: Duration = Duration::from_secs(5);
@@ -67,18 +68,9 @@ pub enum StartError {
     /// The settings are refused.
     #[error(transparent)]
     Config(#[from] Invalid),
-    /// Another process uses the data folder.
-    #[error("the data folder {0} is in use by another process; stop that one, or name another folder with --data")]
-    InUse(PathBuf),
     /// The data folder cannot be used.
-    #[error("the data folder {path} cannot be used")]
-    Folder {
-        /// The folder.
-        path: PathBuf,
-        /// Why.
-        #[source]
-        source: std::io::Error,
-    },
+    #[error(transparent)]
+    Folder(#[from] folder::Error),
     /// The address cannot be listened on.
     #[error("cannot listen on {address}; it may be in use: name another with --listen")]
     Listen {
@@ -133,13 +125,15 @@ struct Ground {
     blobs: Blobs,
     vault: Arc<Vault>,
     generation: Generation,
+    backups: Backups,
 }
 
 impl App {
     /// Opens everything in the data folder, binds the address and starts to serve.
     pub async fn start(config: Config) -> Result<Self, StartError> {
         config.check()?;
-        let lock = lock(&config.data)?;
+        let lock = folder::lock(&config.data)?;
+        folder::refuse_half_restored(&config.data)?;
         let listen = |source| StartError::Listen { address: config.listen, source };
         let listener = TcpListener::bind(config.listen).await.map_err(listen)?;
         let address = listener.local_addr().map_err(listen)?;
@@ -209,7 +203,7 @@ impl App {
         let arrivals = Arc::new(Arrivals::default());
         let allocator = Allocator::new(ground.ledger.clone(), arrivals.clone(), self.serving.clone());
         self.serve("deadlines", allocator.clone().keep_deadlines(config.deadline_interval));
-        let Ground { store, ledger, blobs, vault, generation } = ground;
+        let Ground { store, ledger, blobs, vault, generation, backups } = ground;
         let model = definitions.subscribe();
         let errands = Errands::new(store.clone(), self.serving.clone());
         let intake = Intake::new(
@@ -234,7 +228,8 @@ impl App {
             .add_service(limited!(ErrandServiceServer, api::errand::Service::new(errands)))
             .add_service(limited!(MessageServiceServer, messages))
             .add_service(limited!(OperatorServiceServer, Operators::new(observer)))
-            .add_service(limited!(ContactServiceServer, Contacts::new(model, ledger, blobs, arrivals, allocator)));
+            .add_service(limited!(ContactServiceServer, Contacts::new(model, ledger, blobs, arrivals, allocator)))
+            .add_service(limited!(BackupServiceServer, backups));
         let incoming = TcpIncoming::from(listener).with_nodelay(Some(true));
         let stopping = self.serving.clone();
         self.serve("server", async move {
@@ -246,9 +241,9 @@ impl App {
     }
 
     async fn open(&mut self, data: &Path) -> Result<Ground, StartError> {
-        let store = Arc::new(store::sqlite::Sqlite::open(&data.join("store.db")).await?);
+        let store = Arc::new(store::sqlite::Sqlite::open(&data.join(folder::STORE)).await?);
         self.store = Some(store.clone());
-        let ledger = Arc::new(ledger::sqlite::Sqlite::open(&Location::File(data.join("ledger.db"))).await?);
+        let ledger = Arc::new(ledger::sqlite::Sqlite::open(&Location::File(data.join(folder::LEDGER))).await?);
         self.ledger = Some(ledger.clone());
         self.keep("writers' watch", {
             let (store, ledger, told) = (store.clone(), ledger.clone(), self.keeping.clone());
@@ -261,13 +256,19 @@ impl App {
             }
         });
         let generation = ledger.bind(store.id(), store.revision().await?.0).await?;
-        Ok(Ground {
-            store,
-            ledger,
-            blobs: Blobs::folder(&data.join("blobs"))?,
-            vault: Arc::new(Vault::open_or_create(&data.join("secret.key"))?),
-            generation,
-        })
+        let blobs = Blobs::folder(&data.join(folder::BLOBS))?;
+        let vault = Arc::new(Vault::open_or_create(&data.join(folder::KEY))?);
+        let backups = Backups::new(
+            making::Ground {
+                data: data.into(),
+                ledger: ledger.clone(),
+                store: store.clone(),
+                blobs: blobs.clone(),
+                key_id: vault.key_id().into(),
+            },
+            self.serving.clone(),
+        );
+        Ok(Ground { store, ledger, blobs, vault, generation, backups })
     }
 
     fn serve(&self, name: &'static str, task: impl Future<Output = ()> + Send + 'static) {
@@ -309,21 +310,10 @@ async fn essential(
     task.await;
 }
 
-fn lock(data: &Path) -> Result<File, StartError> {
-    let folder = |source| StartError::Folder { path: data.into(), source };
-    std::fs::create_dir_all(data).map_err(folder)?;
-    // Everybody's mail lies in it: it is its owner's alone, whoever made it.
-    std::fs::set_permissions(data, Permissions::from_mode(0o700)).map_err(folder)?;
-    let file = File::create(data.join("lock")).map_err(folder)?;
-    match file.try_lock() {
-        Ok(()) => Ok(file),
-        Err(TryLockError::WouldBlock) => Err(StartError::InUse(data.into())),
-        Err(TryLockError::Error(source)) => Err(folder(source)),
-    }
-}
-
 #[cfg(test)]
 mod tests {
+    use std::path::PathBuf;
+
     use postroom_proto::lease::LeaseTerms;
 
     use super::*;

@@ -1,6 +1,8 @@
 //! Large message bodies, outside the ledger, under the digest of their bytes.
 //!
 //! Ordering: a body is durable here before the report that names it is committed, so the ledger never points at nothing.
+//!
+//! Invariant: nothing removes a body. A backup relies on that (see [`crate::backup`]).
 
 use std::path::Path;
 use std::sync::Arc;
@@ -55,9 +57,14 @@ impl Blobs {
 
     /// True when the body is here, whole and durable.
     pub async fn contains(&self, digest: &str) -> Result<bool, Error> {
+        Ok(self.size(digest).await?.is_some())
+    }
+
+    /// The length of a body in bytes. `None`: it is not here.
+    pub async fn size(&self, digest: &str) -> Result<Option<u64>, Error> {
         match self.store.head(&name(digest)).await {
-            Ok(_) => Ok(true),
-            Err(object_store::Error::NotFound { .. }) => Ok(false),
+            Ok(found) => Ok(Some(found.size)),
+            Err(object_store::Error::NotFound { .. }) => Ok(None),
             Err(source) => Err(Error::Backend { attempt: "look for a body", source }),
         }
     }

@@ -3,11 +3,12 @@
 //! Reading order, which is the way of a message: [`definition`] → [`lease`] → [`ledger`] → [`contact`]. Beside it
 //! [`errand`] (what only a worker can find out). Below them
 //! stand [`store`] (definitions, assignments, sessions), [`blob`] (large bodies) and [`access`] (who may do what);
-//! above them [`api`] (decode, call, encode) and [`app`] (what runs, and in which order it stops).
+//! above them [`api`] (decode, call, encode), [`backup`] and [`app`] (what runs, and in which order it stops).
 
 pub mod access;
 pub mod api;
 pub mod app;
+pub mod backup;
 pub mod blob;
 pub mod clock;
 pub mod config;
@@ -15,6 +16,7 @@ pub mod contact;
 pub mod definition;
 pub mod errand;
 mod failure;
+pub mod folder;
 pub mod intake;
 pub mod lease;
 pub mod ledger;

@@ -109,6 +109,7 @@ const TABLE: &[(&str, &[Kind])] = &[
     ("/postroom.v1.MessageService/ReconcileMailbox", PEOPLE),
     ("/postroom.v1.OperatorService/ListMailboxes", PEOPLE),
     ("/postroom.v1.OperatorService/GetMailbox", PEOPLE),
+    ("/postroom.v1.BackupService/CreateBackup", ADMIN),
 ];
 
 #[cfg(test)]

@@ -125,6 +125,11 @@ impl Vault {
         self.keys.last().map_or("", |key| key.id.as_str())
     }
 
+    /// True when this key is at hand.
+    pub fn holds(&self, key_id: &str) -> bool {
+        self.keys.iter().any(|key| key.id == key_id)
+    }
+
     /// Seals a secret for its owner.
     pub fn seal(&self, owner: &str, secret: &SecretString) -> Result<Sealed, Error> {
         let key = self.keys.last().ok_or(Error::Seal)?;

@@ -1,5 +1,6 @@
 //! gRPC services: decode, call, encode, and nothing else.
 
+pub mod backup;
 pub mod contact;
 pub mod definition;
 pub mod errand;

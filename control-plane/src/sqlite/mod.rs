@@ -12,6 +12,7 @@ use sqlx::{ConnectOptions as _, Row as _, SqlSafeStr as _, SqliteConnection};
 
 use self::writer::Writer;
 
+pub mod copy;
 pub mod writer;
 
 /// Readers of one database.
@@ -51,12 +52,13 @@ pub struct Connections {
     pub writer: SqliteConnection,
     /// See [`Database::readers`].
     pub readers: SqlitePool,
+    location: Location,
 }
 
 impl Connections {
     /// Starts the writer, which takes at most `group` jobs into one transaction.
     pub fn start(self, group: usize) -> Database {
-        Database { writer: Writer::start(self.writer, group), readers: self.readers }
+        Database { writer: Writer::start(self.writer, group), readers: self.readers, location: self.location }
     }
 }
 
@@ -69,6 +71,7 @@ pub struct Database {
     /// Connections that cannot write. Read in single statements: a longer read transaction keeps the WAL growing, and
     /// holds up the writer of a database in memory.
     pub readers: SqlitePool,
+    location: Location,
 }
 
 impl Database {
@@ -110,7 +113,7 @@ pub async fn open(location: &Location, steps: &[Step]) -> Result<Connections, Op
     let readers = options.read_only(matches!(location, Location::File(_))).pragma("query_only", "1");
     let pool = SqlitePoolOptions::new().max_connections(READERS).acquire_timeout(Duration::from_secs(5));
     let readers = pool.idle_timeout(None).max_lifetime(None).connect_with(readers).await?;
-    Ok(Connections { writer, readers })
+    Ok(Connections { writer, readers, location: location.clone() })
 }
 
 fn options(location: &Location) -> SqliteConnectOptions {

@@ -39,21 +39,7 @@ impl Bench {
         let mut tokens = Tokens::default();
         tokens.grant(&admin, Role::Admin);
         tokens.grant(&worker, Role::Worker);
-        let config = Config {
-            data: data.into(),
-            listen: "127.0.0.1:0".parse().unwrap(),
-            insecure: false,
-            tokens,
-            terms: LeaseTerms {
-                heartbeat: Duration::from_millis(50),
-                heartbeat_timeout: Duration::from_secs(1),
-                ttl: Duration::from_secs(5),
-                margin: Duration::from_millis(500),
-                leader_ttl: Duration::from_secs(1),
-            },
-            deadline_interval: Duration::from_millis(50),
-        };
-        let app = App::start(config).await.unwrap();
+        let app = App::start(Config { tokens, ..settings(data) }).await.unwrap();
         let channel = Channel::from_shared(format!("http://{}", app.address())).unwrap().connect_lazy();
         Self { app, channel, admin, worker }
     }
@@ -117,6 +103,24 @@ impl Bench {
             .into_inner()
             .contacts
             .len()
+    }
+}
+
+/// Settings with which tests are short, and nobody may call.
+pub(crate) fn settings(data: &Path) -> Config {
+    Config {
+        data: data.into(),
+        listen: "127.0.0.1:0".parse().unwrap(),
+        insecure: false,
+        tokens: Tokens::default(),
+        terms: LeaseTerms {
+            heartbeat: Duration::from_millis(50),
+            heartbeat_timeout: Duration::from_secs(1),
+            ttl: Duration::from_secs(5),
+            margin: Duration::from_millis(500),
+            leader_ttl: Duration::from_secs(1),
+        },
+        deadline_interval: Duration::from_millis(50),
     }
 }
 

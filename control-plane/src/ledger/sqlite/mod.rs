@@ -17,6 +17,7 @@ use crate::sqlite::writer::{Work, WriteError};
 use crate::sqlite::{Database, Location, Step, open};
 
 mod allocate;
+pub mod copy;
 mod fence;
 mod message;
 #[cfg(test)]

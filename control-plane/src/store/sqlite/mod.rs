@@ -15,6 +15,7 @@ use crate::sqlite::writer::WriteError;
 use crate::sqlite::{self, Database, Location, OpenError, Step};
 
 mod commit;
+pub mod copy;
 mod watch;
 
 /// Numbered, forward only.

@@ -1,0 +1,76 @@
+//! Copies of the ledger, for backups.
+
+use std::path::Path;
+
+use super::row::uint;
+use super::{Error, SCHEMA, Sqlite, reading};
+use crate::sqlite::copy::{self, Unfit};
+
+/// What a copy holds.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Description {
+    /// The ledger's id.
+    pub id: String,
+    /// The store that its fences belong to. `None`: none was bound yet.
+    pub store_id: Option<String>,
+    /// Highest epoch of any fence.
+    pub highest_epoch: u64,
+    /// Messages, whatever their disposition.
+    pub messages: u64,
+    /// Those that became contacts.
+    pub contacts: u64,
+}
+
+/// SHA-256 of a body that is kept outside the ledger.
+pub type BodyDigest = [u8; 32];
+
+impl Sqlite {
+    /// Copies the ledger as of one moment into a new file; intake goes on.
+    pub async fn copy_to(&self, path: &Path) -> Result<(), Error> {
+        self.database.copy_to(path).await.map_err(reading("copy itself"))
+    }
+}
+
+/// Refuses a copy that is broken, or that a newer version made.
+pub async fn check(path: &Path) -> Result<(), Unfit> {
+    copy::check(&mut copy::look(path).await?, SCHEMA).await
+}
+
+/// Says what a copy holds.
+pub async fn describe(path: &Path) -> Result<Description, sqlx::Error> {
+    let mut copy = copy::look(path).await?;
+    let (id, store_id, generation): (String, Option<String>, i64) =
+        sqlx::query_as("SELECT id, store_id, generation FROM ledger").fetch_one(&mut copy).await?;
+    let highest_epoch: i64 = sqlx::query_scalar("SELECT coalesce(max(epoch), 0) FROM mailbox WHERE generation = ?")
+        .bind(generation)
+        .fetch_one(&mut copy)
+        .await?;
+    let (messages, contacts): (i64, i64) =
+        sqlx::query_as("SELECT (SELECT count(*) FROM message), (SELECT count(*) FROM contact)")
+            .fetch_one(&mut copy)
+            .await?;
+    Ok(Description {
+        id,
+        store_id,
+        highest_epoch: uint(highest_epoch),
+        messages: uint(messages),
+        contacts: uint(contacts),
+    })
+}
+
+/// The bodies outside the ledger that a copy names, each once, ascending. 32 bytes of memory for each large message.
+pub async fn bodies(path: &Path) -> Result<Vec<BodyDigest>, sqlx::Error> {
+    use futures::TryStreamExt as _;
+
+    let mut copy = copy::look(path).await?;
+    let mut rows =
+        sqlx::query_scalar::<_, String>("SELECT raw_digest FROM message WHERE raw_digest IS NOT NULL").fetch(&mut copy);
+    let mut digests = Vec::new();
+    while let Some(text) = rows.try_next().await? {
+        let digest = data_encoding::HEXLOWER.decode(text.as_bytes()).ok().and_then(|bytes| bytes.try_into().ok());
+        digests.push(digest.ok_or_else(|| sqlx::Error::Decode(format!("{text:?} is no SHA-256 digest").into()))?);
+    }
+    digests.sort_unstable();
+    digests.dedup();
+    Ok(digests)
+}
