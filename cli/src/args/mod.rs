@@ -7,6 +7,7 @@ use std::time::Duration;
 
 use clap::{Args, ColorChoice, CommandFactory as _, Parser, Subcommand, ValueEnum};
 
+pub use self::backup::{Backup, CreateBackup, RestoreBackup};
 pub use self::contact::{Contact, ListContacts, SettleContacts, State, TakeContacts};
 pub use self::definition::{Apply, Definition};
 pub use self::explain::Explain;
@@ -14,6 +15,7 @@ pub use self::mailbox::Mailbox;
 use crate::error::EXIT_CODES;
 use crate::up;
 
+mod backup;
 mod contact;
 mod definition;
 mod explain;
@@ -114,6 +116,9 @@ pub enum Command {
         after_help = "Examples:\n  postroom explain AADSTS7000215\n  postroom explain TLS_UNTRUSTED\n  postroom explain User is authenticated but not connected\n  postroom explain    # lists all"
     )]
     Explain(Explain),
+    /// Copies of a whole installation: made while it runs, checked, and brought back.
+    #[command(subcommand)]
+    Backup(Backup),
 }
 
 /// The whole command line as clap knows it.

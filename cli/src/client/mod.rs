@@ -7,6 +7,7 @@ use std::future::Future;
 use std::time::Duration;
 
 use postroom_proto::reason::Failure;
+use postroom_proto::v1::backup_service_client::BackupServiceClient;
 use postroom_proto::v1::contact_service_client::ContactServiceClient;
 use postroom_proto::v1::definition_service_client::DefinitionServiceClient;
 use postroom_proto::v1::operator_service_client::OperatorServiceClient;
@@ -286,6 +287,18 @@ impl Client {
         Ok(RawMessage { client: self.clone(), stream })
     }
 
+    /// A backup of the installation, as a stream. Each answer of it has the deadline of a call.
+    pub async fn create_backup(&self, include_key: bool) -> Result<BackupStream, Error> {
+        let request = v1::CreateBackupRequest { include_key };
+        let open = async |mut request: Request<v1::CreateBackupRequest>| {
+            // It would limit the whole stream, however large the installation.
+            request.metadata_mut().remove("grpc-timeout");
+            self.backups().create_backup(request).await
+        };
+        let stream = self.read(request, open).await?;
+        Ok(BackupStream { client: self.clone(), stream })
+    }
+
     async fn read<Req: Clone, Res>(
         &self,
         request: Req,
@@ -335,6 +348,10 @@ impl Client {
             .max_decoding_message_size(MAX_ANSWER)
     }
 
+    fn backups(&self) -> BackupServiceClient<Authorized> {
+        BackupServiceClient::with_interceptor(self.channel.clone(), self.bearer.clone())
+    }
+
     fn contacts(&self) -> ContactServiceClient<Authorized> {
         ContactServiceClient::with_interceptor(self.channel.clone(), self.bearer.clone())
             .max_decoding_message_size(MAX_ANSWER)
@@ -355,6 +372,29 @@ impl RawMessage {
         match client.within(client.deadline, self.stream.message()).await? {
             Ok(chunk) => Ok(chunk.map(|chunk| chunk.data)),
             Err(status) => Err(connect::classify(&client.endpoint, &status)),
+        }
+    }
+}
+
+/// A backup on its way here.
+#[derive(Debug)]
+pub struct BackupStream {
+    client: Client,
+    stream: tonic::Streaming<v1::CreateBackupResponse>,
+}
+
+impl BackupStream {
+    /// What comes next; `None` at the end, which counts only behind [`v1::Backup`].
+    pub async fn next(&mut self) -> Result<Option<v1::create_backup_response::Event>, Error> {
+        let client = self.client.clone();
+        loop {
+            match client.within(client.deadline, self.stream.message()).await? {
+                Ok(None) => return Ok(None),
+                // What a newer control plane says besides is no matter.
+                Ok(Some(answer)) if answer.event.is_none() => {}
+                Ok(Some(answer)) => return Ok(answer.event),
+                Err(status) => return Err(connect::classify(&client.endpoint, &status)),
+            }
         }
     }
 }

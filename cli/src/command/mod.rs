@@ -12,6 +12,7 @@ use crate::progress::{Progress, Shown};
 use crate::streams::Streams;
 use crate::{context, interrupt, render, up};
 
+mod backup;
 mod contact;
 mod definition;
 mod explain;
@@ -48,6 +49,7 @@ async fn run_verb(command: Command, session: &mut Session<'_, '_>) -> Result<(),
         Command::Mailbox(verb) => mailbox::run(session, verb).await,
         Command::Contact(verb) => contact::run(session, verb).await,
         Command::Explain(args) => explain::run(session, &args),
+        Command::Backup(verb) => backup::run(session, verb).await,
     }
 }
 

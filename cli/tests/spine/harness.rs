@@ -114,20 +114,26 @@ queues:
 
     /// Starts the installation and waits until it answers.
     pub(crate) async fn up(&self) -> Up {
+        self.up_in(&self.data(), Some(&self.model_file())).await
+    }
+
+    /// The same over another data folder, and with a model file or with what is stored there.
+    pub(crate) async fn up_in(&self, data: &Path, model: Option<&Path>) -> Up {
         let log = File::options().create(true).append(true).open(self.log()).unwrap();
         let before = log.metadata().unwrap().len();
-        let child = Command::new(env!("CARGO_BIN_EXE_postroom"))
-            .args(["up", "--listen", "127.0.0.1:0", "--data"])
-            .arg(self.data())
-            .arg("-f")
-            .arg(self.model_file())
+        let mut command = Command::new(env!("CARGO_BIN_EXE_postroom"));
+        command.args(["up", "--listen", "127.0.0.1:0", "--data"]).arg(data);
+        if let Some(model) = model {
+            command.arg("-f").arg(model);
+        }
+        let child = command
             .env("POSTROOM_LOG", "trace")
             .stdin(Stdio::null())
             .stdout(log.try_clone().unwrap())
             .stderr(log)
             .spawn()
             .unwrap();
-        let mut up = Up { child, data: self.data() };
+        let mut up = Up { child, data: data.into() };
         eventually("the installation answers", || {
             assert!(up.child.try_wait().unwrap().is_none(), "it has ended: {}", tail(&self.log()));
             let log = std::fs::read(self.log()).unwrap_or_default();
