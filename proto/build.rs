@@ -31,6 +31,7 @@ fn main() -> Result<(), Box<dyn std::error::Error>> {
         .bytes(".postroom.v1.RawMessageChunk.data")
         .bytes(".postroom.v1.FetchTask.raw_message")
         .bytes(".postroom.v1.CreateBackupResponse.chunk")
+        .bytes(".postroom.v1.AttachmentChunk.data")
         // Invariant: no message that carries a secret prints it; `redact.rs` writes their Debug by hand.
         .skip_debug(["postroom.v1.SecretInput", "postroom.v1.MailboxDefinition"])
         .compile_fds_with_config(compiler.file_descriptor_set(), config)?;

@@ -257,6 +257,7 @@ fn of_reason(reason: Reason) -> (Kind, &'static str) {
         Reason::PermissionDenied => (Kind::Refused, Kind::Refused.remedy()),
         Reason::EtagMismatch => (Kind::Conflict, "somebody changed the model meanwhile: look at it and apply again"),
         Reason::AllocationLost => (Kind::Conflict, "what went back to its queue can be taken again"),
+        Reason::WrongState => (Kind::Conflict, "look at it with `postroom contact show ID`"),
         Reason::LeaseLost | Reason::CursorMismatch => (Kind::Conflict, "try again"),
         Reason::RevisionCompacted => {
             (Kind::Conflict, "what was asked to go on from is no longer kept: begin again without it")

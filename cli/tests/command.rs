@@ -34,7 +34,7 @@ fn contacts(count: usize) -> Vec<v1::Contact> {
 #[tokio::test]
 async fn every_call_carries_the_token() {
     let plane = ControlPlane::start(State { raw: vec![b""], ..State::default() }).await;
-    let calls: [&[&str]; 15] = [
+    let calls: [&[&str]; 20] = [
         &["export"],
         &["instance", "list"],
         &["instance", "show", "x"],
@@ -50,6 +50,11 @@ async fn every_call_carries_the_token() {
         &["contact", "accept", "--instance", "core1", "x"],
         &["contact", "reject", "--instance", "core1", "x"],
         &["contact", "raw", "x"],
+        &["contact", "extend", "--instance", "core1", "x"],
+        &["contact", "end", "--instance", "core1", "x"],
+        &["contact", "requeue", "--instance", "core1", "x"],
+        &["contact", "transfer", "--instance", "core1", "--queue", "q", "x"],
+        &["contact", "attachment", "x", "0", "--output-dir", "-"],
     ];
     for args in calls {
         let outcome = plane.run(args).await;

@@ -3,7 +3,7 @@
 //! | task | what it does | on stop |
 //! |---|---|---|
 //! | server | answers gRPC | first: refuses new calls, ends waits, finishes what is under way within [`GRACE`] |
-//! | deadlines | puts contacts back that were not accepted | with the server |
+//! | deadlines | puts contacts back that were not accepted, cuts off old changes | with the server |
 //! | lease plane | leads | after the server, so that goodbyes of workers are heard |
 //! | definitions | follows the model in the store | with the lease plane |
 //! | writers' watch | notices when the writer of store or ledger has died | with the lease plane |
@@ -44,6 +44,7 @@ use crate::blob::Blobs;
 use crate::config::{Config, Invalid};
 use crate::contact::arrival::Arrivals;
 use crate::contact::taking::Allocator;
+use crate::contact::watching::Watcher;
 use crate::definition::Definitions;
 use crate::errand::Errands;
 use crate::intake::Intake;
@@ -202,6 +203,7 @@ impl App {
 
         let arrivals = Arc::new(Arrivals::default());
         let allocator = Allocator::new(ground.ledger.clone(), arrivals.clone(), self.serving.clone());
+        let watcher = Watcher::new(ground.ledger.clone(), self.serving.clone());
         self.serve("deadlines", allocator.clone().keep_deadlines(config.deadline_interval));
         let Ground { store, ledger, blobs, vault, generation, backups } = ground;
         let model = definitions.subscribe();
@@ -228,7 +230,10 @@ impl App {
             .add_service(limited!(ErrandServiceServer, api::errand::Service::new(errands)))
             .add_service(limited!(MessageServiceServer, messages))
             .add_service(limited!(OperatorServiceServer, Operators::new(observer)))
-            .add_service(limited!(ContactServiceServer, Contacts::new(model, ledger, blobs, arrivals, allocator)))
+            .add_service(limited!(
+                ContactServiceServer,
+                Contacts::new(model, ledger, blobs, arrivals, allocator, watcher)
+            ))
             .add_service(limited!(BackupServiceServer, backups));
         let incoming = TcpIncoming::from(listener).with_nodelay(Some(true));
         let stopping = self.serving.clone();

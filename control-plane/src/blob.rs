@@ -11,7 +11,7 @@ use bytes::Bytes;
 use futures::stream::{BoxStream, StreamExt as _};
 use object_store::local::LocalFileSystem;
 use object_store::path::Path as Name;
-use object_store::{ObjectStore, ObjectStoreExt as _, WriteMultipart};
+use object_store::{GetOptions, ObjectStore, ObjectStoreExt as _, WriteMultipart};
 use sha2::{Digest as _, Sha256};
 
 /// Why a body could not be kept or read.
@@ -87,8 +87,25 @@ impl Blobs {
 
     /// The bytes of a body, in pieces.
     pub async fn read(&self, digest: &str) -> Result<BoxStream<'static, Result<Bytes, Error>>, Error> {
+        self.read_with(digest, GetOptions::default()).await
+    }
+
+    /// Some of the bytes of a body, in pieces. What lies behind its end is not there; a range that begins there is refused.
+    pub async fn read_range(
+        &self,
+        digest: &str,
+        range: std::ops::Range<u64>,
+    ) -> Result<BoxStream<'static, Result<Bytes, Error>>, Error> {
+        self.read_with(digest, GetOptions { range: Some(range.into()), ..Default::default() }).await
+    }
+
+    async fn read_with(
+        &self,
+        digest: &str,
+        options: GetOptions,
+    ) -> Result<BoxStream<'static, Result<Bytes, Error>>, Error> {
         let failed = |source| Error::Backend { attempt: "read a body", source };
-        match self.store.get(&name(digest)).await {
+        match self.store.get_opts(&name(digest), options).await {
             Ok(found) => Ok(found.into_stream().map(move |piece| piece.map_err(failed)).boxed()),
             Err(object_store::Error::NotFound { .. }) => Err(Error::Missing(digest.into())),
             Err(source) => Err(failed(source)),

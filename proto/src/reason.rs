@@ -109,7 +109,9 @@ pub fn code(reason: Reason) -> Code {
         Reason::SessionEnded | Reason::BlobMissing | Reason::SecretUnreadable | Reason::ErrandFailed => {
             Code::FailedPrecondition
         }
-        Reason::MessageGone | Reason::MessageUnreadable | Reason::WrongDisposition => Code::FailedPrecondition,
+        Reason::MessageGone | Reason::MessageUnreadable | Reason::WrongDisposition | Reason::WrongState => {
+            Code::FailedPrecondition
+        }
         Reason::RevisionCompacted => Code::OutOfRange,
         Reason::TooMany => Code::ResourceExhausted,
         Reason::Unauthenticated => Code::Unauthenticated,

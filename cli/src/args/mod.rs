@@ -8,7 +8,10 @@ use std::time::Duration;
 use clap::{Args, ColorChoice, CommandFactory as _, Parser, Subcommand, ValueEnum};
 
 pub use self::backup::{Backup, CreateBackup, RestoreBackup};
-pub use self::contact::{Contact, ListContacts, SettleContacts, State, TakeContacts};
+pub use self::contact::{
+    Attachments, Contact, EndContacts, ExtendContacts, Kind, ListContacts, RequeueContacts, SettleContacts, State,
+    TakeContacts, TransferContacts, WatchContacts,
+};
 pub use self::definition::{Apply, Definition};
 pub use self::explain::Explain;
 pub use self::mailbox::Mailbox;

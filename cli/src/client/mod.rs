@@ -7,11 +7,11 @@ use std::future::Future;
 use std::time::Duration;
 
 use postroom_proto::reason::Failure;
+use postroom_proto::v1;
 use postroom_proto::v1::backup_service_client::BackupServiceClient;
 use postroom_proto::v1::contact_service_client::ContactServiceClient;
 use postroom_proto::v1::definition_service_client::DefinitionServiceClient;
 use postroom_proto::v1::operator_service_client::OperatorServiceClient;
-use postroom_proto::{convert, v1};
 use tonic::metadata::{Ascii, MetadataValue};
 use tonic::service::Interceptor;
 use tonic::service::interceptor::InterceptedService;
@@ -21,6 +21,7 @@ use tonic::{Code, Request, Response, Status};
 use crate::progress::Progress;
 
 mod connect;
+mod contact;
 mod retry;
 
 pub use retry::Repeat;
@@ -218,73 +219,20 @@ impl Client {
         self.read(v1::GetMailboxRequest { mailbox }, async |r| self.operator().get_mailbox(r).await).await
     }
 
-    /// The first `limit` contacts in the order in which they are handed out. `next_page_token` stays when there are
-    /// more. An empty `instance` means all.
-    pub async fn list_contacts(
+    /// Opens an answer in parts; `patience` is how long each part may take.
+    async fn parts<Req: Clone, Part>(
         &self,
-        instance: String,
-        state: v1::ContactState,
-        limit: u32,
-    ) -> Result<v1::ListContactsResponse, Error> {
-        let mut all = v1::ListContactsResponse::default();
-        loop {
-            let missing = limit - u32::try_from(all.contacts.len()).unwrap_or(limit).min(limit);
-            let page = v1::ListContactsRequest {
-                instance: instance.clone(),
-                state: state.into(),
-                page_size: page_size(Some(missing)),
-                page_token: all.next_page_token,
-            };
-            let page = self.read(page, async |r| self.contacts().list_contacts(r).await).await?;
-            all.contacts.extend(page.contacts);
-            self.progress.at(all.contacts.len() as u64, 0);
-            all.next_page_token = page.next_page_token;
-            if all.next_page_token.is_empty() || all.contacts.len() >= limit as usize {
-                return Ok(all);
-            }
-        }
-    }
-
-    /// One contact with everything.
-    pub async fn get_contact(&self, contact: String) -> Result<v1::Contact, Error> {
-        self.read(v1::GetContactRequest { contact }, async |r| self.contacts().get_contact(r).await).await
-    }
-
-    /// Takes contacts. The request id is repeated with the request, so a lost answer takes nothing twice.
-    pub async fn allocate_contacts(
-        &self,
-        request: v1::AllocateContactsRequest,
-    ) -> Result<v1::AllocateContactsResponse, Error> {
-        let wait = request.wait.as_ref().and_then(convert::from_duration).unwrap_or_default();
-        self.call(Repeat::Call, wait, request, async |r| self.contacts().allocate_contacts(r).await).await
-    }
-
-    /// Accepts taken contacts.
-    pub async fn accept_contacts(
-        &self,
-        request: v1::AcceptContactsRequest,
-    ) -> Result<v1::AcceptContactsResponse, Error> {
-        self.read(request, async |r| self.contacts().accept_contacts(r).await).await
-    }
-
-    /// Gives taken contacts back.
-    pub async fn reject_contacts(
-        &self,
-        request: v1::RejectContactsRequest,
-    ) -> Result<v1::RejectContactsResponse, Error> {
-        self.read(request, async |r| self.contacts().reject_contacts(r).await).await
-    }
-
-    /// The raw message of a contact. Each chunk has the deadline of a call.
-    pub async fn get_raw_message(&self, contact: String) -> Result<RawMessage, Error> {
-        let request = v1::GetRawMessageRequest { contact };
-        let open = async |mut request: Request<v1::GetRawMessageRequest>| {
-            // It would limit the whole stream, however long the message.
+        request: Req,
+        patience: Duration,
+        call: impl AsyncFn(Request<Req>) -> Result<Response<tonic::Streaming<Part>>, Status>,
+    ) -> Result<Parts<Part>, Error> {
+        let open = async |mut request: Request<Req>| {
+            // It would limit the whole stream, however long it is.
             request.metadata_mut().remove("grpc-timeout");
-            self.contacts().get_raw_message(request).await
+            call(request).await
         };
         let stream = self.read(request, open).await?;
-        Ok(RawMessage { client: self.clone(), stream })
+        Ok(Parts { client: self.clone().with_deadline(patience), stream })
     }
 
     /// A backup of the installation, as a stream. Each answer of it has the deadline of a call.
@@ -358,21 +306,19 @@ impl Client {
     }
 }
 
-/// A raw message on its way here.
+/// An answer that comes in parts.
 #[derive(Debug)]
-pub struct RawMessage {
+pub struct Parts<T> {
     client: Client,
-    stream: tonic::Streaming<v1::RawMessageChunk>,
+    stream: tonic::Streaming<T>,
 }
 
-impl RawMessage {
-    /// The next chunk; `None` after the last.
-    pub async fn next(&mut self) -> Result<Option<bytes::Bytes>, Error> {
+impl<T> Parts<T> {
+    /// The next part; `None` after the last. Each has the deadline of a call.
+    pub async fn next(&mut self) -> Result<Option<T>, Error> {
         let client = self.client.clone();
-        match client.within(client.deadline, self.stream.message()).await? {
-            Ok(chunk) => Ok(chunk.map(|chunk| chunk.data)),
-            Err(status) => Err(connect::classify(&client.endpoint, &status)),
-        }
+        let next = client.within(client.deadline, self.stream.message()).await?;
+        next.map_err(|status| connect::classify(&client.endpoint, &status))
     }
 }
 

@@ -47,7 +47,7 @@ async fn run_verb(command: Command, session: &mut Session<'_, '_>) -> Result<(),
         Command::IncomingServer(verb) => definition::incoming_server(session, verb).await,
         Command::Queue(verb) => definition::queue(session, verb).await,
         Command::Mailbox(verb) => mailbox::run(session, verb).await,
-        Command::Contact(verb) => contact::run(session, verb).await,
+        Command::Contact(verb) => Box::pin(contact::run(session, verb)).await,
         Command::Explain(args) => explain::run(session, &args),
         Command::Backup(verb) => backup::run(session, verb).await,
     }
@@ -86,7 +86,6 @@ impl Session<'_, '_> {
 
     /// Writes one message of a stream as it comes: a line of JSON, a YAML document, or the line that `row` makes of it
     /// (with its line break).
-    #[allow(dead_code, reason = "for verbs that follow a stream")]
     fn show_item<M: prost::Message + prost::Name>(
         &mut self,
         item: &M,

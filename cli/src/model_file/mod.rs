@@ -16,6 +16,7 @@ mod start;
 mod write;
 
 pub use lines::Lines;
+pub(crate) use read::time;
 pub use read::{Document, read, read_document, read_file};
 pub(crate) use write::after_intake;
 pub use write::write;

@@ -301,7 +301,7 @@ fn numbered<T, U>(path: &str, items: Vec<T>, mut convert: impl FnMut(String, T) 
 }
 
 /// RFC 3339, or a date, which means its first moment in UTC.
-fn time(text: &str) -> Option<Timestamp> {
+pub(crate) fn time(text: &str) -> Option<Timestamp> {
     if let Ok(time) = text.parse::<Timestamp>() {
         return Some(time);
     }

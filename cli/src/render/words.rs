@@ -22,7 +22,7 @@ macro_rules! words {
 }
 
 words! {
-    /// `strict`.
+    /// `strict`, `target-time`.
     allocation: AllocationPolicy, "ALLOCATION_POLICY_";
     /// `oauth-user`, `oauth-service`, `password`.
     authentication: Authentication, "AUTHENTICATION_";
@@ -38,8 +38,10 @@ words! {
     after_intake: AfterIntakePolicy, "AFTER_INTAKE_POLICY_";
     /// `unassigned`, `connecting`, `catching-up`, `idle`, `failing`.
     mailbox_state: MailboxState, "MAILBOX_STATE_";
-    /// `queued`, `allocated`, `accepted`.
+    /// `queued`, `allocated`, `accepted`, `ended`, `dead`.
     contact_state: ContactState, "CONTACT_STATE_";
+    /// `normal`, `auto-reply`, `bounce`, `receipt`, `bulk`, `calendar`.
+    contact_kind: ContactKind, "CONTACT_KIND_";
     /// `transient`, `throttled`, …
     problem_kind: ProblemKind, "PROBLEM_KIND_";
 }

@@ -49,7 +49,10 @@ async fn is_read(up: &Up) {
 
 /// Subjects of the accepted contacts.
 async fn accepted(client: &Client) -> BTreeSet<String> {
-    let listed = client.list_contacts(String::new(), ContactState::Accepted, u32::MAX).await.unwrap();
+    let listed = client
+        .list_contacts(v1::ListContactsRequest { state: ContactState::Accepted.into(), ..Default::default() }, u32::MAX)
+        .await
+        .unwrap();
     listed.contacts.iter().map(subject).collect()
 }
 
@@ -59,12 +62,12 @@ fn subject(contact: &v1::Contact) -> String {
 
 /// The raw message of the contact with this subject.
 async fn raw(client: &Client, wanted: &str) -> Vec<u8> {
-    let listed = client.list_contacts(String::new(), ContactState::Unspecified, u32::MAX).await.unwrap();
+    let listed = client.list_contacts(v1::ListContactsRequest::default(), u32::MAX).await.unwrap();
     let contact = listed.contacts.into_iter().find(|contact| subject(contact) == wanted).unwrap();
     let mut stream = client.get_raw_message(contact.id).await.unwrap();
     let mut raw = Vec::new();
     while let Some(piece) = stream.next().await.unwrap() {
-        raw.extend(piece);
+        raw.extend_from_slice(&piece.data);
     }
     raw
 }

@@ -82,7 +82,7 @@ async fn raw(client: &Client, contact: &str) -> Vec<u8> {
     let mut message = client.get_raw_message(contact.to_owned()).await.unwrap();
     let mut bytes = Vec::new();
     while let Some(chunk) = message.next().await.unwrap() {
-        bytes.extend_from_slice(&chunk);
+        bytes.extend_from_slice(&chunk.data);
     }
     bytes
 }
@@ -126,7 +126,7 @@ async fn two_hundred_broken_messages_are_all_accounted_for_and_delay_no_good_one
     let whole = messages.len() + 1;
     let accounted = async || {
         let mailbox = mailbox(&client, SERVICE).await;
-        let listed = client.list_contacts(String::new(), v1::ContactState::Unspecified, u32::MAX).await.unwrap();
+        let listed = client.list_contacts(v1::ListContactsRequest::default(), u32::MAX).await.unwrap();
         (mailbox.message_count, listed.contacts, mailbox.quarantined_count, mailbox.too_large_count)
     };
     eventually("the placeholder is put aside", || async { accounted().await.2 == 1 }).await;

@@ -148,7 +148,7 @@ async fn large_mail_comes_whole_and_what_is_larger_than_the_queue_takes_is_recor
     let mut message = client.get_raw_message(taken.id.clone()).await.unwrap();
     let mut raw = Vec::new();
     while let Some(piece) = message.next().await.unwrap() {
-        raw.extend_from_slice(&piece);
+        raw.extend_from_slice(&piece.data);
     }
     assert_eq!(raw.len() as u64, taken.size_bytes);
     assert!(raw.ends_with(&large.build()), "as it was sent, below the lines that delivery adds");

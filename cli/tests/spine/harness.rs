@@ -200,7 +200,7 @@ pub(crate) async fn eventually<F: Future<Output = bool>>(what: &str, mut conditi
 
 /// All contacts, by subject, with how often each stands there.
 pub(crate) async fn contacts(client: &Client) -> BTreeMap<String, usize> {
-    let listed = client.list_contacts(String::new(), v1::ContactState::Unspecified, u32::MAX).await.unwrap();
+    let listed = client.list_contacts(v1::ListContactsRequest::default(), u32::MAX).await.unwrap();
     let mut counts = BTreeMap::new();
     for contact in listed.contacts {
         *counts.entry(contact.content.unwrap_or_default().subject).or_insert(0) += 1;

@@ -26,6 +26,7 @@ pub(crate) fn state() -> State {
     State {
         model: model(),
         mailboxes: mailboxes(),
+        events: contacts().into_iter().map(|contact| Ok(event(contact))).collect(),
         contacts: contacts(),
         raw: vec![b"Subject: Invoice 4711\r\n", b"\r\nHello,\r\n"],
         ..State::default()
@@ -111,6 +112,11 @@ fn mailboxes() -> Vec<v1::Mailbox> {
     vec![healthy, failing]
 }
 
+fn event(contact: v1::Contact) -> v1::WatchContactsResponse {
+    let event = Some(v1::watch_contacts_response::Event::Contact(contact));
+    v1::WatchContactsResponse { revision: 7, snapshot: false, event }
+}
+
 fn contacts() -> Vec<v1::Contact> {
     let contact = |id: &str, priority, subject: &str| v1::Contact {
         id: id.into(),
@@ -129,7 +135,8 @@ fn contacts() -> Vec<v1::Contact> {
             subject: subject.into(),
             text: "Hello,\n\nmy invoice is wrong.\n".into(),
             attachments: vec![v1::Attachment {
-                name: "invoice.pdf".into(),
+                name: "../invoice.pdf".into(),
+                file_name: "invoice.pdf".into(),
                 media_type: "application/pdf".into(),
                 size_bytes: 1024,
                 ..Default::default()

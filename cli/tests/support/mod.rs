@@ -41,6 +41,10 @@ pub(crate) struct State {
     pub(crate) allocations: Vec<v1::AllocateContactsRequest>,
     pub(crate) settled: Vec<v1::AllocatedContact>,
     pub(crate) raw: Vec<&'static [u8]>,
+    pub(crate) lists: Vec<v1::ListContactsRequest>,
+    pub(crate) transfers: Vec<v1::TransferContactsRequest>,
+    /// What a watch tells before it ends.
+    pub(crate) events: Vec<Result<v1::WatchContactsResponse, Status>>,
 }
 
 /// Two rows a page, whatever is asked for: as many pages as possible.
@@ -276,6 +280,8 @@ impl OperatorService for Fake {
 
 #[tonic::async_trait]
 impl ContactService for Fake {
+    type GetAttachmentStream = tokio_stream::Iter<std::vec::IntoIter<Result<v1::AttachmentChunk, Status>>>;
+    type WatchContactsStream = tokio_stream::Iter<std::vec::IntoIter<Result<v1::WatchContactsResponse, Status>>>;
     type GetRawMessageStream = tokio_stream::Iter<std::vec::IntoIter<Result<v1::RawMessageChunk, Status>>>;
 
     async fn allocate_contacts(
@@ -305,7 +311,55 @@ impl ContactService for Fake {
         Ok(Response::new(v1::RejectContactsResponse { outcomes }))
     }
 
+    async fn extend_contacts(&self, request: Request<v1::ExtendContactsRequest>) -> Answer<v1::ExtendContactsResponse> {
+        let request = self.enter("ExtendContacts", request).await?;
+        let mut outcomes = self.settle(request.contacts, v1::ContactState::Allocated);
+        let deadline = request.accept_within.map(|within| prost_types::Timestamp { seconds: within.seconds, nanos: 0 });
+        outcomes.iter_mut().for_each(|outcome| outcome.deadline_time = deadline);
+        Ok(Response::new(v1::ExtendContactsResponse { outcomes }))
+    }
+
+    async fn end_contacts(&self, request: Request<v1::EndContactsRequest>) -> Answer<v1::EndContactsResponse> {
+        let contacts = self.enter("EndContacts", request).await?.contacts;
+        let outcomes = self.settle(contacts, v1::ContactState::Ended);
+        Ok(Response::new(v1::EndContactsResponse { outcomes }))
+    }
+
+    async fn requeue_contacts(
+        &self,
+        request: Request<v1::RequeueContactsRequest>,
+    ) -> Answer<v1::RequeueContactsResponse> {
+        let ids = self.enter("RequeueContacts", request).await?.contacts;
+        let named = ids.into_iter().map(|contact| v1::AllocatedContact { contact, ..Default::default() });
+        let outcomes = self.settle(named.collect(), v1::ContactState::Queued);
+        Ok(Response::new(v1::RequeueContactsResponse { outcomes }))
+    }
+
+    async fn transfer_contacts(
+        &self,
+        request: Request<v1::TransferContactsRequest>,
+    ) -> Answer<v1::TransferContactsResponse> {
+        self.0.lock().unwrap().transfers.push(request.get_ref().clone());
+        let contacts = self.enter("TransferContacts", request).await?.contacts;
+        let outcomes = self.settle(contacts, v1::ContactState::Queued);
+        Ok(Response::new(v1::TransferContactsResponse { outcomes }))
+    }
+
+    async fn watch_contacts(&self, request: Request<v1::WatchContactsRequest>) -> Answer<Self::WatchContactsStream> {
+        self.enter("WatchContacts", request).await?;
+        let events: Vec<_> = self.0.lock().unwrap().events.clone();
+        Ok(Response::new(tokio_stream::iter(events)))
+    }
+
+    async fn get_attachment(&self, request: Request<v1::GetAttachmentRequest>) -> Answer<Self::GetAttachmentStream> {
+        self.enter("GetAttachment", request).await?;
+        let chunk = |data: &&'static [u8]| Ok(v1::AttachmentChunk { data: bytes::Bytes::from_static(data) });
+        let chunks: Vec<_> = self.0.lock().unwrap().raw.iter().map(chunk).collect();
+        Ok(Response::new(tokio_stream::iter(chunks)))
+    }
+
     async fn list_contacts(&self, request: Request<v1::ListContactsRequest>) -> Answer<v1::ListContactsResponse> {
+        self.0.lock().unwrap().lists.push(request.get_ref().clone());
         let request = self.enter("ListContacts", request).await?;
         let (contacts, next_page_token) =
             Self::page(&self.0.lock().unwrap().contacts, request.page_size, &request.page_token);
@@ -339,7 +393,7 @@ impl Fake {
                 _ => (state, "", ""),
             };
             let (reason, message) = (reason.into(), message.into());
-            v1::ContactOutcome { contact: contact.contact, state: state.into(), reason, message }
+            v1::ContactOutcome { contact: contact.contact, state: state.into(), reason, message, ..Default::default() }
         };
         contacts.into_iter().map(outcome).collect()
     }

@@ -10,6 +10,7 @@ use tokio::time::{Instant, timeout_at};
 use tokio_util::sync::CancellationToken;
 
 use super::arrival::Arrivals;
+use super::watching::KEPT;
 use crate::clock;
 use crate::ledger::{SharedLedger, Take};
 
@@ -62,7 +63,7 @@ impl Allocator {
         }
     }
 
-    /// Puts back what was not accepted in time, every `interval`, until told to stop.
+    /// Puts back what was not accepted in time, and cuts off old changes, every `interval`, until told to stop.
     pub async fn keep_deadlines(self, interval: Duration) {
         let mut clock_tick = tokio::time::interval(interval);
         clock_tick.set_missed_tick_behavior(tokio::time::MissedTickBehavior::Delay);
@@ -74,6 +75,9 @@ impl Allocator {
             match self.ledger.lapse(clock::now()).await {
                 Ok(instances) => instances.iter().for_each(|instance| self.arrivals.raise(instance)),
                 Err(error) => tracing::error!(error = crate::failure::chain(&error), "deadlines could not be kept"),
+            }
+            if let Err(error) = self.ledger.trim_contact_changes(KEPT).await {
+                tracing::error!(error = crate::failure::chain(&error), "old changes could not be cut off");
             }
         }
     }

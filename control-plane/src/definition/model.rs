@@ -61,6 +61,8 @@ pub struct Instance {
 pub enum Allocation {
     /// Lowest priority value first, then longest waiting.
     Strict,
+    /// Largest quotient of the time waited and the priority first.
+    TargetTime,
 }
 
 /// Where to sign in and read.
@@ -242,6 +244,17 @@ impl IncomingServer {
 }
 
 impl Queue {
+    /// Priority of its contacts, unless their address has another.
+    pub fn priority(&self, system: &System) -> u32 {
+        let written = [self.priority, system.priority];
+        written.into_iter().find(|priority| *priority != 0).unwrap_or(DEFAULT_PRIORITY)
+    }
+
+    /// Language of its contacts, unless their address has another.
+    pub fn language<'a>(&'a self, system: &'a System) -> &'a str {
+        or(&self.language, or(&system.language, DEFAULT_LANGUAGE))
+    }
+
     /// Largest message that becomes a contact, in bytes.
     pub fn max_message_bytes(&self) -> u64 {
         if self.max_message_bytes == 0 { DEFAULT_MAX_MESSAGE_BYTES } else { self.max_message_bytes }
@@ -328,14 +341,12 @@ pub struct MailboxRef<'a> {
 impl MailboxRef<'_> {
     /// Priority of its contacts.
     pub fn priority(&self) -> u32 {
-        let written = [self.address.priority, self.queue.priority, self.system.priority];
-        written.into_iter().find(|priority| *priority != 0).unwrap_or(DEFAULT_PRIORITY)
+        if self.address.priority == 0 { self.queue.priority(self.system) } else { self.address.priority }
     }
 
     /// Language of its contacts.
     pub fn language(&self) -> &str {
-        let written = [&self.address.language, &self.queue.language, &self.system.language];
-        written.into_iter().find(|language| !language.is_empty()).map_or(DEFAULT_LANGUAGE, String::as_str)
+        or(&self.address.language, self.queue.language(self.system))
     }
 }
 

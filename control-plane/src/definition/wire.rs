@@ -71,16 +71,15 @@ type Fault<'a> = dyn FnMut(String, String) + 'a;
 
 fn read_instance(wire: v1::Instance, path: &str, fault: &mut Fault<'_>) -> Instance {
     use v1::AllocationPolicy as Wire;
-    if !matches!(Wire::try_from(wire.allocation), Ok(Wire::Unspecified | Wire::Strict)) {
-        fault(format!("{path}.allocation"), "is not known here; write strict".into());
-    }
-    Instance {
-        uid: String::new(),
-        name: trim(&wire.name),
-        pool: trim(&wire.pool),
-        allocation: Allocation::Strict,
-        revision: 0,
-    }
+    let allocation = match Wire::try_from(wire.allocation) {
+        Ok(Wire::Unspecified | Wire::Strict) => Allocation::Strict,
+        Ok(Wire::TargetTime) => Allocation::TargetTime,
+        Err(_) => {
+            fault(format!("{path}.allocation"), "is not known here; write strict or target-time".into());
+            Allocation::Strict
+        }
+    };
+    Instance { uid: String::new(), name: trim(&wire.name), pool: trim(&wire.pool), allocation, revision: 0 }
 }
 
 fn read_server(wire: v1::IncomingServer, path: &str, fault: &mut Fault<'_>) -> (IncomingServer, Asked) {
@@ -246,6 +245,7 @@ pub fn instance(instance: &Instance) -> v1::Instance {
         pool: instance.pool.clone(),
         allocation: match instance.allocation {
             Allocation::Strict => v1::AllocationPolicy::Strict.into(),
+            Allocation::TargetTime => v1::AllocationPolicy::TargetTime.into(),
         },
         revision: instance.revision,
     }

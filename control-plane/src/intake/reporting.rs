@@ -113,7 +113,7 @@ fn cursor(cursor: Option<v1::Cursor>) -> Cursor {
 
 /// `limit`: what the queue takes at most, in bytes.
 pub(super) fn message(message: v1::ReportedMessage, limit: u64) -> Result<ledger::Message, Failure> {
-    let disposition = message.disposition();
+    let (disposition, kind) = (message.disposition(), message.kind());
     let invalid = |field: &str, text: &str| {
         Err(Failure::invalid_field(format!("messages[{}].{field}", message.source_key), text))
     };
@@ -148,6 +148,7 @@ pub(super) fn message(message: v1::ReportedMessage, limit: u64) -> Result<ledger
         fingerprint: message.fingerprint,
         raw,
         content: message.content,
+        kind,
     })
 }
 

@@ -11,10 +11,15 @@ use async_trait::async_trait;
 use bytes::Bytes;
 use postroom_proto::id::{Epoch, Generation, MailboxUid, SessionId};
 use postroom_proto::v1;
+use tokio::sync::watch;
 
+pub use self::contact::{
+    Allocated, Answer, AnswerOutcome, Answered, ContactChange, ContactChanges, ContactFilter, ContactPage,
+    ContactPosition, Take, Transfer,
+};
 use self::message::{Discarded, MessageFilter, NotReplayed, Replay, Replayed, Standing};
-use crate::contact::allocation::Refused;
 
+mod contact;
 pub mod message;
 pub mod sqlite;
 #[cfg(test)]
@@ -107,6 +112,8 @@ pub struct Message {
     pub raw: Raw,
     /// What was read out of it; contacts have one.
     pub content: Option<v1::ContactContent>,
+    /// What sort of message it is.
+    pub kind: v1::ContactKind,
 }
 
 /// What a worker reports, committed as one.
@@ -161,67 +168,6 @@ pub struct MailboxRecord {
     pub too_large_count: u64,
     /// Last committed report.
     pub reported_at: Option<Micros>,
-}
-
-/// A wish for contacts.
-#[derive(Debug, Clone, PartialEq, Eq)]
-pub struct Take {
-    /// Uid of the instance.
-    pub instance_uid: String,
-    /// Most contacts.
-    pub max: u32,
-    /// The taker's name for this taking.
-    pub request_id: String,
-    /// How long it may take to accept.
-    pub accept_within: Micros,
-}
-
-/// What was handed out.
-#[derive(Debug, Clone, PartialEq, Default)]
-pub struct Allocated {
-    /// Best first.
-    pub contacts: Vec<v1::Contact>,
-    /// True: contacts of the instance were put back on the way, so others who wait should look again.
-    pub put_back: bool,
-}
-
-/// Accept or reject.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub enum Answer {
-    /// Take custody.
-    Accept,
-    /// Give back.
-    Reject,
-}
-
-/// One contact of an answer: its id and the allocation it is meant under; an empty one means whichever it is in.
-pub type Answered = (String, String);
-
-/// What became of one contact of an answer.
-pub type AnswerOutcome = Result<v1::ContactState, Refused>;
-
-/// Position behind the last contact of a page.
-#[derive(Debug, Clone, PartialEq, Eq, serde::Serialize, serde::Deserialize)]
-pub struct ContactPosition {
-    /// Instance of the last contact.
-    pub instance_uid: String,
-    /// Its state.
-    pub state: i32,
-    /// Its priority.
-    pub priority: u32,
-    /// Since when it waits.
-    pub waiting_since: Micros,
-    /// Its message.
-    pub message: i64,
-}
-
-/// Which contacts to list.
-#[derive(Debug, Clone, PartialEq, Eq, Default)]
-pub struct ContactFilter {
-    /// Only of this instance.
-    pub instance_uid: Option<String>,
-    /// Only in this state.
-    pub state: Option<v1::ContactState>,
 }
 
 /// Why the ledger could not do what was asked.
@@ -296,7 +242,7 @@ pub trait Ledger: Send + Sync + 'static {
     /// Hands out the best waiting contacts, best first. What a request that is known still holds is returned instead.
     async fn allocate(&self, take: Take, now: Micros) -> Result<Allocated, Error>;
 
-    /// Accepts or rejects contacts of an instance; outcomes in the order of `contacts`.
+    /// Takes an answer for contacts of an instance; outcomes in the order of `contacts`.
     async fn answer(
         &self,
         instance_uid: &str,
@@ -305,17 +251,20 @@ pub trait Ledger: Send + Sync + 'static {
         now: Micros,
     ) -> Result<Vec<AnswerOutcome>, Error>;
 
+    /// Moves contacts of an instance to another queue; outcomes in the order of its contacts.
+    async fn transfer(&self, instance_uid: &str, transfer: Transfer, now: Micros) -> Result<Vec<AnswerOutcome>, Error>;
+
     /// Puts back what was not accepted in time; the instances that have waiting contacts because of it.
     async fn lapse(&self, now: Micros) -> Result<Vec<String>, Error>;
 
-    /// Contacts in the order (instance, state, as they would be handed out), from behind `after`, without their content's
-    /// text and html. The position of each comes with it.
+    /// Contacts that pass a filter, from behind `after`, without their content's text and html. In the order (instance,
+    /// state, priority, since when they wait); of a queue or a thread without the instance.
     async fn contacts(
         &self,
         filter: &ContactFilter,
         after: Option<&ContactPosition>,
         limit: usize,
-    ) -> Result<Vec<(ContactPosition, v1::Contact)>, Error>;
+    ) -> Result<ContactPage, Error>;
 
     /// How many contacts of an instance wait or are handed out and not accepted, by the uid of their mailbox.
     async fn waiting(&self, instance_uid: &str) -> Result<std::collections::HashMap<String, u64>, Error>;
@@ -363,6 +312,24 @@ pub trait Ledger: Send + Sync + 'static {
         last: i64,
         limit: usize,
     ) -> Result<Vec<Standing>, Error>;
+
+    /// Changes of contacts behind a revision, of an instance or of all, looking at `window` of them at most. `None`: that
+    /// part of the sequence is gone, or was never reached.
+    async fn contact_changes(
+        &self,
+        instance_uid: Option<&str>,
+        after: u64,
+        window: u32,
+    ) -> Result<Option<ContactChanges>, Error>;
+
+    /// Revision of the newest change of a contact; 0 when there was none yet.
+    async fn newest_contact_change(&self) -> Result<u64, Error>;
+
+    /// Cuts off the oldest changes so that `keep` of them stay.
+    async fn trim_contact_changes(&self, keep: u64) -> Result<(), Error>;
+
+    /// Changes after every commit. Closed when nothing can be written any more.
+    fn commits(&self) -> watch::Receiver<()>;
 }
 
 /// A ledger that can be shared.

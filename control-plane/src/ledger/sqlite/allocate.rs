@@ -1,11 +1,14 @@
-//! Handing contacts out, and taking the answers. What is decided stands in [`crate::contact::allocation`].
+//! Handing contacts out, and putting back what was not accepted in time. The order stands in
+//! [`crate::contact::allocation`].
 
-use postroom_proto::v1::{self, ContactState};
+use postroom_proto::v1;
 use sqlx::{AssertSqlSafe, QueryBuilder, Sqlite, SqliteConnection};
 
-use super::super::{Allocated, Answer, AnswerOutcome, Answered, Micros, Take};
+use super::super::{Allocated, Micros, Take};
+use super::change;
 use super::row::{CONTACT, ContactRow};
-use crate::contact::allocation::{Custody, Effect, Refused, accept, reject};
+use crate::contact::allocation::{Key, MOST_REFUSALS, best};
+use crate::definition::model::Allocation;
 
 /// Most bytes of what contacts say in one answer: with the rest it fits 4 MiB, which is what gRPC clients take unless
 /// they are told otherwise. The largest single contact is smaller.
@@ -26,11 +29,16 @@ pub(super) async fn allocate(
     }
     // Ordering: put back first, so that a contact whose deadline has just passed takes part at its old place.
     let put_back = !lapse(connection, Some(&take.instance_uid), now).await?.is_empty();
-    let messages = best(connection, &take).await?;
+    let waiting = match take.policy {
+        Allocation::Strict => strict(connection, &take).await?,
+        Allocation::TargetTime => target_time(connection, &take, now).await?,
+    };
+    let messages = fitting(waiting);
     if messages.is_empty() {
         return Ok(Allocated { contacts: Vec::new(), put_back });
     }
     hand_out(connection, &take, &messages, now).await?;
+    change::record(connection, &messages).await?;
     sqlx::query("DELETE FROM allocation WHERE made_at < ?")
         .bind(now.saturating_sub(KNOWN_FOR))
         .execute(&mut *connection)
@@ -44,23 +52,81 @@ pub(super) async fn allocate(
     Ok(Allocated { contacts: held(connection, &take, now).await?, put_back })
 }
 
-/// The best waiting contacts, as many as were asked for and fit into an answer, but one at least.
-async fn best(connection: &mut SqliteConnection, take: &Take) -> Result<Vec<i64>, sqlx::Error> {
-    let waiting: Vec<(i64, i64)> = sqlx::query_as(
-        "SELECT contact.message, coalesce(length(content), 0) + coalesce(length(text), 0) FROM contact
-         LEFT JOIN body ON body.message = contact.message
+/// The best by the index itself; each with the bytes of what it says.
+async fn strict(connection: &mut SqliteConnection, take: &Take) -> Result<Vec<(i64, i64)>, sqlx::Error> {
+    sqlx::query_as(
+        "SELECT contact.message, coalesce(length(content), 0) + coalesce(length(text), 0)
+         FROM contact INDEXED BY contact_order LEFT JOIN body ON body.message = contact.message
          WHERE instance_uid = ? AND state = 1 ORDER BY priority, waiting_since, contact.message LIMIT ?",
     )
     .bind(&take.instance_uid)
     .bind(i64::from(take.max))
     .fetch_all(connection)
-    .await?;
+    .await
+}
+
+/// Within one priority the longest waiting is always first, so the best of all are among the first of each priority:
+/// the cost grows with the number of priorities, and not with the backlog.
+async fn target_time(
+    connection: &mut SqliteConnection,
+    take: &Take,
+    now: Micros,
+) -> Result<Vec<(i64, i64)>, sqlx::Error> {
+    let mut waiting = Vec::new();
+    let mut last = -1;
+    while let Some(priority) = next_priority(connection, &take.instance_uid, last).await? {
+        let first: Vec<(Micros, i64)> = sqlx::query_as(
+            "SELECT waiting_since, message FROM contact INDEXED BY contact_order
+             WHERE instance_uid = ? AND state = 1 AND priority = ? ORDER BY waiting_since, message LIMIT ?",
+        )
+        .bind(&take.instance_uid)
+        .bind(priority)
+        .bind(i64::from(take.max))
+        .fetch_all(&mut *connection)
+        .await?;
+        let key = |(waiting_since, message)| Key {
+            priority: u32::try_from(priority).unwrap_or(u32::MAX),
+            waiting_since,
+            message,
+        };
+        waiting.extend(first.into_iter().map(key));
+        last = priority;
+    }
+    let mut sized = Vec::with_capacity(take.max as usize);
+    for key in best(waiting, take.policy, now, take.max as usize) {
+        let bytes: Option<i64> = sqlx::query_scalar(
+            "SELECT coalesce(length(content), 0) + coalesce(length(text), 0) FROM body WHERE message = ?",
+        )
+        .bind(key.message)
+        .fetch_optional(&mut *connection)
+        .await?;
+        sized.push((key.message, bytes.unwrap_or(0)));
+    }
+    Ok(sized)
+}
+
+async fn next_priority(
+    connection: &mut SqliteConnection,
+    instance_uid: &str,
+    last: i64,
+) -> Result<Option<i64>, sqlx::Error> {
+    sqlx::query_scalar(
+        "SELECT min(priority) FROM contact INDEXED BY contact_order WHERE instance_uid = ? AND state = 1 AND priority > ?",
+    )
+    .bind(instance_uid)
+    .bind(last)
+    .fetch_one(connection)
+    .await
+}
+
+/// As many as fit into an answer, but one at least.
+fn fitting(waiting: Vec<(i64, i64)>) -> Vec<i64> {
     let mut bytes = 0;
     let fitting = waiting.into_iter().enumerate().take_while(|(number, (_, size))| {
         bytes += size + OVERHEAD;
         *number == 0 || bytes <= LARGEST_ANSWER
     });
-    Ok(fitting.map(|(_, (message, _))| message).collect())
+    fitting.map(|(_, (message, _))| message).collect()
 }
 
 async fn hand_out(
@@ -89,19 +155,20 @@ async fn known(connection: &mut SqliteConnection, take: &Take) -> Result<bool, s
     Ok(made.is_some())
 }
 
-/// What a request still holds, best first.
+/// What a request still holds, in the order in which it was handed out.
 async fn held(connection: &mut SqliteConnection, take: &Take, now: Micros) -> Result<Vec<v1::Contact>, sqlx::Error> {
     let query = format!(
         "SELECT {CONTACT}, content, text FROM contact LEFT JOIN body ON body.message = contact.message
-         WHERE state = 2 AND request_id = ? AND instance_uid = ? AND deadline_at > ?
-         ORDER BY priority, waiting_since, contact.message"
+         WHERE state = 2 AND request_id = ? AND instance_uid = ? AND deadline_at > ?"
     );
-    let rows: Vec<ContactRow> = sqlx::query_as(AssertSqlSafe(query))
+    let mut rows: Vec<ContactRow> = sqlx::query_as(AssertSqlSafe(query))
         .bind(&take.request_id)
         .bind(&take.instance_uid)
         .bind(now)
         .fetch_all(connection)
         .await?;
+    // By the time of the allocation and not of this call, so that a repeated request gets them in the same order.
+    rows.sort_by(|a, b| a.key().compare(&b.key(), take.policy, a.allocated_at.unwrap_or(now)));
     rows.into_iter().map(ContactRow::contact).collect()
 }
 
@@ -111,90 +178,27 @@ pub(super) async fn lapse(
     instance_uid: Option<&str>,
     now: Micros,
 ) -> Result<Vec<String>, sqlx::Error> {
-    let mut instances: Vec<String> = sqlx::query_scalar(
-        "UPDATE contact SET state = 1, request_id = NULL, allocated_at = NULL, deadline_at = NULL,
-         refusal_count = refusal_count + 1 WHERE state = 2 AND deadline_at <= ?1
-           AND (?2 IS NULL OR instance_uid = ?2)
-         RETURNING instance_uid",
-    )
+    let lapsed: Vec<(i64, String)> = sqlx::query_as(AssertSqlSafe(format!(
+        "UPDATE contact SET {} WHERE state = 2 AND deadline_at <= ?1 AND (?2 IS NULL OR instance_uid = ?2)
+         RETURNING message, instance_uid",
+        refusal("?1")
+    )))
     .bind(now)
     .bind(instance_uid)
-    .fetch_all(connection)
+    .fetch_all(&mut *connection)
     .await?;
+    let (messages, mut instances): (Vec<i64>, Vec<String>) = lapsed.into_iter().unzip();
+    change::record(connection, &messages).await?;
     instances.sort();
     instances.dedup();
     Ok(instances)
 }
 
-/// Accepts or rejects each of `contacts`.
-pub(super) async fn answer(
-    connection: &mut SqliteConnection,
-    instance_uid: String,
-    answer: Answer,
-    contacts: Vec<Answered>,
-    now: Micros,
-) -> Result<Vec<AnswerOutcome>, sqlx::Error> {
-    let mut outcomes = Vec::with_capacity(contacts.len());
-    let mut changed = Vec::new();
-    for (id, request_id) in &contacts {
-        let Some((message, custody)) = custody(connection, &instance_uid, id).await? else {
-            outcomes.push(Err(Refused::Unknown));
-            continue;
-        };
-        let effect = match answer {
-            Answer::Accept => accept(&custody, request_id, now),
-            Answer::Reject => reject(&custody, request_id),
-        };
-        outcomes.push(effect.map(|effect| match effect {
-            Effect::Change(state) => {
-                changed.push(message);
-                state
-            }
-            Effect::Nothing(state) => state,
-        }));
-    }
-    if !changed.is_empty() {
-        write(connection, answer, &changed, now).await?;
-    }
-    Ok(outcomes)
-}
-
-async fn custody(
-    connection: &mut SqliteConnection,
-    instance_uid: &str,
-    id: &str,
-) -> Result<Option<(i64, Custody)>, sqlx::Error> {
-    let row: Option<(i64, i32, Option<String>, Option<Micros>)> =
-        sqlx::query_as("SELECT message, state, request_id, deadline_at FROM contact WHERE id = ? AND instance_uid = ?")
-            .bind(id)
-            .bind(instance_uid)
-            .fetch_optional(connection)
-            .await?;
-    Ok(row.map(|(message, state, request_id, deadline_at)| {
-        let state = ContactState::try_from(state).unwrap_or(ContactState::Unspecified);
-        (message, Custody { state, request_id: request_id.unwrap_or_default(), deadline_at })
-    }))
-}
-
-async fn write(
-    connection: &mut SqliteConnection,
-    answer: Answer,
-    messages: &[i64],
-    now: Micros,
-) -> Result<(), sqlx::Error> {
-    let mut update = QueryBuilder::<Sqlite>::new("UPDATE contact SET ");
-    match answer {
-        Answer::Accept => update.push("state = 3, deadline_at = NULL, accepted_at = ").push_bind(now),
-        Answer::Reject => update.push(
-            "state = 1, request_id = NULL, allocated_at = NULL, deadline_at = NULL, refusal_count = refusal_count + 1",
-        ),
-    };
-    update.push(" WHERE message IN (");
-    let mut list = update.separated(", ");
-    for message in messages {
-        list.push_bind(*message);
-    }
-    update.push(")");
-    update.build().execute(connection).await?;
-    Ok(())
+/// What a refusal writes, in the terms of [`crate::contact::allocation::refuse`]. `now` is the place of its value.
+pub(super) fn refusal(now: &str) -> String {
+    format!(
+        "state = CASE WHEN refusal_count + 1 >= {MOST_REFUSALS} THEN 5 ELSE 1 END,
+         closed_at = CASE WHEN refusal_count + 1 >= {MOST_REFUSALS} THEN {now} ELSE NULL END,
+         request_id = NULL, allocated_at = NULL, deadline_at = NULL, refusal_count = refusal_count + 1"
+    )
 }

@@ -35,7 +35,7 @@ async fn a_ledger_of_every_older_version_opens_with_what_it_had() {
         let ledger = Sqlite::open(&location).await.unwrap();
         assert_eq!(ledger.id(), "0198c0ffee0198c0ffee0198c0ffee00");
         let contacts = ledger.contacts(&ContactFilter::default(), None, 10).await.unwrap();
-        assert_eq!(contacts.iter().map(|(_, contact)| contact.id.as_str()).collect::<Vec<_>>(), ["c1", "c2"]);
+        assert_eq!(contacts.rows.iter().map(|(_, contact)| contact.id.as_str()).collect::<Vec<_>>(), ["c1", "c2"]);
         let aside = ledger.message(3).await.unwrap().unwrap();
         assert_eq!((aside.reason.as_str(), aside.limit_bytes, aside.attempt_count), ("it has 99", 0, 0));
         let record = ledger.mailboxes(std::slice::from_ref(&uid)).await.unwrap().remove(0);

@@ -1,24 +1,29 @@
 //! The ledger on SQLite.
 //!
 //! Writes go through the one writer (see [`crate::sqlite::writer`]), reads through the pool. One file a matter: `fence`
-//! (opening and binding), `report` (the commit of a batch), `allocate` (handing out and answers), `read` (listings),
-//! `message` (messages as people look at them), `replay` (a contact after all).
+//! (opening and binding), `report` (the commit of a batch), `thread`, `allocate` (handing out), `answer`, `transfer`,
+//! `change` (their sequence), `list`, `read` (single rows), `message` (messages as people look at them), `replay` (a
+//! contact after all).
 
 use async_trait::async_trait;
 use postroom_proto::id::{Generation, MailboxUid};
 use postroom_proto::v1;
+use tokio::sync::watch;
 
 use super::message::{Discarded, MessageFilter, NotReplayed, Replay, Replayed, Standing};
 use super::{
-    Allocated, Answer, AnswerOutcome, Answered, Batch, ContactFilter, ContactPosition, Cursor, Error, Fence, Ledger,
-    MailboxRecord, Micros, NotCommitted, Opened, Raw, Take,
+    Allocated, Answer, AnswerOutcome, Answered, Batch, ContactChanges, ContactFilter, ContactPage, ContactPosition,
+    Cursor, Error, Fence, Ledger, MailboxRecord, Micros, NotCommitted, Opened, Raw, Take, Transfer,
 };
 use crate::sqlite::writer::{Work, WriteError};
 use crate::sqlite::{Database, Location, Step, open};
 
 mod allocate;
+mod answer;
+mod change;
 pub mod copy;
 mod fence;
+mod list;
 mod message;
 #[cfg(test)]
 mod migration;
@@ -26,6 +31,8 @@ mod read;
 mod replay;
 mod report;
 mod row;
+mod thread;
+mod transfer;
 
 /// Numbered, forward only.
 const SCHEMA: &[Step] = &[
@@ -38,6 +45,11 @@ const SCHEMA: &[Step] = &[
         version: 2,
         title: "decisions about messages",
         sql: include_str!("../../../migrations/ledger/0002_decisions.sql"),
+    },
+    Step {
+        version: 3,
+        title: "kinds, threads, endings, transfers and changes of contacts",
+        sql: include_str!("../../../migrations/ledger/0003_contacts.sql"),
     },
 ];
 
@@ -141,7 +153,12 @@ impl Ledger for Sqlite {
         now: Micros,
     ) -> Result<Vec<AnswerOutcome>, Error> {
         let instance = instance_uid.to_owned();
-        self.write("answer for contacts", move |c| Box::pin(allocate::answer(c, instance, answer, contacts, now))).await
+        self.write("answer for contacts", move |c| Box::pin(answer::answer(c, instance, answer, contacts, now))).await
+    }
+
+    async fn transfer(&self, instance_uid: &str, transfer: Transfer, now: Micros) -> Result<Vec<AnswerOutcome>, Error> {
+        let instance = instance_uid.to_owned();
+        self.write("transfer contacts", move |c| Box::pin(transfer::transfer(c, instance, transfer, now))).await
     }
 
     async fn lapse(&self, now: Micros) -> Result<Vec<String>, Error> {
@@ -158,8 +175,8 @@ impl Ledger for Sqlite {
         filter: &ContactFilter,
         after: Option<&ContactPosition>,
         limit: usize,
-    ) -> Result<Vec<(ContactPosition, v1::Contact)>, Error> {
-        read::contacts(&self.database.readers, filter, after, limit).await.map_err(reading("list contacts"))
+    ) -> Result<ContactPage, Error> {
+        list::contacts(&self.database.readers, filter, after, limit).await.map_err(reading("list contacts"))
     }
 
     async fn contact(&self, id: &str) -> Result<Option<(String, v1::Contact)>, Error> {
@@ -217,5 +234,37 @@ impl Ledger for Sqlite {
     ) -> Result<Vec<Standing>, Error> {
         let page = message::standing_after(&self.database.readers, mailbox, after, last, limit).await;
         page.map_err(reading("read messages"))
+    }
+
+    async fn contact_changes(
+        &self,
+        instance_uid: Option<&str>,
+        after: u64,
+        window: u32,
+    ) -> Result<Option<ContactChanges>, Error> {
+        let read = change::changes(&self.database.readers, instance_uid, after, window).await;
+        read.map_err(reading("read changes of contacts"))
+    }
+
+    async fn newest_contact_change(&self) -> Result<u64, Error> {
+        change::newest(&self.database.readers).await.map_err(reading("look for the newest change"))
+    }
+
+    async fn trim_contact_changes(&self, keep: u64) -> Result<(), Error> {
+        loop {
+            let due =
+                change::any_to_trim(&self.database.readers, keep).await.map_err(reading("look at old changes"))?;
+            if !due {
+                return Ok(());
+            }
+            let trimming = self.write("cut off old changes", move |c| Box::pin(change::trim(c, keep)));
+            if !trimming.await? {
+                return Ok(());
+            }
+        }
+    }
+
+    fn commits(&self) -> watch::Receiver<()> {
+        self.database.writer.commits()
     }
 }

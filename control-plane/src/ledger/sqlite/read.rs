@@ -1,13 +1,19 @@
-//! Listings and single rows, from the read-only pool.
+//! Single rows and counts, from the read-only pool.
 
+use postroom_proto::convert::to_timestamp;
 use postroom_proto::id::MailboxUid;
 use postroom_proto::v1;
 use prost::Message as _;
 use sqlx::{AssertSqlSafe, QueryBuilder, Row as _, Sqlite, SqlitePool};
 
-use super::super::{ContactFilter, ContactPosition, MailboxRecord, Micros, Raw};
+use super::super::{MailboxRecord, Micros, Raw};
 use super::ROWS;
 use super::row::{CONTACT, ContactRow, uint};
+
+/// Most earlier contacts of a thread that a contact names.
+const MOST_EARLIER: i64 = 50;
+/// Most transfers that a contact names.
+const MOST_TRANSFERS: i64 = 20;
 
 pub(super) async fn any_lapsed(readers: &SqlitePool, now: Micros) -> Result<bool, sqlx::Error> {
     sqlx::query_scalar("SELECT EXISTS (SELECT 1 FROM contact WHERE state = 2 AND deadline_at <= ?)")
@@ -56,44 +62,58 @@ pub(super) async fn waiting(
     rows.iter().map(|row| Ok((row.try_get("mailbox_uid")?, uint(row.try_get("number")?)))).collect()
 }
 
-pub(super) async fn contacts(
-    readers: &SqlitePool,
-    filter: &ContactFilter,
-    after: Option<&ContactPosition>,
-    limit: usize,
-) -> Result<Vec<(ContactPosition, v1::Contact)>, sqlx::Error> {
-    let mut select = QueryBuilder::<Sqlite>::new(format!(
-        "SELECT {CONTACT}, content, NULL AS text FROM contact LEFT JOIN body ON body.message = contact.message WHERE 1 = 1"
-    ));
-    if let Some(instance) = &filter.instance_uid {
-        select.push(" AND instance_uid = ").push_bind(instance);
-    }
-    if let Some(state) = filter.state {
-        select.push(" AND state = ").push_bind(state as i32);
-    }
-    if let Some(after) = after {
-        select.push(" AND (instance_uid, state, priority, waiting_since, contact.message) > (");
-        let mut place = select.separated(", ");
-        place
-            .push_bind(&after.instance_uid)
-            .push_bind(after.state)
-            .push_bind(after.priority)
-            .push_bind(after.waiting_since)
-            .push_bind(after.message);
-        select.push(")");
-    }
-    select.push(" ORDER BY instance_uid, state, priority, waiting_since, contact.message LIMIT ");
-    select.push_bind(i64::try_from(limit).unwrap_or(i64::MAX));
-    let rows: Vec<ContactRow> = select.build_query_as().fetch_all(readers).await?;
-    rows.into_iter().map(|row| Ok((row.position(), row.contact()?))).collect()
-}
-
 pub(super) async fn contact(readers: &SqlitePool, id: &str) -> Result<Option<(String, v1::Contact)>, sqlx::Error> {
     let query = format!(
         "SELECT {CONTACT}, content, text FROM contact LEFT JOIN body ON body.message = contact.message WHERE contact.id = ?"
     );
     let row: Option<ContactRow> = sqlx::query_as(AssertSqlSafe(query)).bind(id).fetch_optional(readers).await?;
-    row.map(|row| Ok((row.instance_uid.clone(), row.contact()?))).transpose()
+    let Some(row) = row else { return Ok(None) };
+    let (message, instance) = (row.message, row.instance_uid.clone());
+    let mut contact = row.contact()?;
+    contact.earlier_contacts = earlier(readers, message, &instance, &contact.thread).await?;
+    contact.transfers = transfers(readers, message).await?;
+    Ok(Some((instance, contact)))
+}
+
+/// Contacts of the thread and the instance that came in before, newest first.
+async fn earlier(
+    readers: &SqlitePool,
+    message: i64,
+    instance_uid: &str,
+    thread: &str,
+) -> Result<Vec<String>, sqlx::Error> {
+    sqlx::query_scalar(
+        "SELECT id FROM contact WHERE message IN (SELECT message FROM contact WHERE thread = ?1
+           UNION ALL SELECT message FROM contact WHERE id = ?1 AND thread IS NULL)
+         AND instance_uid = ?2 AND message < ?3 ORDER BY message DESC LIMIT ?4",
+    )
+    .bind(thread)
+    .bind(instance_uid)
+    .bind(message)
+    .bind(MOST_EARLIER)
+    .fetch_all(readers)
+    .await
+}
+
+/// Whence a contact came, newest first.
+async fn transfers(readers: &SqlitePool, message: i64) -> Result<Vec<v1::Transfer>, sqlx::Error> {
+    type Row = (Micros, String, String, String, u32);
+    let rows: Vec<Row> = sqlx::query_as(
+        "SELECT made_at, from_instance, from_queue, from_queue_uid, from_priority FROM transfer WHERE message = ?
+         ORDER BY id DESC LIMIT ?",
+    )
+    .bind(message)
+    .bind(MOST_TRANSFERS)
+    .fetch_all(readers)
+    .await?;
+    let transfer = |(made_at, from_instance, from_queue, from_queue_uid, from_priority)| v1::Transfer {
+        transferred_time: Some(to_timestamp(made_at)),
+        from_instance,
+        from_queue,
+        from_queue_uid,
+        from_priority,
+    };
+    Ok(rows.into_iter().map(transfer).collect())
 }
 
 pub(super) async fn raw(readers: &SqlitePool, id: &str) -> Result<Option<(String, Raw)>, sqlx::Error> {

@@ -9,6 +9,7 @@ use sqlx::{QueryBuilder, Sqlite, SqliteConnection};
 use super::super::{Batch, Cursor, Message, Micros, NotCommitted, Raw};
 use super::ROWS;
 use super::row::int;
+use super::{change, thread};
 
 /// Commits `batch`, or says why not. The last batch of a mailbox, repeated under the same fence, gets its stored answer.
 pub(super) async fn commit(
@@ -137,7 +138,6 @@ pub(super) async fn insert_contacts<'b>(
     new: &HashMap<&str, i64>,
     now: Micros,
 ) -> Result<HashMap<&'b str, String>, sqlx::Error> {
-    let mut contacts = HashMap::new();
     let wanted: Vec<(&Message, i64, String)> = batch
         .messages
         .iter()
@@ -145,12 +145,15 @@ pub(super) async fn insert_contacts<'b>(
         .filter_map(|message| Some((message, *new.get(message.source_key.as_str())?)))
         .map(|(message, id)| (message, id, uuid::Uuid::now_v7().simple().to_string()))
         .collect();
-    for chunk in wanted.chunks(ROWS) {
+    let said: Vec<_> = wanted.iter().map(|(message, _, id)| (id.as_str(), message.content.as_ref())).collect();
+    let places = thread::places(connection, &batch.intake.instance_uid, &said).await?;
+    let placed: Vec<_> = wanted.iter().zip(&places).collect();
+    for chunk in placed.chunks(ROWS) {
         let mut insert = QueryBuilder::<Sqlite>::new(
             "INSERT INTO contact (message, id, instance_uid, instance, queue_uid, queue, address, mailbox_uid, state,
-             priority, waiting_since, language, created_at, size_bytes) ",
+             priority, waiting_since, language, created_at, size_bytes, kind, message_key, thread) ",
         );
-        insert.push_values(chunk, |mut row, (message, id, contact)| {
+        insert.push_values(chunk, |mut row, ((message, id, contact), place)| {
             row.push_bind(*id)
                 .push_bind(contact)
                 .push_bind(&batch.intake.instance_uid)
@@ -165,14 +168,15 @@ pub(super) async fn insert_contacts<'b>(
                 .push_bind(message.received_at.unwrap_or(now).min(now))
                 .push_bind(&batch.intake.language)
                 .push_bind(now)
-                .push_bind(int(message.size_bytes));
+                .push_bind(int(message.size_bytes))
+                .push_bind(i64::from(message.kind as i32))
+                .push_bind(place.message_key)
+                .push_bind(place.thread.as_deref());
         });
         insert.build().execute(&mut *connection).await?;
     }
-    for (message, _, contact) in wanted {
-        contacts.insert(message.source_key.as_str(), contact);
-    }
-    Ok(contacts)
+    change::record(connection, &wanted.iter().map(|(_, id, _)| *id).collect::<Vec<_>>()).await?;
+    Ok(wanted.into_iter().map(|(message, _, contact)| (message.source_key.as_str(), contact)).collect())
 }
 
 pub(super) async fn insert_bodies(

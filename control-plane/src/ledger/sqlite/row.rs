@@ -7,11 +7,13 @@ use sqlx::sqlite::SqliteRow;
 use sqlx::{FromRow, Row as _};
 
 use super::super::{ContactPosition, Micros};
+use crate::contact::allocation::Key;
+use crate::contact::file_name::name_files;
 
 /// Columns of [`ContactRow`] without the body, for a query over `contact`.
 pub(super) const CONTACT: &str = "contact.message AS message, contact.id AS id, instance_uid, instance, queue_uid, queue, address, \
      mailbox_uid, state, priority, waiting_since, language, created_at, contact.size_bytes AS size_bytes, request_id, allocated_at, \
-     deadline_at, accepted_at, refusal_count";
+     deadline_at, accepted_at, refusal_count, kind, thread, closed_at, outcome";
 
 /// SQLite has signed integers only. Revisions, sizes and counts stay far below the limit; what does not is held to it.
 pub(super) fn int(value: u64) -> i64 {
@@ -39,11 +41,15 @@ pub(super) struct ContactRow {
     language: String,
     created_at: Micros,
     size_bytes: i64,
-    pub(super) request_id: Option<String>,
-    allocated_at: Option<Micros>,
-    pub(super) deadline_at: Option<Micros>,
+    request_id: Option<String>,
+    pub(super) allocated_at: Option<Micros>,
+    deadline_at: Option<Micros>,
     accepted_at: Option<Micros>,
     refusal_count: u32,
+    kind: i32,
+    thread: Option<String>,
+    closed_at: Option<Micros>,
+    outcome: String,
     content: Option<Vec<u8>>,
     text: Option<Vec<u8>>,
 }
@@ -70,6 +76,10 @@ impl FromRow<'_, SqliteRow> for ContactRow {
             deadline_at: row.try_get("deadline_at")?,
             accepted_at: row.try_get("accepted_at")?,
             refusal_count: row.try_get("refusal_count")?,
+            kind: row.try_get("kind")?,
+            thread: row.try_get("thread")?,
+            closed_at: row.try_get("closed_at")?,
+            outcome: row.try_get("outcome")?,
             content: row.try_get("content")?,
             text: row.try_get("text")?,
         })
@@ -87,19 +97,28 @@ impl ContactRow {
         }
     }
 
+    pub(super) fn key(&self) -> Key {
+        Key { priority: self.priority, waiting_since: self.waiting_since, message: self.message }
+    }
+
     /// The contact. An error: what it says was damaged in the database.
     pub(super) fn contact(self) -> Result<v1::Contact, sqlx::Error> {
-        let queued = self.state == ContactState::Queued as i32;
+        let handed_out = self.request_id.is_some();
+        let closed_in = |state: ContactState| self.closed_at.filter(|_| self.state == state as i32).map(to_timestamp);
+        let (ended_time, dead_time) = (closed_in(ContactState::Ended), closed_in(ContactState::Dead));
         let content = match self.content {
             None => None,
             Some(mut bytes) => {
                 // Concatenated encodings are the encoding of the merged message.
                 bytes.extend(self.text.unwrap_or_default());
                 let decoded = v1::ContactContent::decode(bytes.as_slice());
-                Some(decoded.map_err(|error| sqlx::Error::Decode(error.into()))?)
+                let mut content = decoded.map_err(|error| sqlx::Error::Decode(error.into()))?;
+                name_files(&mut content.attachments);
+                Some(content)
             }
         };
         Ok(v1::Contact {
+            thread: self.thread.unwrap_or_else(|| self.id.clone()),
             id: self.id,
             instance: self.instance,
             queue: self.queue,
@@ -113,14 +132,18 @@ impl ContactRow {
             created_time: Some(to_timestamp(self.created_at)),
             size_bytes: uint(self.size_bytes),
             content,
-            allocation: (!queued).then(|| v1::Allocation {
+            allocation: handed_out.then(|| v1::Allocation {
                 request_id: self.request_id.unwrap_or_default(),
                 allocated_time: self.allocated_at.map(to_timestamp),
                 deadline_time: self.deadline_at.map(to_timestamp),
                 accepted_time: self.accepted_at.map(to_timestamp),
             }),
             refusal_count: self.refusal_count,
-            kind: 0,
+            kind: self.kind,
+            ended_time,
+            outcome: self.outcome,
+            dead_time,
+            ..Default::default()
         })
     }
 }

@@ -207,6 +207,8 @@ fn attachment(raw: &[u8], leaf: &Leaf, index: u32, caps: &mut Caps) -> Attachmen
         raw_offset: leaf.body.start as u64,
         raw_bytes: written.len() as u64,
         encoding: encoding.into(),
+        // The control plane makes it.
+        file_name: String::new(),
     }
 }
 

@@ -1,15 +1,18 @@
-//! `contact`: list, show, take, accept, reject, raw.
+//! `contact`: list, show, take, raw; the answers of instances, watching and attachments in files of their own.
 
+use std::num::NonZeroU32;
+
+use jiff::Timestamp;
 use postroom_proto::{convert, v1};
 
 use super::Session;
-use crate::args::{Contact, ListContacts, SettleContacts, State, TakeContacts};
-use crate::client;
+use crate::args::{Contact, Kind, ListContacts, State, TakeContacts};
 use crate::error::Error;
 use crate::render::{table, text, time, words};
 
-/// Most contacts of one accept or reject.
-const BATCH: usize = 500;
+mod answer;
+mod attachment;
+mod watch;
 
 pub(super) async fn run(session: &mut Session<'_, '_>, verb: Contact) -> Result<(), Error> {
     match verb {
@@ -19,23 +22,55 @@ pub(super) async fn run(session: &mut Session<'_, '_>, verb: Contact) -> Result<
             session.show(&contact, one)
         }
         Contact::Take(args) => take(session, args).await,
-        Contact::Accept(args) => accept(session, args).await,
-        Contact::Reject(args) => reject(session, args).await,
+        Contact::Accept(args) => answer::accept(session, args).await,
+        Contact::Extend(args) => answer::extend(session, args).await,
+        Contact::Reject(args) => answer::reject(session, args).await,
+        Contact::End(args) => answer::end(session, args).await,
+        Contact::Requeue(args) => answer::requeue(session, args).await,
+        Contact::Transfer(args) => answer::transfer(session, args).await,
+        Contact::Watch(args) => watch::watch(session, args).await,
         Contact::Raw { id } => raw(session, id).await,
+        Contact::Attachment(args) => attachment::run(session, args).await,
+    }
+}
+
+fn filter(args: ListContacts) -> v1::ListContactsRequest {
+    let state = args.state.map(|state| match state {
+        State::Queued => v1::ContactState::Queued,
+        State::Allocated => v1::ContactState::Allocated,
+        State::Accepted => v1::ContactState::Accepted,
+        State::Ended => v1::ContactState::Ended,
+        State::Dead => v1::ContactState::Dead,
+    });
+    let kind = args.kind.map(|kind| match kind {
+        Kind::Normal => v1::ContactKind::Normal,
+        Kind::AutoReply => v1::ContactKind::AutoReply,
+        Kind::Bounce => v1::ContactKind::Bounce,
+        Kind::Receipt => v1::ContactKind::Receipt,
+        Kind::Bulk => v1::ContactKind::Bulk,
+        Kind::Calendar => v1::ContactKind::Calendar,
+    });
+    let received = |time: Timestamp| convert::to_timestamp(time.as_microsecond());
+    v1::ListContactsRequest {
+        instance: args.instance.unwrap_or_default(),
+        state: state.unwrap_or_default().into(),
+        queue: args.queue.unwrap_or_default(),
+        address: args.address.unwrap_or_default(),
+        kind: kind.unwrap_or_default().into(),
+        thread: args.thread.unwrap_or_default(),
+        received_since_time: args.since.map(received),
+        received_until_time: args.until.map(received),
+        sender: args.from.unwrap_or_default(),
+        priority: args.priority.map_or(0, NonZeroU32::get),
+        ..Default::default()
     }
 }
 
 async fn list(session: &mut Session<'_, '_>, args: ListContacts) -> Result<(), Error> {
-    let state = match args.state {
-        None => v1::ContactState::Unspecified,
-        Some(State::Queued) => v1::ContactState::Queued,
-        Some(State::Allocated) => v1::ContactState::Allocated,
-        Some(State::Accepted) => v1::ContactState::Accepted,
-    };
     let limit = args.limit.get();
     let progress = session.progress("reading contacts");
     let client = session.client()?.with_progress(&progress);
-    let listing = client.list_contacts(args.instance.unwrap_or_default(), state, limit);
+    let listing = client.list_contacts(filter(args), limit);
     let mut all = progress.during(listing).await?;
     let more = !std::mem::take(&mut all.next_page_token).is_empty();
     session.show(&all, |all| listed(&all.contacts))?;
@@ -68,83 +103,13 @@ async fn take(session: &mut Session<'_, '_>, args: TakeContacts) -> Result<(), E
     Ok(())
 }
 
-async fn accept(session: &mut Session<'_, '_>, args: SettleContacts) -> Result<(), Error> {
-    let client = session.client()?;
-    let call = async |contacts| {
-        let request = v1::AcceptContactsRequest { instance: args.instance.clone(), contacts };
-        Ok(client.accept_contacts(request).await?.outcomes)
-    };
-    let (done, failed) = in_batches(&args, call).await;
-    if failed.is_none() || !done.is_empty() {
-        session.show(&v1::AcceptContactsResponse { outcomes: done.clone() }, |all| outcomes(&all.outcomes))?;
-    }
-    verdict(&done, "accepted", failed)
-}
-
-async fn reject(session: &mut Session<'_, '_>, args: SettleContacts) -> Result<(), Error> {
-    let client = session.client()?;
-    let call = async |contacts| {
-        let request = v1::RejectContactsRequest { instance: args.instance.clone(), contacts };
-        Ok(client.reject_contacts(request).await?.outcomes)
-    };
-    let (done, failed) = in_batches(&args, call).await;
-    if failed.is_none() || !done.is_empty() {
-        session.show(&v1::RejectContactsResponse { outcomes: done.clone() }, |all| outcomes(&all.outcomes))?;
-    }
-    verdict(&done, "given back", failed)
-}
-
-/// Calls for one batch after the other; what was done, and what ended it early.
-async fn in_batches(
-    args: &SettleContacts,
-    call: impl AsyncFn(Vec<v1::AllocatedContact>) -> Result<Vec<v1::ContactOutcome>, client::Error>,
-) -> (Vec<v1::ContactOutcome>, Option<client::Error>) {
-    let mut done = Vec::new();
-    for contacts in batches(args) {
-        match call(contacts).await {
-            Ok(outcomes) => done.extend(outcomes),
-            Err(error) => return (done, Some(error)),
-        }
-    }
-    (done, None)
-}
-
 async fn raw(session: &mut Session<'_, '_>, id: String) -> Result<(), Error> {
     session.only_bytes("`contact show ID -o json` has what was read from the message")?;
     let mut message = session.client()?.get_raw_message(id).await?;
     while let Some(chunk) = message.next().await? {
-        session.write(&chunk)?;
+        session.write(&chunk.data)?;
     }
     Ok(())
-}
-
-fn batches(args: &SettleContacts) -> impl Iterator<Item = Vec<v1::AllocatedContact>> {
-    let request_id = args.request_id.clone().unwrap_or_default();
-    args.ids.chunks(BATCH).map(move |ids| {
-        let named = |id: &String| v1::AllocatedContact { contact: id.clone(), request_id: request_id.clone() };
-        ids.iter().map(named).collect()
-    })
-}
-
-/// What the command ends with. A call that failed after others succeeded is told with what was done before it.
-fn verdict(outcomes: &[v1::ContactOutcome], done: &str, failed: Option<client::Error>) -> Result<(), Error> {
-    if let Some(error) = failed {
-        let error = Error::from(error);
-        let message = match outcomes.len() {
-            0 => error.message,
-            told => format!("{}; only the first {told} contacts were dealt with", error.message),
-        };
-        return Err(Error { message, ..error });
-    }
-    let refused = outcomes.iter().map(|outcome| outcome.reason.as_str()).filter(|reason| !reason.is_empty());
-    Error::partial(outcomes.len(), "contacts", done, refused).map_or(Ok(()), Err)
-}
-
-fn outcomes(outcomes: &[v1::ContactOutcome]) -> String {
-    let row = |o: &v1::ContactOutcome| {
-        [o.contact.clone(), words::contact_state(o.state), o.reason.clone(), o.message.clone()]
-    };
-    table::rows(["ID", "STATE", "REASON", "MESSAGE"], outcomes.iter().map(row))
 }
 
 fn best_first(contacts: &[v1::Contact]) -> String {
@@ -183,6 +148,7 @@ fn one(contact: &v1::Contact) -> String {
         ("address", contact.address.clone()),
         ("mailbox", contact.mailbox.clone()),
         ("state", words::contact_state(contact.state)),
+        ("kind", words::contact_kind(contact.kind)),
         ("priority", contact.priority.to_string()),
         ("language", contact.language.clone()),
         ("received", time::time(contact.received_time.as_ref())),
@@ -197,6 +163,17 @@ fn one(contact: &v1::Contact) -> String {
             ("accepted", time::time(allocation.accepted_time.as_ref())),
         ]);
     }
+    if let Some(ended) = &contact.ended_time {
+        pairs.extend([("ended", time::time(Some(ended))), ("outcome", contact.outcome.clone())]);
+    }
+    if let Some(dead) = &contact.dead_time {
+        pairs.push(("dead since", time::time(Some(dead))));
+    }
+    pairs.extend(contact.transfers.iter().map(|transfer| {
+        let when = time::time(transfer.transferred_time.as_ref());
+        let v1::Transfer { from_queue, from_instance, from_priority, .. } = transfer;
+        ("transferred", format!("{when} from {from_queue} of {from_instance}, priority {from_priority}"))
+    }));
     pairs.extend([
         ("from", addresses(&content.from)),
         ("to", addresses(&content.to)),
@@ -204,6 +181,8 @@ fn one(contact: &v1::Contact) -> String {
         ("reply to", addresses(&content.reply_to)),
         ("date", time::time(content.date_time.as_ref())),
         ("message id", content.message_id.clone()),
+        ("thread", contact.thread.clone()),
+        ("earlier", contact.earlier_contacts.join(", ")),
         ("subject", content.subject.clone()),
         ("truncated", content.truncated.join(", ")),
     ]);
