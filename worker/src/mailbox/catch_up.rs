@@ -48,6 +48,11 @@ const WINDOW: u32 = 2000;
 /// Widest window: its summaries, 24 bytes each, are in memory at once.
 const MAX_WINDOW: u32 = 1 << 17;
 
+/// Most bytes that are parsed on a thread of the runtime.
+const MAX_PARSED_HERE: usize = 256 * 1024;
+/// What a message costs at least, in bytes of a larger one.
+const LEAST_WORK: usize = 2 * 1024;
+
 /// What is to be done with a message of a window.
 #[derive(Debug, Clone)]
 enum Planned {
@@ -278,14 +283,16 @@ impl<'f, S: Stream + fmt::Debug> Reader<'f, S> {
             },
         });
         let items: Vec<Item> = items.collect();
-        let drafts = self.draft(items, estimate).await;
+        let drafts = self.draft(items).await;
         Ok(Ready { drafts, room })
     }
 
     /// Parsing much takes long: it must not hold up the other mailboxes of this thread.
-    async fn draft(&mut self, items: Vec<Item>, estimate: u64) -> Vec<Draft> {
+    async fn draft(&mut self, items: Vec<Item>) -> Vec<Draft> {
         let most = self.reading.batch_messages;
-        if estimate < 512 * 1024 {
+        // What came, not what the server said would come.
+        let bytes = items.iter().map(|item| if let Item::Got(_, raw) = item { raw.len().max(LEAST_WORK) } else { 0 });
+        if bytes.sum::<usize>() < MAX_PARSED_HERE {
             return draft(&mut self.cursor, items, most);
         }
         let mut cursor = self.cursor.clone();

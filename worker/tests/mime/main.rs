@@ -24,6 +24,10 @@ pub(crate) fn checked(raw: &[u8]) -> ContactContent {
     }
     let texts = [&content.text, &content.html, &content.subject, &content.message_id];
     assert!(texts.iter().all(|text| !text.contains('\0')), "a null character");
+    assert!(!words(&content).iter().any(|word| word.chars().any(char::is_control)), "a control character in a header");
+    if let Some(date) = &content.date_time {
+        assert!((-62_135_596_800..=253_402_300_799).contains(&date.seconds), "no timestamp: {date:?}");
+    }
     let mut end = 0;
     for (index, attachment) in content.attachments.iter().enumerate() {
         assert_eq!(attachment.index as usize, index);
@@ -34,6 +38,14 @@ pub(crate) fn checked(raw: &[u8]) -> ContactContent {
         assert_eq!(decoded.len() as u64, attachment.size_bytes, "{attachment:?}");
     }
     content
+}
+
+/// All that stands in one line.
+fn words(content: &ContactContent) -> Vec<&String> {
+    let people = [&content.from, &content.to, &content.cc, &content.reply_to].into_iter().flatten();
+    let ids = content.in_reply_to.iter().chain(&content.references).chain([&content.subject, &content.message_id]);
+    let names = content.attachments.iter().flat_map(|one| [&one.name, &one.media_type, &one.content_id]);
+    people.flat_map(|one| [&one.name, &one.address]).chain(ids).chain(names).collect()
 }
 
 /// The bytes of an attachment as they stand in the message.

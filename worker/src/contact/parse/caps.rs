@@ -58,9 +58,12 @@ impl Caps {
         body
     }
 
-    /// A name, an address, an id: also without null characters.
+    /// A subject, a name, an address, an id: one line, without control characters. Encoded words may hold line ends, which
+    /// would end a header field wherever the word is written again.
     pub(super) fn word(&mut self, text: &str, max: usize) -> String {
-        let text = &*text.replace('\0', "");
+        let clean: String =
+            text.chars().filter(|one| *one != '\0').map(|one| if one.is_control() { ' ' } else { one }).collect();
+        let text = clean.trim();
         let room = max.min(MAX_HEADERS.saturating_sub(self.header_bytes));
         let end = boundary(text, room);
         self.mark(Cut::Headers, end < text.len());

@@ -128,11 +128,14 @@ fn bare(id: &str) -> String {
     id.trim().trim_start_matches('<').trim_end_matches('>').to_owned()
 }
 
+/// Seconds since 1970 of the years 1 to 9999, which is what a timestamp can be on the wire.
+const DATES: std::ops::RangeInclusive<i64> = -62_135_596_800..=253_402_300_799;
+
 /// Seconds since 1970. The parser takes any number for a month or an hour; only real dates count.
 pub(super) fn date(value: &[u8]) -> Option<i64> {
     let (bytes, _) = prepared(value, MAX_PARAMETERS, "");
-    let date = MessageStream::new(&bytes).parse_date().into_datetime()?;
-    (date.is_valid() && date.year >= 1).then(|| date.to_timestamp())
+    let date = MessageStream::new(&bytes).parse_date().into_datetime().filter(mail_parser::DateTime::is_valid)?;
+    Some(date.to_timestamp()).filter(|seconds| DATES.contains(seconds))
 }
 
 /// The first word, in lower case, without comment and parameters.
