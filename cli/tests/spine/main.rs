@@ -9,5 +9,6 @@ mod crash;
 mod faults;
 mod flow;
 mod harness;
+mod kinds;
 mod losses;
 mod secrets;
