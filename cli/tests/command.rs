@@ -213,7 +213,7 @@ async fn a_usage_error_is_2_and_help_is_data() {
 
 #[tokio::test]
 async fn a_model_goes_there_and_back() {
-    let plane = ControlPlane::start(failing(&[Reason::EtagMismatch, Reason::StorageFailed])).await;
+    let plane = ControlPlane::start(failing(&[Reason::StorageFailed])).await;
     let file = plane.data.path().join("model.yaml");
     let text = "instances:\n  - {name: core1}\nincomingServers:\n  - {name: 'a: \"b\"', authentication: password, secret: {value: s}}\n";
     std::fs::write(&file, text).unwrap();
@@ -221,6 +221,17 @@ async fn a_model_goes_there_and_back() {
 
     let outcome = plane.run(&["apply", "-f", file]).await;
     assert_eq!((outcome.code, outcome.out()), (0, "create instance core1\nrevision 1\n"), "{outcome:?}");
+    {
+        let state = plane.state();
+        let [.., plan, commit] = state.applies.as_slice() else { panic!("{:?}", state.applies) };
+        assert!(
+            plan.validate_only && plan.etag.is_empty() && !commit.validate_only,
+            "{state:?}",
+            state = state.applies
+        );
+        assert_eq!(commit.etag, "0", "what was planned, and nothing else");
+        assert!(!commit.request_id.is_empty());
+    }
     let mut applied = plane.state().model.clone();
     assert_eq!(applied.incoming_servers[0].secret.take().unwrap().value, "s");
 

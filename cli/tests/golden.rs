@@ -15,6 +15,7 @@ use support::{ControlPlane, Outcome, fixture};
 /// Verb, and what follows it: words between spaces; `FILE` is a model file.
 const CASES: &[(&str, &str)] = &[
     ("apply", "-f FILE"),
+    ("apply", "-f FILE --dry-run --prune"),
     ("contact accept", "--instance core1 --request-id r-1 0198c0ffee0198c0ffee0198c0ffee01 lost-1"),
     ("contact attachment", "0198c0ffee0198c0ffee0198c0ffee01"),
     ("contact end", "--instance core1 --outcome answered contact-1 lost-1"),
@@ -29,15 +30,33 @@ const CASES: &[(&str, &str)] = &[
     ("contact transfer", "--instance core1 --queue Support contact-1 lost-1"),
     ("contact watch", "--instance core1"),
     ("explain", "NOT_CONNECTED"),
+    ("diff", "--file FILE"),
+    ("diff", "6"),
     ("export", ""),
+    ("history", ""),
     ("incoming-server list", ""),
     ("incoming-server show", "Entra"),
+    ("incoming-server set", "Entra imap.port=994 --unset scope"),
+    ("incoming-server remove", "Entra --dry-run"),
     ("instance list", ""),
     ("instance show", "core1"),
+    ("instance set", "core1 --name core9"),
+    ("instance remove", "core1"),
     ("mailbox list", ""),
     ("mailbox show", "sales@contoso.example"),
+    ("outgoing-server list", ""),
+    ("outgoing-server remove", "Relay"),
+    ("outgoing-server set", "New authentication=none server=smtp.example --create"),
+    ("outgoing-server show", "Relay"),
     ("queue list", ""),
+    ("queue remove", "Billing"),
+    ("queue set", "Billing --address billing@contoso.example priority=2"),
     ("queue show", "Billing"),
+    ("rollback", "5"),
+    ("rollback", "5 --dry-run"),
+    ("rollout status", ""),
+    ("system set", "language=de --unset priority"),
+    ("system show", ""),
 ];
 
 /// Verbs that print no data of a control plane, and where they are tested.
@@ -63,6 +82,14 @@ const WRONG: &[&str] = &[
     "--endpoint https://postroom.example mailbox list --data /tmp",
     "apply -f /nonexistent/model.yaml",
     "explain AADSTS700215",
+    "diff",
+    "diff -f FILE 7",
+    "queue set Biling priority=5",
+    "queue set Billing --create",
+    "queue set Billing priority=high colour",
+    "queue set Billing colour=red",
+    "incoming-server set Entra secret=planted",
+    "rollout status --wait --timeout 1s",
 ];
 
 #[tokio::test]

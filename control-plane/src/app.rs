@@ -197,7 +197,8 @@ impl App {
         let definitions = Arc::new(Definitions::load(ground.store.clone()).await?);
         let (following, told) = (definitions.clone(), self.keeping.clone());
         self.keep("definitions", async move { following.run(told).await });
-        let settings = Settings { replica: format!("up-{}", std::process::id()), terms: config.terms, alone: true };
+        let replica = format!("up-{}", std::process::id());
+        let settings = Settings { replica: replica.clone(), terms: config.terms, alone: true };
         let (leader, plane) = LeasePlane::new(ground.store.clone(), settings, definitions.subscribe());
         self.keep("lease plane", plane.run(self.keeping.clone()));
 
@@ -220,11 +221,10 @@ impl App {
         let observer = Observer::new(store, ledger.clone(), model.clone());
         let messages = Messages::new(model.clone(), vault.clone(), ledger.clone(), intake.clone(), errands.clone());
         let messages = api::message::Service::new(messages, observer.clone(), blobs.clone());
+        let definitions_service =
+            api::definition::Service::new(definitions, vault, ledger.clone(), leader.clone(), replica);
         let router = router(Gate::new(config.tokens))
-            .add_service(limited!(
-                DefinitionServiceServer,
-                api::definition::Service::new(definitions, vault, ledger.clone())
-            ))
+            .add_service(limited!(DefinitionServiceServer, definitions_service))
             .add_service(limited!(LeaseServiceServer, Leases::new(leader, model.clone(), config.terms)))
             .add_service(limited!(ReportServiceServer, Reports::new(intake)))
             .add_service(limited!(ErrandServiceServer, api::errand::Service::new(errands)))

@@ -213,7 +213,10 @@ impl Leases {
 
     fn beat(&mut self) -> Option<BoxFuture<'static, (Ticket, Answer)>> {
         self.jitter = rand::random_range(-1.0..=1.0);
-        let heartbeat = self.holder.heartbeat(self.now())?;
+        let mut heartbeat = self.holder.heartbeat(self.now())?;
+        for held in &mut heartbeat.held {
+            held.definition_revision = self.supervisor.running(&held.mailbox, held.epoch);
+        }
         let (control, patience) = (self.control.clone(), self.terms.heartbeat_timeout);
         Some(Box::pin(async move { (heartbeat.ticket, control.heartbeat(&heartbeat, patience).await) }))
     }

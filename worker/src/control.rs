@@ -117,6 +117,7 @@ impl Control {
             mailbox: held.mailbox.to_string(),
             epoch: held.epoch.0,
             phase: if held.draining { Phase::Draining } else { Phase::Held }.into(),
+            definition_revision: held.definition_revision,
         });
         let request = v1::HeartbeatRequest {
             session: heartbeat.session.to_string(),

@@ -78,6 +78,8 @@ pub struct Held {
     pub epoch: Epoch,
     /// It is being let go.
     pub draining: bool,
+    /// Revision of the definition that it is read by, which only its task knows; 0: none yet.
+    pub definition_revision: u64,
 }
 
 /// What the leader answers to a heartbeat.
@@ -168,6 +170,7 @@ impl Holder {
             mailbox: mailbox.clone(),
             epoch: hold.epoch,
             draining: hold.draining,
+            definition_revision: 0,
         });
         Some(Heartbeat { ticket, session, term: self.term, held: held.collect(), draining: self.stopping })
     }

@@ -5,6 +5,8 @@
 
 use std::collections::HashMap;
 use std::panic::AssertUnwindSafe;
+use std::sync::Arc;
+use std::sync::atomic::{AtomicU64, Ordering};
 use std::time::Duration;
 
 use futures::FutureExt as _;
@@ -48,6 +50,8 @@ struct Held {
     epoch: Epoch,
     switch: Switch,
     revision: watch::Sender<u64>,
+    /// Revision of the definition that it is read by.
+    running: Arc<AtomicU64>,
 }
 
 /// Runs the mailboxes of a worker.
@@ -77,7 +81,10 @@ impl Supervisor {
     pub fn open(&mut self, mailbox: &MailboxUid, epoch: Epoch, definition_revision: u64, spread: bool) {
         let (switch, lease) = Switch::new(&self.trust);
         let (revision, newest) = watch::channel(definition_revision);
-        if let Some(former) = self.held.insert(mailbox.clone(), Held { epoch, switch, revision }) {
+        let running = Arc::new(AtomicU64::new(0));
+        if let Some(former) =
+            self.held.insert(mailbox.clone(), Held { epoch, switch, revision, running: running.clone() })
+        {
             former.switch.close();
         }
         let longest = if spread { self.shared.reading.start_spread } else { Duration::ZERO };
@@ -87,6 +94,7 @@ impl Supervisor {
             epoch,
             lease,
             newest,
+            running,
             events: self.events.clone(),
         };
         self.tasks.spawn(task.run(longest.mul_f64(rand::random())));
@@ -101,6 +109,12 @@ impl Supervisor {
                 newer
             });
         }
+    }
+
+    /// Revision of the definition by which a mailbox is read under this lease; 0: none yet.
+    pub fn running(&self, mailbox: &MailboxUid, epoch: Epoch) -> u64 {
+        let held = self.held.get(mailbox).filter(|held| held.epoch == epoch);
+        held.map_or(0, |held| held.running.load(Ordering::Relaxed))
     }
 
     /// Lets a mailbox go after the report in flight. [`Event::Gone`] follows.
@@ -141,6 +155,7 @@ struct Task {
     epoch: Epoch,
     lease: Lease,
     newest: watch::Receiver<u64>,
+    running: Arc<AtomicU64>,
     events: mpsc::Sender<Event>,
 }
 
@@ -184,7 +199,9 @@ impl Task {
         loop {
             let (lease, newest) = (self.lease.clone(), self.newest.clone());
             let offered = *newest.borrow();
-            let mut session = Session::new(self.shared.clone(), self.mailbox.clone(), self.epoch, lease, newest);
+            let running = self.running.clone();
+            let mut session =
+                Session::new(self.shared.clone(), self.mailbox.clone(), self.epoch, lease, newest).telling(running);
             // A session that panicked is thrown away with all its state: nothing of it is used again.
             match AssertUnwindSafe(session.run()).catch_unwind().await {
                 Ok(ended) => return ended,
@@ -200,8 +217,8 @@ impl Task {
 
 #[cfg(test)]
 mod tests {
-    use std::sync::atomic::{AtomicUsize, Ordering};
-    use std::sync::{Arc, Mutex};
+    use std::sync::Mutex;
+    use std::sync::atomic::AtomicUsize;
 
     use async_trait::async_trait;
     use bytes::Bytes;

@@ -12,7 +12,9 @@ pub use self::contact::{
     Attachments, Contact, EndContacts, ExtendContacts, Kind, ListContacts, RequeueContacts, SettleContacts, State,
     TakeContacts, TransferContacts, WatchContacts,
 };
-pub use self::definition::{Apply, Definition};
+pub use self::definition::{
+    Apply, Definition, Diff, History, Keys, Queue, Remove, Rollback, Rollout, Set, SetQueue, System,
+};
 pub use self::explain::Explain;
 pub use self::mailbox::Mailbox;
 use crate::error::EXIT_CODES;
@@ -90,22 +92,53 @@ pub enum Command {
     /// file says, a queue with its addresses: what is left out of it goes back to its default, and an
     /// address that is left out is read no more. Either every change holds or none. Secrets are read from the
     /// places that the file names; one that is left out keeps what is stored.
+    ///
+    /// What changes is shown first, then applied if nobody else has changed the model meanwhile. A definition
+    /// that gets another name in the file is a new one; `set NAME --name NEW` renames in place.
     #[command(
-        after_help = "Examples:\n  postroom apply -f model.yaml\n  postroom export > model.yaml    # then change it, and apply it"
+        after_help = "Examples:\n  postroom apply -f model.yaml\n  postroom apply -f model.yaml --dry-run --prune\n  postroom export > model.yaml    # then change it, and apply it"
     )]
     Apply(Apply),
+    /// Show what differs: between a model file and what is stored, or between two revisions.
+    #[command(
+        after_help = "Examples:\n  postroom diff -f model.yaml\n  postroom diff 7        # revision 7 and the newest\n  postroom diff 7 9"
+    )]
+    Diff(Diff),
+    /// List the revisions of the model: when, by whom, and what changed.
+    History(History),
+    /// Make a new revision with the content of an old one, secrets as they were then.
+    #[command(after_help = "Examples:\n  postroom history\n  postroom rollback 7 --dry-run\n  postroom rollback 7")]
+    Rollback(Rollback),
+    /// How far the newest revision has come.
+    #[command(subcommand)]
+    Rollout(Rollout),
+    /// Defaults of all queues.
+    #[command(subcommand, after_help = "Keys: language, priority")]
+    System(System),
     /// Print all definitions as a model file, without secrets.
     #[command(after_help = "Example:\n  postroom export > model.yaml")]
     Export,
     /// Receivers of contacts: the contact-centre instances.
-    #[command(subcommand)]
+    #[command(subcommand, after_help = "Keys: name, pool, allocation")]
     Instance(Definition),
     /// Where to sign in and read.
-    #[command(subcommand)]
+    #[command(
+        subcommand,
+        after_help = "Keys: name, address, authentication, clientId, secret, protocol, imap.host, imap.port, imap.security, scope, caFile, proxy"
+    )]
     IncomingServer(Definition),
+    /// How to send.
+    #[command(
+        subcommand,
+        after_help = "Keys: name, enabled, server, authentication, user, password, clientId, secret, registration, transport"
+    )]
+    OutgoingServer(Definition),
     /// E-mail queues and their addresses.
-    #[command(subcommand)]
-    Queue(Definition),
+    #[command(
+        subcommand,
+        after_help = "Keys: name, instance, language, priority, maxMessageBytes, start, afterIntake\nKeys of an address: email, server, priority, language, account, password, folder, sender"
+    )]
+    Queue(Queue),
     /// The mailboxes that are read: who reads each, and what is wrong with it.
     #[command(subcommand)]
     Mailbox(Mailbox),

@@ -133,6 +133,68 @@ impl Client {
         self.call(Repeat::Operation, Duration::ZERO, request, async |r| self.definitions().apply_model(r).await).await
     }
 
+    /// Changes the model as the request says. With an etag it needs a request id, so that a lost answer can be repeated.
+    pub async fn change_model(&self, request: v1::ApplyModelRequest) -> Result<v1::ApplyModelResponse, Error> {
+        self.read(request, async |r| self.definitions().apply_model(r).await).await
+    }
+
+    /// Makes an old revision the newest. As [`change_model`](Self::change_model).
+    pub async fn roll_back(&self, request: v1::RollbackModelRequest) -> Result<v1::ApplyModelResponse, Error> {
+        self.read(request, async |r| self.definitions().rollback_model(r).await).await
+    }
+
+    /// What differs between two revisions; a new one of 0 is the newest.
+    pub async fn compare_revisions(&self, old: u64, new: u64) -> Result<v1::CompareRevisionsResponse, Error> {
+        let request = v1::CompareRevisionsRequest { old_revision: old, new_revision: new };
+        self.read(request, async |r| self.definitions().compare_revisions(r).await).await
+    }
+
+    /// The newest `limit` revisions. `next_page_token` stays when there are more.
+    pub async fn list_revisions(&self, limit: u32) -> Result<v1::ListRevisionsResponse, Error> {
+        let mut all = v1::ListRevisionsResponse::default();
+        loop {
+            let missing = limit - u32::try_from(all.revisions.len()).unwrap_or(limit).min(limit);
+            let page_size = page_size(Some(missing)).min(100);
+            let page = v1::ListRevisionsRequest { page_size, page_token: all.next_page_token };
+            let page = self.read(page, async |r| self.definitions().list_revisions(r).await).await?;
+            all.revisions.extend(page.revisions);
+            all.next_page_token = page.next_page_token;
+            if all.next_page_token.is_empty() || all.revisions.len() >= limit as usize {
+                return Ok(all);
+            }
+        }
+    }
+
+    /// Which revision each replica and worker runs.
+    pub async fn get_rollout(&self) -> Result<v1::Rollout, Error> {
+        self.read(v1::GetRolloutRequest {}, async |r| self.definitions().get_rollout(r).await).await
+    }
+
+    /// The system settings.
+    pub async fn get_system(&self) -> Result<v1::System, Error> {
+        self.read(v1::GetSystemRequest {}, async |r| self.definitions().get_system(r).await).await
+    }
+
+    /// All outgoing servers, by name.
+    pub async fn list_outgoing_servers(&self) -> Result<v1::ListOutgoingServersResponse, Error> {
+        let mut all = v1::ListOutgoingServersResponse::default();
+        loop {
+            let page = v1::ListOutgoingServersRequest { page_size: page_size(None), page_token: all.next_page_token };
+            let page = self.read(page, async |r| self.definitions().list_outgoing_servers(r).await).await?;
+            all.outgoing_servers.extend(page.outgoing_servers);
+            all.next_page_token = page.next_page_token;
+            if all.next_page_token.is_empty() {
+                return Ok(all);
+            }
+        }
+    }
+
+    /// One outgoing server by name or uid.
+    pub async fn get_outgoing_server(&self, outgoing_server: String) -> Result<v1::OutgoingServer, Error> {
+        let request = v1::GetOutgoingServerRequest { outgoing_server };
+        self.read(request, async |r| self.definitions().get_outgoing_server(r).await).await
+    }
+
     /// All definitions, without secrets.
     pub async fn export_model(&self) -> Result<v1::ExportModelResponse, Error> {
         self.read(v1::ExportModelRequest::default(), async |r| self.definitions().export_model(r).await).await

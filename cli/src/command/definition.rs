@@ -1,9 +1,10 @@
-//! `instance`, `incoming-server` and `queue`.
+//! `system`, `instance`, `incoming-server`, `outgoing-server` and `queue`.
 
 use postroom_proto::v1;
 
 use super::Session;
-use crate::args::Definition;
+use super::change::{self, Noun};
+use crate::args::{Definition, Queue, System};
 use crate::error::Error;
 use crate::model_file;
 use crate::render::{table, time, words};
@@ -13,6 +14,8 @@ pub(super) async fn instance(session: &mut Session<'_, '_>, verb: Definition) ->
     match verb {
         Definition::List => session.show(&client.list_instances().await?, |all| instances(&all.instances)),
         Definition::Show { name } => session.show(&client.get_instance(name).await?, one_instance),
+        Definition::Set(args) => change::set(session, Noun::Instance, &args).await,
+        Definition::Remove(args) => change::remove(session, Noun::Instance, &args).await,
     }
 }
 
@@ -21,15 +24,79 @@ pub(super) async fn incoming_server(session: &mut Session<'_, '_>, verb: Definit
     match verb {
         Definition::List => session.show(&client.list_incoming_servers().await?, |all| servers(&all.incoming_servers)),
         Definition::Show { name } => session.show(&client.get_incoming_server(name).await?, one_server),
+        Definition::Set(args) => change::set(session, Noun::IncomingServer, &args).await,
+        Definition::Remove(args) => change::remove(session, Noun::IncomingServer, &args).await,
     }
 }
 
-pub(super) async fn queue(session: &mut Session<'_, '_>, verb: Definition) -> Result<(), Error> {
+pub(super) async fn outgoing_server(session: &mut Session<'_, '_>, verb: Definition) -> Result<(), Error> {
     let client = session.client()?;
     match verb {
-        Definition::List => session.show(&client.list_queues().await?, |all| queues(&all.queues)),
-        Definition::Show { name } => session.show(&client.get_queue(name).await?, one_queue),
+        Definition::List => session.show(&client.list_outgoing_servers().await?, |all| outgoing(&all.outgoing_servers)),
+        Definition::Show { name } => session.show(&client.get_outgoing_server(name).await?, one_outgoing),
+        Definition::Set(args) => change::set(session, Noun::OutgoingServer, &args).await,
+        Definition::Remove(args) => change::remove(session, Noun::OutgoingServer, &args).await,
     }
+}
+
+pub(super) async fn queue(session: &mut Session<'_, '_>, verb: Queue) -> Result<(), Error> {
+    let client = session.client()?;
+    match verb {
+        Queue::List => session.show(&client.list_queues().await?, |all| queues(&all.queues)),
+        Queue::Show { name } => session.show(&client.get_queue(name).await?, one_queue),
+        Queue::Set(args) => change::set_queue(session, &args).await,
+        Queue::Remove(args) => change::remove(session, Noun::Queue, &args).await,
+    }
+}
+
+pub(super) async fn system(session: &mut Session<'_, '_>, verb: System) -> Result<(), Error> {
+    match verb {
+        System::Show => session.show(&session.client()?.get_system().await?, |system| {
+            table::pairs([
+                ("language", system.language.clone()),
+                ("priority", number(system.priority)),
+                ("revision", number(u32::try_from(system.revision).unwrap_or(u32::MAX))),
+            ])
+        }),
+        System::Set(keys) => change::set_system(session, &keys).await,
+    }
+}
+
+fn outgoing(servers: &[v1::OutgoingServer]) -> String {
+    let row = |s: &v1::OutgoingServer| {
+        [
+            s.name.clone(),
+            yes(s.enabled()),
+            words::outgoing_authentication(s.authentication),
+            s.server.clone(),
+            s.user.clone(),
+            words::transport(s.transport),
+            s.registration.clone(),
+        ]
+    };
+    let header = ["NAME", "ENABLED", "AUTHENTICATION", "SERVER", "USER", "TRANSPORT", "REGISTRATION"];
+    table::rows(header, servers.iter().map(row))
+}
+
+fn one_outgoing(server: &v1::OutgoingServer) -> String {
+    table::pairs([
+        ("name", server.name.clone()),
+        ("uid", server.uid.clone()),
+        ("enabled", yes(server.enabled())),
+        ("server", server.server.clone()),
+        ("authentication", words::outgoing_authentication(server.authentication)),
+        ("user", server.user.clone()),
+        ("password", set(server.password_set)),
+        ("client id", server.client_id.clone()),
+        ("secret", set(server.secret_set)),
+        ("registration", server.registration.clone()),
+        ("transport", words::transport(server.transport)),
+        ("revision", server.revision.to_string()),
+    ])
+}
+
+fn yes(yes: bool) -> String {
+    if yes { "yes" } else { "no" }.into()
 }
 
 fn instances(instances: &[v1::Instance]) -> String {
@@ -66,6 +133,7 @@ fn one_server(server: &v1::IncomingServer) -> String {
         ("imap security", words::security(server.imap_security)),
         ("scope", server.scope.clone()),
         ("ca file", server.ca_file.clone()),
+        ("proxy", server.proxy.clone()),
         ("revision", server.revision.to_string()),
     ])
 }

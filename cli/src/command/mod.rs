@@ -13,11 +13,13 @@ use crate::streams::Streams;
 use crate::{context, interrupt, render, up};
 
 mod backup;
+mod change;
 mod contact;
 mod definition;
 mod explain;
 mod mailbox;
 mod model;
+mod rollout;
 
 /// Runs a command.
 pub async fn run(cli: Cli, environment: Environment<'_>, streams: &mut Streams<'_>) -> Result<(), Error> {
@@ -43,8 +45,14 @@ async fn run_verb(command: Command, session: &mut Session<'_, '_>) -> Result<(),
         Command::Up(_) => Ok(()),
         Command::Apply(args) => model::apply(session, &args).await,
         Command::Export => model::export(session).await,
+        Command::Diff(args) => model::diff(session, &args).await,
+        Command::History(args) => model::history(session, &args).await,
+        Command::Rollback(args) => model::rollback(session, &args).await,
+        Command::Rollout(verb) => rollout::run(session, verb).await,
+        Command::System(verb) => definition::system(session, verb).await,
         Command::Instance(verb) => definition::instance(session, verb).await,
         Command::IncomingServer(verb) => definition::incoming_server(session, verb).await,
+        Command::OutgoingServer(verb) => definition::outgoing_server(session, verb).await,
         Command::Queue(verb) => definition::queue(session, verb).await,
         Command::Mailbox(verb) => mailbox::run(session, verb).await,
         Command::Contact(verb) => Box::pin(contact::run(session, verb)).await,

@@ -9,6 +9,7 @@
 
 use serde::{Deserialize, Serialize};
 
+pub(crate) mod edit;
 mod lines;
 mod read;
 mod secret;

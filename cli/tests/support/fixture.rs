@@ -28,6 +28,10 @@ pub(crate) fn state() -> State {
         mailboxes: mailboxes(),
         events: contacts().into_iter().map(|contact| Ok(event(contact))).collect(),
         contacts: contacts(),
+        changes: changes(),
+        notes: vec!["3 waiting contacts of 1 address that go from instance core1 to core2 stay with core1".into()],
+        revisions: revisions(),
+        rollout: rollout(),
         raw: vec![b"Subject: Invoice 4711\r\n", b"\r\nHello,\r\n"],
         ..State::default()
     }
@@ -76,7 +80,75 @@ fn model() -> v1::Model {
         addresses: vec![address("billing@contoso.example", 5), address("rechnung@contoso.example", 0)],
         revision: 7,
     };
-    v1::Model { instances: vec![instance], incoming_servers: vec![server], queues: vec![queue], ..Default::default() }
+    let outgoing = v1::OutgoingServer {
+        uid: "out-1".into(),
+        name: "Relay".into(),
+        enabled: Some(true),
+        server: "smtp.contoso.example:587".into(),
+        authentication: v1::OutgoingAuthentication::Password.into(),
+        user: "robot".into(),
+        password_set: true,
+        revision: 4,
+        ..Default::default()
+    };
+    v1::Model {
+        system: Some(v1::System { language: "en".into(), priority: 5, revision: 2 }),
+        instances: vec![instance],
+        incoming_servers: vec![server],
+        outgoing_servers: vec![outgoing],
+        queues: vec![queue],
+    }
+}
+
+fn changes() -> Vec<v1::Change> {
+    let field = |field: &str, old: &str, new: &str| v1::FieldChange {
+        field: field.into(),
+        old_value: old.into(),
+        new_value: new.into(),
+        secret: field == "secret",
+    };
+    let change = |kind: v1::change::Kind, noun: &str, name: &str, fields| v1::Change {
+        kind: kind.into(),
+        noun: noun.into(),
+        name: name.into(),
+        fields,
+    };
+    use v1::change::Kind::{Create, Delete, Update};
+    vec![
+        change(Create, "instance", "core2", vec![field("allocation", "", "strict")]),
+        change(Update, "incoming-server", "Entra", vec![field("secret", "set", "set"), field("imap.port", "993", "")]),
+        change(Update, "queue", "Billing", vec![field("instance", "core1", "core2")]),
+        change(Delete, "queue", "Old", vec![]),
+    ]
+}
+
+fn revisions() -> Vec<v1::Revision> {
+    let revision = |revision, seconds, rollback_of, changes| v1::Revision {
+        revision,
+        create_time: at(seconds),
+        author: "admin".into(),
+        rollback_of,
+        changes,
+    };
+    vec![revision(7, -60, 5, changes().split_off(3)), revision(6, -3600, 0, changes())]
+}
+
+fn rollout() -> v1::Rollout {
+    let worker = |worker: &str, lagging: &[&str]| v1::WorkerRollout {
+        worker: worker.into(),
+        session: "abc".into(),
+        revision: 7 - lagging.len() as u64,
+        mailbox_count: 2,
+        lagging: lagging.iter().map(ToString::to_string).collect(),
+        lagging_count: u32::try_from(lagging.len()).unwrap(),
+    };
+    v1::Rollout {
+        revision: 7,
+        done: false,
+        replicas: vec![v1::ReplicaRollout { name: "r1".into(), revision: 7 }],
+        workers: vec![worker("local", &[]), worker("second", &["mbx-89abcdef0123456789abcdef"])],
+        unread_count: 1,
+    }
 }
 
 fn mailboxes() -> Vec<v1::Mailbox> {

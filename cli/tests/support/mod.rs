@@ -36,6 +36,12 @@ pub(crate) struct State {
     pub(crate) authorizations: Vec<String>,
     pub(crate) model: v1::Model,
     pub(crate) revisions: Vec<v1::Revision>,
+    pub(crate) rollout: v1::Rollout,
+    /// What every apply and rollback would change, and what is said of it. None: it creates the first instance.
+    pub(crate) changes: Vec<v1::Change>,
+    pub(crate) notes: Vec<String>,
+    /// Requests to change the model, plans among them.
+    pub(crate) applies: Vec<v1::ApplyModelRequest>,
     pub(crate) mailboxes: Vec<v1::Mailbox>,
     pub(crate) contacts: Vec<v1::Contact>,
     pub(crate) allocations: Vec<v1::AllocateContactsRequest>,
@@ -163,17 +169,28 @@ type Answer<T> = Result<Response<T>, Status>;
 #[tonic::async_trait]
 impl DefinitionService for Fake {
     async fn apply_model(&self, request: Request<v1::ApplyModelRequest>) -> Answer<v1::ApplyModelResponse> {
-        let model = self.enter("ApplyModel", request).await?.model.unwrap();
-        let name = model.instances.first().map(|instance| instance.name.clone()).unwrap_or_default();
-        let change =
-            v1::Change { kind: v1::change::Kind::Create.into(), noun: "instance".into(), name, ..Default::default() };
-        self.0.lock().unwrap().model = model;
-        Ok(Response::new(v1::ApplyModelResponse { revision: 1, changes: vec![change], notes: vec![] }))
+        self.0.lock().unwrap().applies.push(request.get_ref().clone());
+        let request = self.enter("ApplyModel", request).await?;
+        let mut state = self.0.lock().unwrap();
+        let model = request.model.unwrap_or_default();
+        let mut changes = state.changes.clone();
+        if changes.is_empty() {
+            let name = model.instances.first().map(|instance| instance.name.clone()).unwrap_or_default();
+            let kind = v1::change::Kind::Create.into();
+            changes.push(v1::Change { kind, noun: "instance".into(), name, ..Default::default() });
+        }
+        if !request.validate_only {
+            state.model = model;
+        }
+        let revision = if request.validate_only { 0 } else { 1 };
+        Ok(Response::new(v1::ApplyModelResponse { revision, changes, notes: state.notes.clone() }))
     }
 
     async fn rollback_model(&self, request: Request<v1::RollbackModelRequest>) -> Answer<v1::ApplyModelResponse> {
-        let revision = self.enter("RollbackModel", request).await?.revision;
-        Ok(Response::new(v1::ApplyModelResponse { revision, ..Default::default() }))
+        let request = self.enter("RollbackModel", request).await?;
+        let state = self.0.lock().unwrap();
+        let revision = if request.validate_only { 7 } else { 8 };
+        Ok(Response::new(v1::ApplyModelResponse { revision, changes: state.changes.clone(), ..Default::default() }))
     }
 
     async fn list_revisions(&self, request: Request<v1::ListRevisionsRequest>) -> Answer<v1::ListRevisionsResponse> {
@@ -189,7 +206,13 @@ impl DefinitionService for Fake {
     ) -> Answer<v1::CompareRevisionsResponse> {
         let v1::CompareRevisionsRequest { old_revision, new_revision } =
             self.enter("CompareRevisions", request).await?;
-        Ok(Response::new(v1::CompareRevisionsResponse { old_revision, new_revision, changes: vec![] }))
+        let changes = self.0.lock().unwrap().changes.clone();
+        Ok(Response::new(v1::CompareRevisionsResponse { old_revision, new_revision, changes }))
+    }
+
+    async fn get_rollout(&self, request: Request<v1::GetRolloutRequest>) -> Answer<v1::Rollout> {
+        self.enter("GetRollout", request).await?;
+        Ok(Response::new(self.0.lock().unwrap().rollout.clone()))
     }
 
     async fn get_system(&self, request: Request<v1::GetSystemRequest>) -> Answer<v1::System> {

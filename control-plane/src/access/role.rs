@@ -77,6 +77,7 @@ const TABLE: &[(&str, &[Kind])] = &[
     ("/postroom.v1.DefinitionService/ListRevisions", PEOPLE),
     ("/postroom.v1.DefinitionService/CompareRevisions", PEOPLE),
     ("/postroom.v1.DefinitionService/RollbackModel", ADMIN),
+    ("/postroom.v1.DefinitionService/GetRollout", PEOPLE),
     ("/postroom.v1.DefinitionService/GetSystem", PEOPLE),
     ("/postroom.v1.DefinitionService/ListOutgoingServers", PEOPLE),
     ("/postroom.v1.DefinitionService/GetOutgoingServer", PEOPLE),

@@ -12,7 +12,8 @@ use tonic::{Request, Response, Status};
 use super::page::Page;
 use crate::access::gate::Caller;
 use crate::access::vault::Vault;
-use crate::definition::{self, Author, Definitions, Ground, history, wire};
+use crate::definition::{self, Author, Definitions, Ground, history, rollout, wire};
+use crate::lease::handle::Handle;
 use crate::ledger::SharedLedger;
 
 /// Serves definitions.
@@ -20,12 +21,22 @@ pub struct Service {
     definitions: Arc<Definitions>,
     vault: Arc<Vault>,
     ledger: SharedLedger,
+    leader: Handle,
+    /// Name of this replica.
+    replica: String,
 }
 
 impl Service {
     /// Serves these definitions; secrets are sealed with this vault, and the ledger is asked what a change leaves behind.
-    pub fn new(definitions: Arc<Definitions>, vault: Arc<Vault>, ledger: SharedLedger) -> Self {
-        Self { definitions, vault, ledger }
+    /// The leader, asked by the replica of this name, knows what the workers run.
+    pub fn new(
+        definitions: Arc<Definitions>,
+        vault: Arc<Vault>,
+        ledger: SharedLedger,
+        leader: Handle,
+        replica: String,
+    ) -> Self {
+        Self { definitions, vault, ledger, leader, replica }
     }
 
     fn ground(&self) -> Ground<'_> {
@@ -76,6 +87,12 @@ impl DefinitionService for Service {
     ) -> Answer<v1::CompareRevisionsResponse> {
         let compared = Box::pin(history::changes(&self.definitions, request.get_ref())).await?;
         Ok(Response::new(compared))
+    }
+
+    async fn get_rollout(&self, _: Request<v1::GetRolloutRequest>) -> Answer<v1::Rollout> {
+        let running = self.leader.running().await?;
+        // Ordering: the model last, so that a revision which was applied meanwhile has not arrived rather than too early.
+        Ok(Response::new(rollout::rollout(&self.definitions.model(), &self.replica, &running)))
     }
 
     async fn get_system(&self, _: Request<v1::GetSystemRequest>) -> Answer<v1::System> {
@@ -166,7 +183,9 @@ mod tests {
         let key = secrecy::SecretString::from("AAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAA=");
         let definitions = Definitions::load(Arc::new(Sqlite::memory().await.unwrap())).await.unwrap();
         let ledger = crate::ledger::sqlite::Sqlite::open(&crate::sqlite::Location::Memory).await.unwrap();
-        Service::new(Arc::new(definitions), Arc::new(Vault::from_text(&key).unwrap()), Arc::new(ledger))
+        let vault = Arc::new(Vault::from_text(&key).unwrap());
+        let (leader, _) = crate::lease::handle::pair();
+        Service::new(Arc::new(definitions), vault, Arc::new(ledger), leader, "r1".into())
     }
 
     #[tokio::test]

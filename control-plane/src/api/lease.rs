@@ -10,7 +10,7 @@ use tokio::sync::watch;
 use tonic::{Request, Response, Status};
 
 use crate::definition::model::Model;
-use crate::lease::desk::{Heartbeat, Offer};
+use crate::lease::desk::{Heartbeat, Held, Offer};
 use crate::lease::handle::Handle;
 
 /// Serves [`LeaseService`].
@@ -58,7 +58,10 @@ impl LeaseService for Leases {
         request: Request<v1::HeartbeatRequest>,
     ) -> Result<Response<v1::HeartbeatResponse>, Status> {
         let request = request.into_inner();
-        let held = request.held.iter().map(|held| Ok((mailbox(&held.mailbox)?, Epoch(held.epoch))));
+        let held = request.held.iter().map(|held| {
+            let (epoch, definition_revision) = (Epoch(held.epoch), held.definition_revision);
+            Ok(Held { mailbox: mailbox(&held.mailbox)?, epoch, definition_revision })
+        });
         let heartbeat = Heartbeat {
             session: session(&request.session)?,
             sequence: request.sequence,

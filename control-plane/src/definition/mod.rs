@@ -29,6 +29,7 @@ mod outgoing;
 mod plan;
 mod rename;
 mod resolve;
+pub mod rollout;
 mod tree;
 mod validate;
 pub mod view;

@@ -4,14 +4,14 @@ use postroom_proto::id::SessionId;
 use postroom_proto::reason::{Failure, Reason};
 use tokio::sync::{mpsc, oneshot};
 
-use super::desk::{Heartbeat, Offer};
+use super::desk::{Heartbeat, Offer, Running};
 use crate::store::Revision;
 
 /// Most calls that wait for the leader.
 const CALLS: usize = 1024;
 
 /// A handle and the calls that come through it.
-pub(super) fn pair() -> (Handle, mpsc::Receiver<Call>) {
+pub(crate) fn pair() -> (Handle, mpsc::Receiver<Call>) {
     let (calls, receiver) = mpsc::channel(CALLS);
     (Handle { calls }, receiver)
 }
@@ -26,10 +26,11 @@ pub struct Offers {
 }
 
 /// A call with the way back to its caller.
-pub(super) enum Call {
+pub(crate) enum Call {
     Register { worker: String, build: String, answer: oneshot::Sender<Result<SessionId, Failure>> },
     Heartbeat { heartbeat: Heartbeat, answer: oneshot::Sender<Result<Offers, Failure>> },
     Leave { session: SessionId, returning: bool, answer: oneshot::Sender<Result<(), Failure>> },
+    Running { answer: oneshot::Sender<Result<Vec<Running>, Failure>> },
 }
 
 /// How the services talk to the leader.
@@ -54,6 +55,11 @@ impl Handle {
         self.call(|answer| Call::Leave { session, returning, answer }).await
     }
 
+    /// What the sessions that live say they run.
+    pub async fn running(&self) -> Result<Vec<Running>, Failure> {
+        self.call(|answer| Call::Running { answer }).await
+    }
+
     async fn call<T>(&self, call: impl FnOnce(oneshot::Sender<Result<T, Failure>>) -> Call) -> Result<T, Failure> {
         let stopping = || Failure::new(Reason::ShuttingDown, "the lease plane is stopping; try again");
         let (answer, receiver) = oneshot::channel();
@@ -76,6 +82,7 @@ impl Call {
             Self::Register { answer, .. } => drop(answer.send(Err(no_leader()))),
             Self::Heartbeat { answer, .. } => drop(answer.send(Err(no_leader()))),
             Self::Leave { answer, .. } => drop(answer.send(Err(no_leader()))),
+            Self::Running { answer } => drop(answer.send(Err(no_leader()))),
         }
     }
 }

@@ -199,6 +199,9 @@ impl LeasePlane {
             Call::Heartbeat { heartbeat, answer } => {
                 let _ = answer.send(self.heartbeat(term, &heartbeat).await);
             }
+            Call::Running { answer } => {
+                let _ = answer.send(Ok(term.desk.running()));
+            }
             Call::Leave { session, returning, answer } => match term.desk.leave(&session, returning) {
                 Some(end) => term.leave(end, answer),
                 None => {

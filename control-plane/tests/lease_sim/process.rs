@@ -211,7 +211,7 @@ fn to_desk(beat: holder::Heartbeat) -> Heartbeat {
         session: beat.session,
         sequence: beat.ticket.sequence,
         term: beat.term,
-        held: beat.held.into_iter().map(|held| (held.mailbox, held.epoch)).collect(),
+        held: beat.held.into_iter().map(heard).collect(),
         draining: beat.draining,
     }
 }
@@ -405,4 +405,9 @@ impl Process {
     pub(crate) fn reads(&self, mailbox: &MailboxUid) -> bool {
         self.readers.get(mailbox).is_some_and(|reader| reader.cursor.is_some())
     }
+}
+
+fn heard(held: holder::Held) -> postroom_control_plane::lease::desk::Held {
+    let holder::Held { mailbox, epoch, definition_revision, .. } = held;
+    postroom_control_plane::lease::desk::Held { mailbox, epoch, definition_revision }
 }

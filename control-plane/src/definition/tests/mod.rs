@@ -17,6 +17,7 @@ mod history;
 mod outgoing;
 mod properties;
 mod removal;
+mod rollout;
 mod system;
 
 const NAME: &str = "Münster / \"Büro\" #1 🙂";

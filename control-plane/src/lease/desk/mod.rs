@@ -64,9 +64,31 @@ pub struct Heartbeat {
     /// Term of the last answer that it took; 0: none yet.
     pub term: u64,
     /// Everything it holds, mailboxes that it is letting go included.
-    pub held: Vec<(MailboxUid, Epoch)>,
+    pub held: Vec<Held>,
     /// It is stopping and must be given nothing new.
     pub draining: bool,
+}
+
+/// A mailbox that a session says it holds.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Held {
+    /// Which one.
+    pub mailbox: MailboxUid,
+    /// The epoch it is held under.
+    pub epoch: Epoch,
+    /// Revision of the definition that it is read by; 0: none yet. Decides nothing here.
+    pub definition_revision: u64,
+}
+
+/// What a session that lives last said it runs.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Running {
+    /// Name of its worker.
+    pub worker: String,
+    /// Which one.
+    pub session: SessionId,
+    /// What it holds, and by which revision of its definition it reads each.
+    pub held: BTreeMap<MailboxUid, u64>,
 }
 
 /// A mailbox that a session should hold.
@@ -272,6 +294,11 @@ impl Desk {
         let ahead = |at: &Moment| self.last_round.is_none_or(|last| *at > last);
         let settled = self.office + self.terms.settle();
         self.sessions.deadlines().chain(self.handovers.deadlines()).chain([settled]).filter(ahead).min()
+    }
+
+    /// What the sessions that live say they run, by worker and session.
+    pub fn running(&self) -> Vec<Running> {
+        self.sessions.running()
     }
 
     /// Who has a mailbox, as far as this desk knows.

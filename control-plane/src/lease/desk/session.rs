@@ -6,7 +6,7 @@ use std::time::Duration;
 use postroom_proto::id::{Epoch, MailboxUid, SessionId};
 use postroom_proto::lease::{LeaseTerms, Moment};
 
-use super::{EndSession, Ended, Heartbeat, Refusal, Session, Settled};
+use super::{EndSession, Ended, Heartbeat, Refusal, Running, Session, Settled};
 use crate::lease::plan::{State, Worker};
 use crate::store::Revision;
 
@@ -52,7 +52,8 @@ struct Heard {
     sequence: u64,
     /// It had taken an answer of this term when it was sent. From then on it takes none of an earlier term.
     follows: bool,
-    held: BTreeMap<MailboxUid, Epoch>,
+    /// Epoch, and revision of the definition.
+    held: BTreeMap<MailboxUid, (Epoch, u64)>,
     draining: bool,
 }
 
@@ -90,7 +91,7 @@ impl Roster {
         let stirred =
             former.is_none_or(|heard| heard.draining != heartbeat.draining || now >= heard.at + self.terms.ttl);
         let &Heartbeat { sequence, term, draining, .. } = heartbeat;
-        let held = heartbeat.held.iter().cloned().collect();
+        let held = heartbeat.held.iter().map(|it| (it.mailbox.clone(), (it.epoch, it.definition_revision))).collect();
         life.heard = Some(Heard { at: now, sequence, follows: term == self.term.0, held, draining });
         Ok(stirred)
     }
@@ -167,7 +168,20 @@ impl Roster {
     /// True when the latest heartbeat of the session listed the mailbox.
     pub(super) fn holds(&self, session: &SessionId, mailbox: &MailboxUid, epoch: Epoch) -> bool {
         let heard = self.lives.get(session).and_then(|life| life.heard.as_ref());
-        heard.is_some_and(|heard| heard.held.get(mailbox) == Some(&epoch))
+        heard.is_some_and(|heard| heard.held.get(mailbox).is_some_and(|(held, _)| *held == epoch))
+    }
+
+    /// What the sessions that live last said, by worker and session.
+    pub(super) fn running(&self) -> Vec<Running> {
+        let alive = self.lives.iter().filter(|(_, life)| matches!(life.phase, Phase::Alive));
+        let running = alive.map(|(id, life)| {
+            let held = life.heard.iter().flat_map(|heard| &heard.held);
+            let held = held.map(|(mailbox, (_, revision))| (mailbox.clone(), *revision)).collect();
+            Running { worker: life.worker.clone(), session: id.clone(), held }
+        });
+        let mut running: Vec<Running> = running.collect();
+        running.sort_by(|a, b| (&a.worker, &a.session).cmp(&(&b.worker, &b.session)));
+        running
     }
 
     /// When sessions fall silent, and when seats grow cold.

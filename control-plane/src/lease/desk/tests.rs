@@ -35,8 +35,30 @@ fn office(sessions: &[Session], assignments: &[(u64, Assignment)]) -> Desk {
 }
 
 fn heartbeat(session: &str, sequence: u64, held: &[(u64, u64)]) -> Heartbeat {
-    let held = held.iter().map(|&(number, epoch)| (uid(number), Epoch(epoch))).collect();
+    let held = held.iter().map(|&(number, epoch)| Held {
+        mailbox: uid(number),
+        epoch: Epoch(epoch),
+        definition_revision: epoch + 100,
+    });
+    let held = held.collect();
     Heartbeat { session: id(session), sequence, term: 3, held, draining: false }
+}
+
+#[test]
+fn what_sessions_run_is_what_they_said_last() {
+    let mut desk = asking();
+    let told = |desk: &Desk| {
+        let running = desk.running().into_iter();
+        running.map(|it| (it.session.to_string(), it.held.values().copied().collect::<Vec<_>>())).collect::<Vec<_>>()
+    };
+    let said = told(&desk);
+    assert_eq!(said[0], (id("a").to_string(), vec![105]), "{said:?}");
+    hear(&mut desk, 2.0, &heartbeat("a", 9, &[]));
+    assert_eq!(told(&desk)[0].1, Vec::<u64>::new());
+    hear(&mut desk, 2.1, &heartbeat("a", 8, &[(0, 5)]));
+    assert_eq!(told(&desk)[0].1, Vec::<u64>::new(), "one that was overtaken changes nothing");
+    desk.leave(&id("a"), false);
+    assert!(told(&desk).iter().all(|(session, _)| *session != id("a").to_string()));
 }
 
 /// Hears a session and answers the numbers and epochs that it is offered.

@@ -1,6 +1,7 @@
 //! The life of one mailbox under one lease: open, connect, catch up, wait, and all of it again when something fails.
 
 use std::sync::Arc;
+use std::sync::atomic::{AtomicU64, Ordering};
 use std::time::Duration;
 
 use postroom_proto::id::{Epoch, MailboxUid};
@@ -97,6 +98,8 @@ pub struct Session {
     revision: watch::Receiver<u64>,
     /// Changes when the ledger has something to settle that was not known when the mailbox was opened.
     recalled: watch::Receiver<u64>,
+    /// The definition revision that is read by.
+    running: Arc<AtomicU64>,
     teller: Teller,
     /// The last attempt reached the end of the mailbox.
     worked: bool,
@@ -113,7 +116,13 @@ impl Session {
     ) -> Self {
         let teller = Teller::new(shared.board.clone(), mailbox.as_str(), epoch.0);
         let recalled = shared.recalls.subscribe(mailbox.as_str());
-        Self { shared, mailbox, epoch, lease, revision, recalled, teller, worked: false }
+        let running = Arc::default();
+        Self { shared, mailbox, epoch, lease, revision, recalled, running, teller, worked: false }
+    }
+
+    /// Tells there by which revision of its definition the mailbox is read.
+    pub fn telling(self, running: Arc<AtomicU64>) -> Self {
+        Self { running, ..self }
     }
 
     /// Lives until told to let go or until the lease is lost.
@@ -191,6 +200,7 @@ impl Session {
     /// Reads under one definition. `None`: open again.
     async fn serve(&mut self, opened: v1::OpenedMailbox) -> Option<Ended> {
         let definition = opened.definition.clone().unwrap_or_default();
+        self.running.store(definition.revision, Ordering::Relaxed);
         self.teller.recall(opened.generation, opened.status.as_ref());
         self.recall_refusals(&definition, opened.status.as_ref());
         let mut committer = Committer::new(
