@@ -57,3 +57,5 @@ need_rust() {
 BUILD_PACKAGES=(gcc libc6-dev pkg-config protobuf-compiler libprotobuf-dev)
 # shellcheck disable=SC2034
 MAIL_PACKAGES=(dovecot-core dovecot-imapd dovecot-lmtpd)
+# shellcheck disable=SC2034
+PYTHON_PACKAGES=(python3 python3-venv)
