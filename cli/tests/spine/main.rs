@@ -9,6 +9,7 @@ mod crash;
 mod faults;
 mod flow;
 mod harness;
+mod identity;
 mod kinds;
 mod losses;
 mod secrets;
