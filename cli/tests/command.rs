@@ -33,8 +33,10 @@ fn contacts(count: usize) -> Vec<v1::Contact> {
 
 #[tokio::test]
 async fn every_call_carries_the_token() {
-    let plane = ControlPlane::start(State { raw: vec![b""], ..State::default() }).await;
-    let calls: [&[&str]; 20] = [
+    let clean = v1::ReconcileSummary { clean: true, ..Default::default() };
+    let reconciliation = vec![v1::reconcile_mailbox_response::Told::Summary(clean)];
+    let plane = ControlPlane::start(State { raw: vec![b""], reconciliation, ..State::default() }).await;
+    let calls: [&[&str]; 26] = [
         &["export"],
         &["instance", "list"],
         &["instance", "show", "x"],
@@ -55,6 +57,12 @@ async fn every_call_carries_the_token() {
         &["contact", "requeue", "--instance", "core1", "x"],
         &["contact", "transfer", "--instance", "core1", "--queue", "q", "x"],
         &["contact", "attachment", "x", "0", "--output-dir", "-"],
+        &["mailbox", "reconcile", "x"],
+        &["message", "list"],
+        &["message", "show", "x"],
+        &["message", "raw", "x"],
+        &["message", "replay", "x"],
+        &["message", "discard", "x"],
     ];
     for args in calls {
         let outcome = plane.run(args).await;

@@ -7,6 +7,18 @@ use clap::Subcommand;
 pub enum Mailbox {
     /// List all mailboxes; below them, what is wrong with those that fail.
     List,
+    /// Compare the mailbox with the ledger: the proof that nothing was lost.
+    ///
+    /// A worker lists the folder; what stands on one side only is listed, and what of it is missing ends with exit code
+    /// 9. Pending messages, and what people moved or deleted, are no fault. Nothing is changed.
+    #[command(after_help = "Example:\n  postroom mailbox reconcile billing@contoso.example")]
+    Reconcile {
+        /// E-mail or uid.
+        mailbox: String,
+        /// List also what is only counted otherwise: what was moved after intake, and what the start policy left.
+        #[arg(long)]
+        all: bool,
+    },
     /// Show one mailbox with everything.
     Show {
         /// E-mail or uid.

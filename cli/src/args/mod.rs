@@ -17,6 +17,7 @@ pub use self::definition::{
 };
 pub use self::explain::Explain;
 pub use self::mailbox::Mailbox;
+pub use self::message::{Disposition, ListMessages, Message};
 use crate::error::EXIT_CODES;
 use crate::up;
 
@@ -25,6 +26,7 @@ mod contact;
 mod definition;
 mod explain;
 mod mailbox;
+mod message;
 
 /// E-mail for contact centres: every message once, in priority order.
 #[derive(Debug, Parser)]
@@ -145,6 +147,9 @@ pub enum Command {
     /// E-mails that wait for an instance, or were taken by it.
     #[command(subcommand)]
     Contact(Contact),
+    /// The ledger: every message ever seen, and what became of it.
+    #[command(subcommand)]
+    Message(Message),
     /// Explain a code: what it means, what lies behind it and what to do.
     ///
     /// Works without a control plane.

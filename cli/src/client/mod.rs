@@ -22,6 +22,7 @@ use crate::progress::Progress;
 
 mod connect;
 mod contact;
+mod message;
 mod retry;
 
 pub use retry::Repeat;

@@ -3,7 +3,7 @@
 use jiff::Timestamp;
 use postroom_proto::v1;
 
-use super::Session;
+use super::{Session, reconcile};
 use crate::args::Mailbox;
 use crate::error::Error;
 use crate::render::{table, time, words};
@@ -17,6 +17,7 @@ pub(super) async fn run(session: &mut Session<'_, '_>, verb: Mailbox) -> Result<
             let all = progress.during(client.list_mailboxes()).await?;
             session.show(&all, |all| list(&all.mailboxes, now))
         }
+        Mailbox::Reconcile { mailbox, all } => reconcile::run(session, mailbox, all).await,
         Mailbox::Show { mailbox } => {
             let mailbox = client.get_mailbox(mailbox).await?;
             session.show(&mailbox, |mailbox| show(mailbox, now))
@@ -56,7 +57,13 @@ fn list(mailboxes: &[v1::Mailbox], now: Timestamp) -> String {
 
 /// Messages that are in the ledger but no contacts: too large, not readable, or gone before they could be read.
 fn set_aside(mailbox: &v1::Mailbox) -> String {
-    mailbox.message_count.saturating_sub(mailbox.contact_count).to_string()
+    let count = mailbox.message_count.saturating_sub(mailbox.contact_count).to_string();
+    match (mailbox.quarantined_count, mailbox.too_large_count) {
+        (0, 0) => count,
+        (quarantined, 0) => format!("{count} ({quarantined} quarantined)"),
+        (0, too_large) => format!("{count} ({too_large} too large)"),
+        (quarantined, too_large) => format!("{count} ({quarantined} quarantined, {too_large} too large)"),
+    }
 }
 
 fn show(mailbox: &v1::Mailbox, now: Timestamp) -> String {

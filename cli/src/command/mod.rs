@@ -18,7 +18,9 @@ mod contact;
 mod definition;
 mod explain;
 mod mailbox;
+mod message;
 mod model;
+mod reconcile;
 mod rollout;
 
 /// Runs a command.
@@ -58,6 +60,7 @@ async fn run_verb(command: Command, session: &mut Session<'_, '_>) -> Result<(),
         Command::Contact(verb) => Box::pin(contact::run(session, verb)).await,
         Command::Explain(args) => explain::run(session, &args),
         Command::Backup(verb) => backup::run(session, verb).await,
+        Command::Message(verb) => message::run(session, verb).await,
     }
 }
 

@@ -42,6 +42,12 @@ words! {
     contact_state: ContactState, "CONTACT_STATE_";
     /// `normal`, `auto-reply`, `bounce`, `receipt`, `bulk`, `calendar`.
     contact_kind: ContactKind, "CONTACT_KIND_";
+    /// `contact`, `quarantined`, `too-large`, `vanished`, `filtered`.
+    disposition: Disposition, "DISPOSITION_";
+    /// `discarded`, `replayed`.
+    message_decision: MessageDecisionKind, "MESSAGE_DECISION_KIND_";
+    /// `missing`, `pending`, `gone`, …
+    finding_kind: FindingKind, "FINDING_KIND_";
     /// `transient`, `throttled`, …
     problem_kind: ProblemKind, "PROBLEM_KIND_";
 }

@@ -12,4 +12,5 @@ mod harness;
 mod identity;
 mod kinds;
 mod losses;
+mod people;
 mod secrets;

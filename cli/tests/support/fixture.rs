@@ -32,6 +32,8 @@ pub(crate) fn state() -> State {
         notes: vec!["3 waiting contacts of 1 address that go from instance core1 to core2 stay with core1".into()],
         revisions: revisions(),
         rollout: rollout(),
+        messages: messages(),
+        reconciliation: reconciliation(),
         raw: vec![b"Subject: Invoice 4711\r\n", b"\r\nHello,\r\n"],
         ..State::default()
     }
@@ -162,8 +164,10 @@ fn mailboxes() -> Vec<v1::Mailbox> {
         state: v1::MailboxState::Idle.into(),
         since_time: at(-200),
         holder: Some(v1::Holder { worker: "local".into(), session: "abc".into(), epoch: 17 }),
-        message_count: 12,
+        message_count: 14,
         contact_count: 11,
+        quarantined_count: 1,
+        too_large_count: 1,
         last_report_time: at(-30),
         ..Default::default()
     };
@@ -187,6 +191,77 @@ fn mailboxes() -> Vec<v1::Mailbox> {
 fn event(contact: v1::Contact) -> v1::WatchContactsResponse {
     let event = Some(v1::watch_contacts_response::Event::Contact(contact));
     v1::WatchContactsResponse { revision: 7, snapshot: false, event }
+}
+
+fn messages() -> Vec<v1::Message> {
+    let message = |id: &str, disposition: v1::Disposition, reason: &str| v1::Message {
+        id: id.into(),
+        mailbox: "mbx-0123456789abcdef01234567".into(),
+        email: "billing@contoso.example".into(),
+        source_key: format!("1700000000:{id}"),
+        disposition: disposition.into(),
+        reason: reason.into(),
+        received_time: at(-4000),
+        recorded_time: at(-3600),
+        size_bytes: 2048,
+        settled: true,
+        ..Default::default()
+    };
+    let discarded = v1::MessageDecision {
+        kind: v1::MessageDecisionKind::Discarded.into(),
+        time: at(-60),
+        by: "operator".into(),
+        former_disposition: v1::Disposition::Quarantined.into(),
+        former_reason: "the server lists it but does not give it".into(),
+    };
+    vec![
+        v1::Message {
+            size_bytes: 83_886_080,
+            limit_bytes: 26_214_400,
+            ..message("1044", v1::Disposition::TooLarge, "it has 83886080 bytes, more than the queue's maxMessageBytes")
+        },
+        v1::Message {
+            attempt_count: 3,
+            decisions: vec![discarded],
+            ..message("1043", v1::Disposition::Filtered, "discarded by operator: answered by phone")
+        },
+        v1::Message {
+            contact: "0198c0ffee0198c0ffee0198c0ffee01".into(),
+            raw_kept: true,
+            settled: false,
+            ..message("1042", v1::Disposition::Contact, "")
+        },
+    ]
+}
+
+fn reconciliation() -> Vec<v1::reconcile_mailbox_response::Told> {
+    use v1::reconcile_mailbox_response::Told;
+    let finding = |kind: v1::FindingKind, key: &str| v1::Finding {
+        kind: kind.into(),
+        source_key: key.into(),
+        received_time: at(-4000),
+        size_bytes: 2048,
+        ..Default::default()
+    };
+    vec![
+        Told::Progress(v1::ReconcileProgress { folder_count: 3, ledger_count: 0, ledger_total: 2 }),
+        Told::Finding(finding(v1::FindingKind::Missing, "1700000000:17")),
+        Told::Finding(v1::Finding {
+            message: "1042".into(),
+            disposition: v1::Disposition::Contact.into(),
+            ..finding(v1::FindingKind::Gone, "1700000000:1042")
+        }),
+        Told::Summary(v1::ReconcileSummary {
+            mailbox: "mbx-0123456789abcdef01234567".into(),
+            folder_count: 3,
+            ledger_count: 2,
+            both_count: 2,
+            missing_count: 1,
+            gone_count: 1,
+            contact_count: 2,
+            ..Default::default()
+        }),
+    ]
 }
 
 fn contacts() -> Vec<v1::Contact> {

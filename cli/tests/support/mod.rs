@@ -12,6 +12,7 @@ use postroom_cli::streams::Streams;
 use postroom_proto::v1;
 use postroom_proto::v1::contact_service_server::{ContactService, ContactServiceServer};
 use postroom_proto::v1::definition_service_server::{DefinitionService, DefinitionServiceServer};
+use postroom_proto::v1::message_service_server::{MessageService, MessageServiceServer};
 use postroom_proto::v1::operator_service_server::{OperatorService, OperatorServiceServer};
 use tokio::net::TcpListener;
 use tokio_stream::wrappers::TcpListenerStream;
@@ -51,6 +52,9 @@ pub(crate) struct State {
     pub(crate) transfers: Vec<v1::TransferContactsRequest>,
     /// What a watch tells before it ends.
     pub(crate) events: Vec<Result<v1::WatchContactsResponse, Status>>,
+    pub(crate) messages: Vec<v1::Message>,
+    /// What a reconciliation tells.
+    pub(crate) reconciliation: Vec<v1::reconcile_mailbox_response::Told>,
 }
 
 /// Two rows a page, whatever is asked for: as many pages as possible.
@@ -132,6 +136,7 @@ impl ControlPlane {
         let router = server
             .add_service(DefinitionServiceServer::new(fake.clone()))
             .add_service(OperatorServiceServer::new(fake.clone()))
+            .add_service(MessageServiceServer::new(fake.clone()))
             .add_service(ContactServiceServer::new(fake.clone()));
         let stopped = stop.clone().cancelled_owned();
         tokio::spawn(async move {
@@ -302,6 +307,59 @@ impl OperatorService for Fake {
 }
 
 #[tonic::async_trait]
+impl MessageService for Fake {
+    type GetMessageRawStream = tokio_stream::Iter<std::vec::IntoIter<Result<v1::RawMessageChunk, Status>>>;
+    type ReconcileMailboxStream = tokio_stream::Iter<std::vec::IntoIter<Result<v1::ReconcileMailboxResponse, Status>>>;
+
+    async fn list_messages(&self, request: Request<v1::ListMessagesRequest>) -> Answer<v1::ListMessagesResponse> {
+        let request = self.enter("ListMessages", request).await?;
+        let all = self.0.lock().unwrap().messages.clone();
+        let wanted = |m: &v1::Message| request.dispositions.is_empty() || request.dispositions.contains(&m.disposition);
+        let all: Vec<_> = all.into_iter().filter(wanted).collect();
+        let (messages, next_page_token) = Self::page(&all, request.page_size, &request.page_token);
+        Ok(Response::new(v1::ListMessagesResponse { messages, next_page_token }))
+    }
+
+    async fn get_message(&self, request: Request<v1::GetMessageRequest>) -> Answer<v1::Message> {
+        let id = self.enter("GetMessage", request).await?.message;
+        self.message(&id).map(Response::new)
+    }
+
+    async fn get_message_raw(&self, request: Request<v1::GetMessageRawRequest>) -> Answer<Self::GetMessageRawStream> {
+        self.enter("GetMessageRaw", request).await?;
+        let chunk = |data: &&'static [u8]| Ok(v1::RawMessageChunk { data: bytes::Bytes::from_static(data) });
+        let chunks: Vec<_> = self.0.lock().unwrap().raw.iter().map(chunk).collect();
+        Ok(Response::new(tokio_stream::iter(chunks)))
+    }
+
+    async fn replay_message(&self, request: Request<v1::ReplayMessageRequest>) -> Answer<v1::ReplayMessageResponse> {
+        let id = self.enter("ReplayMessage", request).await?.message;
+        let mut message = self.message(&id)?;
+        let already_contact = message.disposition() == v1::Disposition::Contact;
+        message.set_disposition(v1::Disposition::Contact);
+        Ok(Response::new(v1::ReplayMessageResponse { message: Some(message), already_contact }))
+    }
+
+    async fn discard_message(&self, request: Request<v1::DiscardMessageRequest>) -> Answer<v1::Message> {
+        let request = self.enter("DiscardMessage", request).await?;
+        let mut message = self.message(&request.message)?;
+        message.set_disposition(v1::Disposition::Filtered);
+        message.reason = format!("discarded by admin: {}", request.reason);
+        Ok(Response::new(message))
+    }
+
+    async fn reconcile_mailbox(
+        &self,
+        request: Request<v1::ReconcileMailboxRequest>,
+    ) -> Answer<Self::ReconcileMailboxStream> {
+        self.enter("ReconcileMailbox", request).await?;
+        let told = self.0.lock().unwrap().reconciliation.clone();
+        let told: Vec<_> = told.into_iter().map(|told| Ok(v1::ReconcileMailboxResponse { told: Some(told) })).collect();
+        Ok(Response::new(tokio_stream::iter(told)))
+    }
+}
+
+#[tonic::async_trait]
 impl ContactService for Fake {
     type GetAttachmentStream = tokio_stream::Iter<std::vec::IntoIter<Result<v1::AttachmentChunk, Status>>>;
     type WatchContactsStream = tokio_stream::Iter<std::vec::IntoIter<Result<v1::WatchContactsResponse, Status>>>;
@@ -404,6 +462,11 @@ impl ContactService for Fake {
 }
 
 impl Fake {
+    fn message(&self, id: &str) -> Result<v1::Message, Status> {
+        let found = self.0.lock().unwrap().messages.iter().find(|m| m.id == id).cloned();
+        found.ok_or_else(|| not_found("message", id))
+    }
+
     /// Refuses the contacts whose id starts with "lost", and does not know those that start with "unknown".
     fn settle(&self, contacts: Vec<v1::AllocatedContact>, state: v1::ContactState) -> Vec<v1::ContactOutcome> {
         self.0.lock().unwrap().settled.extend(contacts.iter().cloned());

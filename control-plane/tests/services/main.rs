@@ -7,3 +7,4 @@ mod backup;
 mod bench;
 mod contacts;
 mod fence;
+mod messages;

@@ -6,7 +6,9 @@ use std::time::Duration;
 use bytes::Bytes;
 use postroom_proto::convert::from_timestamp;
 use postroom_proto::v1::report_errand_request::Found;
-use postroom_proto::v1::{BlobHeader, FetchTask, MailboxDefinition};
+use postroom_proto::v1::{BlobHeader, Disposition, FetchTask, MailboxDefinition, ReportedMessage};
+
+use tokio::sync::OwnedSemaphorePermit;
 
 use super::{Findings, Undone};
 use crate::diagnosis::{self, Diagnosis};
@@ -30,32 +32,49 @@ pub(super) async fn fetch(
     findings: &mut Findings,
 ) -> Result<(), Undone> {
     let (validity, uid) = split(&task.source_key).ok_or_else(|| diagnosis::defect("a source key that is none"))?;
-    let (summary, raw, _room) = if task.raw_message.is_empty() {
-        let room = shared.budget.clone();
-        let found = from_folder(shared, definition, &task, validity, uid).await?;
-        (found.0, found.1, room.take(found.0.size.saturating_mul(2)).await)
-    } else {
-        let received = task.received_time.as_ref().map(from_timestamp);
-        let summary = Summary { uid, seen: false, received, size: task.raw_message.len() as u64 };
-        (summary, task.raw_message.clone(), None)
+    let kept = kept(&task, validity, uid).await?;
+    let ((message, blobs), _room) = match kept {
+        Some(read) => (read, None),
+        None => {
+            let (summary, raw, room) = from_folder(shared, definition, &task, validity, uid).await?;
+            (read(validity, summary, raw).await?.ok_or_else(diagnosis::message_not_given)?, room)
+        }
     };
-    let read = tokio::task::spawn_blocking(move || batch::single(validity, summary, raw)).await;
-    let read = read.map_err(|_| diagnosis::defect("the reading of a message panicked"))?;
-    let (message, blobs) = read.ok_or_else(diagnosis::message_not_given)?;
     for (digest, body) in blobs {
         upload(shared, &task, digest, body).await?;
     }
     findings.tell(Found::Message(message)).await
 }
 
-/// The message as it is in the folder now.
+/// What a message is read as, and the bodies to upload before.
+type Read = (ReportedMessage, Vec<(String, Bytes)>);
+
+/// A contact, made of the raw message that was kept. `None`: none was, or it is what could not be understood then and
+/// cannot now, for example a placeholder; the mailbox may have better.
+async fn kept(task: &FetchTask, validity: u32, uid: u32) -> Result<Option<Read>, Diagnosis> {
+    if task.raw_message.is_empty() {
+        return Ok(None);
+    }
+    let received = task.received_time.as_ref().map(from_timestamp);
+    let summary = Summary { uid, seen: false, received, size: task.raw_message.len() as u64 };
+    let read = read(validity, summary, task.raw_message.clone()).await?;
+    Ok(read.filter(|(message, _)| message.disposition() == Disposition::Contact))
+}
+
+/// Reads a message as a report would. Away from the mailboxes of this thread: it may be as large as any.
+async fn read(validity: u32, summary: Summary, raw: Bytes) -> Result<Option<Read>, Diagnosis> {
+    let read = tokio::task::spawn_blocking(move || batch::single(validity, summary, raw)).await;
+    read.map_err(|_| diagnosis::defect("the reading of a message panicked"))
+}
+
+/// The message as it is in the folder now, and its part of what mailboxes may have in memory.
 async fn from_folder(
     shared: &Shared,
     definition: &MailboxDefinition,
     task: &FetchTask,
     validity: u32,
     uid: u32,
-) -> Result<(Summary, Bytes), Diagnosis> {
+) -> Result<(Summary, Bytes, Option<OwnedSemaphorePermit>), Diagnosis> {
     let mut folder = session::connect(shared, definition, Limits::for_messages(task.max_bytes)).await?;
     if folder.selected.uid_validity != validity {
         return Err(diagnosis::message_renumbered(validity, folder.selected.uid_validity));
@@ -65,13 +84,15 @@ async fn from_folder(
         session::leave(folder).await;
         return Err(diagnosis::message_gone());
     };
+    // It is there twice for a while: as it came, and as it is sent.
+    let room = shared.budget.take(summary.size.saturating_mul(2)).await;
     let mut got = bodies(&mut folder.commands, &[uid]).await.map_err(session::broken)?;
     session::leave(folder).await;
     if let Some((_, size)) = got.oversized.first() {
         return Err(diagnosis::message_over_limit(*size, task.max_bytes));
     }
     let (_, raw) = got.got.pop().ok_or_else(diagnosis::message_not_given)?;
-    Ok((summary, raw))
+    Ok((summary, raw, room))
 }
 
 async fn upload(shared: &Shared, task: &FetchTask, digest: String, body: Bytes) -> Result<(), Diagnosis> {
