@@ -205,7 +205,7 @@ proptest! {
 
     #[test]
     fn whatever_is_stored_a_pruning_apply_leaves_exactly_what_it_names(old in valid_model(), new in valid_model()) {
-        let stored = pure(&Model::default(), old.clone()).unwrap().model;
+        let stored = pure(&Model::default(), old).unwrap().model;
         let request = v1::ApplyModelRequest { model: Some(new.clone()), prune: true, ..Default::default() };
         let once = changed(&stored, &request).unwrap();
         prop_assert_eq!(names(&content(&once.model)), names(&content(&pure(&Model::default(), new).unwrap().model)));
