@@ -42,6 +42,8 @@ const CASES: &[(&str, &str)] = &[
     ("instance show", "core1"),
     ("instance set", "core1 --name core9"),
     ("instance remove", "core1"),
+    ("incoming-server check", "Entra"),
+    ("mailbox check", "sales@contoso.example"),
     ("mailbox list", ""),
     ("mailbox reconcile", "billing@contoso.example"),
     ("mailbox show", "sales@contoso.example"),

@@ -41,6 +41,7 @@ use crate::api::operator::Operators;
 use crate::api::report::Reports;
 use crate::backup::making::{self, Backups};
 use crate::blob::Blobs;
+use crate::check::Checker;
 use crate::config::{Config, Invalid};
 use crate::contact::arrival::Arrivals;
 use crate::contact::taking::Allocator;
@@ -219,6 +220,7 @@ impl App {
             generation,
         );
         let observer = Observer::new(store, ledger.clone(), model.clone());
+        let checker = Checker::new(observer.clone(), errands.clone(), model.clone(), vault.clone());
         let messages = Messages::new(model.clone(), vault.clone(), ledger.clone(), intake.clone(), errands.clone());
         let messages = api::message::Service::new(messages, observer.clone(), blobs.clone());
         let definitions_service =
@@ -229,7 +231,7 @@ impl App {
             .add_service(limited!(ReportServiceServer, Reports::new(intake)))
             .add_service(limited!(ErrandServiceServer, api::errand::Service::new(errands)))
             .add_service(limited!(MessageServiceServer, messages))
-            .add_service(limited!(OperatorServiceServer, Operators::new(observer)))
+            .add_service(limited!(OperatorServiceServer, Operators::new(observer, checker)))
             .add_service(limited!(
                 ContactServiceServer,
                 Contacts::new(model, ledger, blobs, arrivals, allocator, watcher)

@@ -1,7 +1,7 @@
 //! The control plane: keeps definitions, hands out mailbox leases, holds the ledger and allocates contacts.
 //!
 //! Reading order, which is the way of a message: [`definition`] → [`lease`] → [`ledger`] → [`contact`]. Beside it
-//! [`errand`] (what only a worker can find out). Below them
+//! [`errand`] (what only a worker can find out, for example by a [`check`]). Below them
 //! stand [`store`] (definitions, assignments, sessions), [`blob`] (large bodies) and [`access`] (who may do what);
 //! above them [`api`] (decode, call, encode), [`backup`] and [`app`] (what runs, and in which order it stops).
 
@@ -10,6 +10,7 @@ pub mod api;
 pub mod app;
 pub mod backup;
 pub mod blob;
+pub mod check;
 pub mod clock;
 pub mod config;
 pub mod contact;

@@ -3,10 +3,11 @@
 //! Reading order, which is the way of a message: [`holder`] (what may be read, pure) → [`supervisor`] (one task a
 //! mailbox) → [`mailbox`] (sign in, catch up, settle, wait) → [`contact`] (bytes to contact, pure) → [`report`].
 //! Beside it [`errand`] finds out what the control plane asks.
-//! [`token`] and [`tls`] sign in, [`control`] talks to the control plane, [`diagnosis`] turns errors into causes with
+//! [`net`], [`tls`] and [`certificate`] connect, [`token`] signs in, [`control`] talks to the control plane, [`diagnosis`] turns errors into causes with
 //! remedies, [`app`] says what runs and in which order it stops.
 
 pub mod app;
+pub mod certificate;
 pub mod config;
 pub mod contact;
 pub mod control;
@@ -14,6 +15,7 @@ pub mod diagnosis;
 pub mod errand;
 pub mod holder;
 pub mod mailbox;
+pub mod net;
 pub mod report;
 pub mod supervisor;
 pub mod tls;

@@ -7,10 +7,13 @@ use std::io;
 use std::sync::{Arc, Mutex, PoisonError};
 use std::time::SystemTime;
 
-use rustls::{ClientConfig, RootCertStore};
-use rustls_pki_types::CertificateDer;
+use rustls::client::WebPkiServerVerifier;
+use rustls::client::danger::{HandshakeSignatureValid, ServerCertVerified, ServerCertVerifier};
+use rustls::{CertificateError, ClientConfig, DigitallySignedStruct, OtherError, RootCertStore, SignatureScheme};
 use rustls_pki_types::pem::PemObject as _;
+use rustls_pki_types::{CertificateDer, ServerName, UnixTime};
 
+use crate::certificate;
 use crate::diagnosis::{self, Diagnosis};
 
 /// Why there is no TLS configuration.
@@ -88,10 +91,68 @@ fn build(pem: &[u8]) -> Result<ClientConfig, String> {
     if !pem.is_empty() && own == 0 {
         return Err("there is no certificate in it".into());
     }
-    let builder = ClientConfig::builder_with_provider(Arc::new(rustls::crypto::ring::default_provider()))
+    if roots.is_empty() {
+        return Err("and the system trusts no CA at all: install its CA certificates".into());
+    }
+    let provider = Arc::new(rustls::crypto::ring::default_provider());
+    let verifier = WebPkiServerVerifier::builder_with_provider(Arc::new(roots), provider.clone()).build();
+    let verifier = Explaining(verifier.map_err(|error| error.to_string())?);
+    let builder = ClientConfig::builder_with_provider(provider)
         .with_safe_default_protocol_versions()
         .map_err(|error| error.to_string())?;
-    Ok(builder.with_root_certificates(roots).with_no_client_auth())
+    // Not less strict than the usual verifier: it asks that one, and only adds words to its refusals.
+    Ok(builder.dangerous().with_custom_certificate_verifier(Arc::new(verifier)).with_no_client_auth())
+}
+
+/// The usual verifier, whose refusal of an unknown issuer says which certificate it was and who signed it.
+#[derive(Debug)]
+struct Explaining(Arc<WebPkiServerVerifier>);
+
+/// A chain that ends at nobody we trust.
+#[derive(Debug, thiserror::Error)]
+#[error("{0}")]
+struct Untrusted(String);
+
+impl ServerCertVerifier for Explaining {
+    fn verify_server_cert(
+        &self,
+        end_entity: &CertificateDer<'_>,
+        intermediates: &[CertificateDer<'_>],
+        server_name: &ServerName<'_>,
+        ocsp_response: &[u8],
+        now: UnixTime,
+    ) -> Result<ServerCertVerified, rustls::Error> {
+        let verified = self.0.verify_server_cert(end_entity, intermediates, server_name, ocsp_response, now);
+        verified.map_err(|error| match error {
+            rustls::Error::InvalidCertificate(CertificateError::UnknownIssuer) => {
+                let untrusted = Untrusted(certificate::unknown_issuer(end_entity, intermediates));
+                CertificateError::Other(OtherError(Arc::new(untrusted))).into()
+            }
+            other => other,
+        })
+    }
+
+    fn verify_tls12_signature(
+        &self,
+        message: &[u8],
+        certificate: &CertificateDer<'_>,
+        signature: &DigitallySignedStruct,
+    ) -> Result<HandshakeSignatureValid, rustls::Error> {
+        self.0.verify_tls12_signature(message, certificate, signature)
+    }
+
+    fn verify_tls13_signature(
+        &self,
+        message: &[u8],
+        certificate: &CertificateDer<'_>,
+        signature: &DigitallySignedStruct,
+    ) -> Result<HandshakeSignatureValid, rustls::Error> {
+        self.0.verify_tls13_signature(message, certificate, signature)
+    }
+
+    fn supported_verify_schemes(&self) -> Vec<SignatureScheme> {
+        self.0.supported_verify_schemes()
+    }
 }
 
 /// What kind of TLS failure an error is, looked for along its whole chain: the outer ones only say "request failed".
@@ -99,9 +160,10 @@ pub fn diagnose(host: &str, error: &(dyn std::error::Error + 'static)) -> Option
     let found = find(error)?;
     let detail = found.to_string();
     Some(match found {
-        rustls::Error::InvalidCertificate(rustls::CertificateError::UnknownIssuer) => {
-            diagnosis::untrusted(host, &detail)
+        rustls::Error::InvalidCertificate(CertificateError::Other(other)) if other.0.is::<Untrusted>() => {
+            diagnosis::untrusted(host, &other.0.to_string())
         }
+        rustls::Error::InvalidCertificate(CertificateError::UnknownIssuer) => diagnosis::untrusted(host, &detail),
         rustls::Error::InvalidCertificate(_) => diagnosis::bad_certificate(host, &detail),
         _ => diagnosis::tls_failed(host, &detail),
     })

@@ -24,4 +24,14 @@ pub enum Mailbox {
         /// E-mail or uid.
         mailbox: String,
     },
+    /// Try step by step whether a mailbox can be read, from the worker that reads it.
+    ///
+    /// Each step is shown as it ends, with what is wrong and what to do. Nothing in the mailbox is
+    /// changed. A password that was refused three times within the hour is not tried again before
+    /// that hour is over. Ends with exit code 9 when a step failed.
+    #[command(after_help = "Example:\n  postroom mailbox check billing@contoso.example")]
+    Check {
+        /// E-mail or uid.
+        mailbox: String,
+    },
 }

@@ -16,6 +16,7 @@ pub use self::definition::{
     Apply, Definition, Diff, History, Keys, Queue, Remove, Rollback, Rollout, Set, SetQueue, System,
 };
 pub use self::explain::Explain;
+pub use self::incoming_server::IncomingServer;
 pub use self::mailbox::Mailbox;
 pub use self::message::{Disposition, ListMessages, Message};
 use crate::error::EXIT_CODES;
@@ -25,6 +26,7 @@ mod backup;
 mod contact;
 mod definition;
 mod explain;
+mod incoming_server;
 mod mailbox;
 mod message;
 
@@ -128,7 +130,7 @@ pub enum Command {
         subcommand,
         after_help = "Keys: name, address, authentication, clientId, secret, protocol, imap.host, imap.port, imap.security, scope, caFile, proxy"
     )]
-    IncomingServer(Definition),
+    IncomingServer(IncomingServer),
     /// How to send.
     #[command(
         subcommand,

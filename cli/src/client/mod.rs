@@ -29,6 +29,8 @@ pub use retry::Repeat;
 
 /// How long one try of a call may take, beside the time that the call itself asks to wait.
 const DEADLINE: Duration = Duration::from_secs(10);
+/// Longest wait for a step of a check: the control plane ends the whole check before.
+const CHECK: Duration = Duration::from_secs(200);
 /// Most rows of one page.
 const PAGE_SIZE: u32 = 1000;
 /// Largest answer. The control plane is trusted; a model of a large cluster passes the 4 MiB that tonic allows.
@@ -282,6 +284,27 @@ impl Client {
         self.read(v1::GetMailboxRequest { mailbox }, async |r| self.operator().get_mailbox(r).await).await
     }
 
+    /// Checks a mailbox, named by e-mail or uid.
+    pub async fn check_mailbox(&self, mailbox: String) -> Result<Steps, Error> {
+        let open = async |mut request: Request<v1::CheckMailboxRequest>| {
+            // It would limit the whole stream.
+            request.metadata_mut().remove("grpc-timeout");
+            self.operator().check_mailbox(request).await
+        };
+        let stream = self.read(v1::CheckMailboxRequest { mailbox }, open).await?;
+        Ok(Steps { client: self.clone(), stream })
+    }
+
+    /// Checks an incoming server, with the mailbox of this e-mail or (empty) without one.
+    pub async fn check_incoming_server(&self, server: String, mailbox: String) -> Result<Steps, Error> {
+        let open = async |mut request: Request<v1::CheckIncomingServerRequest>| {
+            request.metadata_mut().remove("grpc-timeout");
+            self.operator().check_incoming_server(request).await
+        };
+        let stream = self.read(v1::CheckIncomingServerRequest { server, mailbox }, open).await?;
+        Ok(Steps { client: self.clone(), stream })
+    }
+
     /// Opens an answer in parts; `patience` is how long each part may take.
     async fn parts<Req: Clone, Part>(
         &self,
@@ -366,6 +389,24 @@ impl Client {
     fn contacts(&self) -> ContactServiceClient<Authorized> {
         ContactServiceClient::with_interceptor(self.channel.clone(), self.bearer.clone())
             .max_decoding_message_size(MAX_ANSWER)
+    }
+}
+
+/// The steps of a check as they come.
+#[derive(Debug)]
+pub struct Steps {
+    client: Client,
+    stream: tonic::Streaming<v1::CheckStep>,
+}
+
+impl Steps {
+    /// The next step; `None` after the last. One may take as long as a whole check.
+    pub async fn next(&mut self) -> Result<Option<v1::CheckStep>, Error> {
+        let client = self.client.clone();
+        match client.within(CHECK, self.stream.message()).await? {
+            Ok(step) => Ok(step),
+            Err(status) => Err(connect::classify(&client.endpoint, &status)),
+        }
     }
 }
 

@@ -2,9 +2,9 @@
 
 use postroom_proto::v1;
 
-use super::Session;
 use super::change::{self, Noun};
-use crate::args::{Definition, Queue, System};
+use super::{Session, check};
+use crate::args::{Definition, IncomingServer, Queue, System};
 use crate::error::Error;
 use crate::model_file;
 use crate::render::{table, time, words};
@@ -19,8 +19,15 @@ pub(super) async fn instance(session: &mut Session<'_, '_>, verb: Definition) ->
     }
 }
 
-pub(super) async fn incoming_server(session: &mut Session<'_, '_>, verb: Definition) -> Result<(), Error> {
+pub(super) async fn incoming_server(session: &mut Session<'_, '_>, verb: IncomingServer) -> Result<(), Error> {
     let client = session.client()?;
+    let verb = match verb {
+        IncomingServer::Definition(verb) => verb,
+        IncomingServer::Check { name, mailbox } => {
+            let steps = client.check_incoming_server(name, mailbox.unwrap_or_default()).await?;
+            return check::follow(session, steps).await;
+        }
+    };
     match verb {
         Definition::List => session.show(&client.list_incoming_servers().await?, |all| servers(&all.incoming_servers)),
         Definition::Show { name } => session.show(&client.get_incoming_server(name).await?, one_server),

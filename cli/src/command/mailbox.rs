@@ -3,7 +3,7 @@
 use jiff::Timestamp;
 use postroom_proto::v1;
 
-use super::{Session, reconcile};
+use super::{Session, check, reconcile};
 use crate::args::Mailbox;
 use crate::error::Error;
 use crate::render::{table, time, words};
@@ -21,6 +21,10 @@ pub(super) async fn run(session: &mut Session<'_, '_>, verb: Mailbox) -> Result<
         Mailbox::Show { mailbox } => {
             let mailbox = client.get_mailbox(mailbox).await?;
             session.show(&mailbox, |mailbox| show(mailbox, now))
+        }
+        Mailbox::Check { mailbox } => {
+            let steps = client.check_mailbox(mailbox).await?;
+            check::follow(session, steps).await
         }
     }
 }

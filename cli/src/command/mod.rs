@@ -14,6 +14,7 @@ use crate::{context, interrupt, render, up};
 
 mod backup;
 mod change;
+mod check;
 mod contact;
 mod definition;
 mod explain;

@@ -27,6 +27,7 @@ pub(crate) fn state() -> State {
         model: model(),
         mailboxes: mailboxes(),
         events: contacts().into_iter().map(|contact| Ok(event(contact))).collect(),
+        steps: steps(),
         contacts: contacts(),
         changes: changes(),
         notes: vec!["3 waiting contacts of 1 address that go from instance core1 to core2 stay with core1".into()],
@@ -151,6 +152,29 @@ fn rollout() -> v1::Rollout {
         workers: vec![worker("local", &[]), worker("second", &["mbx-89abcdef0123456789abcdef"])],
         unread_count: 1,
     }
+}
+
+fn steps() -> Vec<v1::CheckStep> {
+    let step = |name: &str, outcome: v1::CheckOutcome, detail: &str| v1::CheckStep {
+        name: name.into(),
+        outcome: outcome.into(),
+        duration: Some(prost_types::Duration { seconds: 0, nanos: 12_000_000 }),
+        detail: detail.into(),
+        problem: None,
+    };
+    let problem = v1::Problem {
+        kind: v1::ProblemKind::Consent.into(),
+        code: "TOKEN_WITHOUT_ROLE".into(),
+        cause: "the token does not have the role IMAP.AccessAsApp (it has no role)".into(),
+        remedy: "grant admin consent".into(),
+        ..Default::default()
+    };
+    vec![
+        step("definition", v1::CheckOutcome::Ok, "sales@contoso.example; looked at by worker local"),
+        step("dns", v1::CheckOutcome::Ok, "imap.contoso.example is 192.0.2.7"),
+        v1::CheckStep { problem: Some(problem), ..step("claims", v1::CheckOutcome::Failed, "roles none") },
+        v1::CheckStep { duration: None, ..step("sign-in", v1::CheckOutcome::Skipped, "there is no token") },
+    ]
 }
 
 fn mailboxes() -> Vec<v1::Mailbox> {

@@ -44,6 +44,7 @@ pub(crate) struct State {
     /// Requests to change the model, plans among them.
     pub(crate) applies: Vec<v1::ApplyModelRequest>,
     pub(crate) mailboxes: Vec<v1::Mailbox>,
+    pub(crate) steps: Vec<v1::CheckStep>,
     pub(crate) contacts: Vec<v1::Contact>,
     pub(crate) allocations: Vec<v1::AllocateContactsRequest>,
     pub(crate) settled: Vec<v1::AllocatedContact>,
@@ -292,6 +293,9 @@ impl DefinitionService for Fake {
 
 #[tonic::async_trait]
 impl OperatorService for Fake {
+    type CheckMailboxStream = CheckSteps;
+    type CheckIncomingServerStream = CheckSteps;
+
     async fn list_mailboxes(&self, request: Request<v1::ListMailboxesRequest>) -> Answer<v1::ListMailboxesResponse> {
         let request = self.enter("ListMailboxes", request).await?;
         let (mailboxes, next_page_token) =
@@ -304,6 +308,25 @@ impl OperatorService for Fake {
         let found = self.0.lock().unwrap().mailboxes.iter().find(|m| m.email == name).cloned();
         found.map(Response::new).ok_or_else(|| not_found("mailbox", &name))
     }
+
+    async fn check_mailbox(&self, request: Request<v1::CheckMailboxRequest>) -> Answer<Self::CheckMailboxStream> {
+        self.enter("CheckMailbox", request).await?;
+        Ok(Response::new(steps(&self.0.lock().unwrap().steps)))
+    }
+
+    async fn check_incoming_server(
+        &self,
+        request: Request<v1::CheckIncomingServerRequest>,
+    ) -> Answer<Self::CheckIncomingServerStream> {
+        self.enter("CheckIncomingServer", request).await?;
+        Ok(Response::new(steps(&self.0.lock().unwrap().steps)))
+    }
+}
+
+type CheckSteps = tokio_stream::Iter<std::vec::IntoIter<Result<v1::CheckStep, Status>>>;
+
+fn steps(steps: &[v1::CheckStep]) -> CheckSteps {
+    tokio_stream::iter(steps.iter().cloned().map(Ok).collect::<Vec<_>>())
 }
 
 #[tonic::async_trait]

@@ -117,6 +117,8 @@ const TABLE: &[(&str, &[Kind])] = &[
     ("/postroom.v1.OperatorService/ListMailboxes", PEOPLE),
     ("/postroom.v1.OperatorService/GetMailbox", PEOPLE),
     ("/postroom.v1.BackupService/CreateBackup", ADMIN),
+    ("/postroom.v1.OperatorService/CheckMailbox", OPERATORS),
+    ("/postroom.v1.OperatorService/CheckIncomingServer", OPERATORS),
 ];
 
 #[cfg(test)]

@@ -1,26 +1,52 @@
 //! What an operator watches.
 
+use futures::stream::BoxStream;
+use futures::{StreamExt as _, TryStreamExt as _};
 use postroom_proto::v1::{self, operator_service_server::OperatorService};
 use tonic::{Request, Response, Status};
 
 use super::page::Page;
+use crate::check::{Checker, Steps};
 use crate::observation::Observer;
 
 /// Serves [`OperatorService`].
 #[derive(Clone)]
 pub struct Operators {
     observer: Observer,
+    checker: Checker,
 }
 
 impl Operators {
-    /// Tells what `observer` sees.
-    pub fn new(observer: Observer) -> Self {
-        Self { observer }
+    /// Tells what `observer` sees and what `checker` has found out.
+    pub fn new(observer: Observer, checker: Checker) -> Self {
+        Self { observer, checker }
     }
+}
+
+fn answered(steps: Steps) -> Response<BoxStream<'static, Result<v1::CheckStep, Status>>> {
+    Response::new(steps.map_err(Status::from).boxed())
 }
 
 #[tonic::async_trait]
 impl OperatorService for Operators {
+    type CheckMailboxStream = BoxStream<'static, Result<v1::CheckStep, Status>>;
+    type CheckIncomingServerStream = BoxStream<'static, Result<v1::CheckStep, Status>>;
+
+    async fn check_mailbox(
+        &self,
+        request: Request<v1::CheckMailboxRequest>,
+    ) -> Result<Response<Self::CheckMailboxStream>, Status> {
+        Ok(answered(self.checker.mailbox(&request.into_inner().mailbox).await?))
+    }
+
+    async fn check_incoming_server(
+        &self,
+        request: Request<v1::CheckIncomingServerRequest>,
+    ) -> Result<Response<Self::CheckIncomingServerStream>, Status> {
+        let request = request.into_inner();
+        Ok(answered(self.checker.server(&request.server, &request.mailbox).await?))
+    }
+
     async fn list_mailboxes(
         &self,
         request: Request<v1::ListMailboxesRequest>,

@@ -11,7 +11,7 @@ use postroom_proto::reason::{Failure, Reason};
 use postroom_proto::v1;
 
 use self::merge::{Draft, Removals};
-pub use self::resolve::resolve;
+pub use self::resolve::{resolve, resolve_server};
 pub use self::tree::{Author, ReadError};
 use self::tree::{Origin, Snapshot, WriteError};
 pub use self::view::Definitions;

@@ -27,6 +27,7 @@ use crate::diagnosis::{self, Diagnosis};
 use crate::mailbox::session::Shared;
 use crate::mailbox::status::now;
 
+mod check;
 mod fetch;
 mod list;
 
@@ -275,7 +276,8 @@ async fn perform(shared: &Shared, errand: v1::Errand, findings: &mut Findings) -
             shared.recalls.recall(&definition.mailbox);
             Ok(())
         }
-        Some(Task::Check(_)) | None => Err(diagnosis::unknown_errand().into()),
+        Some(Task::Check(_)) => check::run(shared, &definition, findings).await,
+        None => Err(diagnosis::unknown_errand().into()),
     }
 }
 

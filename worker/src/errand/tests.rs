@@ -5,6 +5,8 @@ use std::sync::Mutex;
 use async_trait::async_trait;
 use bytes::Bytes;
 
+use postroom_proto::v1::CheckTask;
+
 use super::*;
 use crate::config::Reading;
 use crate::mailbox::status::Board;
@@ -107,4 +109,26 @@ async fn a_report_whose_answer_was_lost_is_made_again_with_its_number() {
     table.errands.lock().unwrap().push(errand("1", None));
     let told = reports(&table, 3).await;
     assert!(told.iter().all(|report| report.sequence == 1), "{told:?}");
+}
+#[tokio::test]
+async fn a_panic_ends_the_errand_with_a_defect() {
+    struct Panics;
+    #[async_trait]
+    impl Desk for Panics {
+        async fn take(&self, _: &str) -> Result<Vec<v1::Errand>, Error> {
+            std::future::pending().await
+        }
+
+        async fn report(&self, request: v1::ReportErrandRequest) -> Result<(), Error> {
+            assert!(request.ended, "a planted panic");
+            assert_eq!(request.problem.unwrap().code, "DEFECT");
+            Ok(())
+        }
+    }
+    let findings = Findings { desk: Arc::new(Panics), session: "s".into(), errand: "1".into(), sequence: 0 };
+    let room = Arc::new(Semaphore::new(1));
+    let errand = errand("1", Some(Task::Check(CheckTask {})));
+    let done = carry_out(shared(), errand, findings, room.clone());
+    timeout(PATIENCE, done).await.unwrap();
+    assert_eq!(room.available_permits(), 1, "its place is free again");
 }

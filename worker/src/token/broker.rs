@@ -38,9 +38,9 @@ pub struct Broker {
     slots: Mutex<HashMap<Key, Arc<tokio::sync::Mutex<Slot>>>>,
 }
 
-/// What a token is kept under: the credential, and the CA file by which its endpoint is trusted. Two servers that differ
-/// in that file only must not have each other's token or each other's failure.
-type Key = (CredentialDigest, String);
+/// What a token is kept under: the credential, the CA file by which its endpoint is trusted, and the proxy by which it is
+/// reached. Two servers that differ in these only must not have each other's token or each other's failure.
+type Key = (CredentialDigest, String, String);
 
 #[derive(Debug, Default)]
 struct Slot {
@@ -159,7 +159,7 @@ impl Broker {
     }
 
     fn slot(&self, credential: &Credential) -> Arc<tokio::sync::Mutex<Slot>> {
-        let key = (credential.digest, credential.ca_file.clone());
+        let key = (credential.digest, credential.ca_file.clone(), credential.proxy.clone());
         let mut slots = self.slots.lock().unwrap_or_else(PoisonError::into_inner);
         // Credentials come and go with definitions; what nobody uses is dropped when the map has doubled.
         if slots.len() >= 64 && slots.len().is_power_of_two() && !slots.contains_key(&key) {

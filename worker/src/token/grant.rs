@@ -78,7 +78,7 @@ pub async fn request(
 ) -> Result<Granted, Error> {
     let url = token_url(&credential.authority, plain)?;
     let host = url.url().host_str().unwrap_or_default().to_owned();
-    let http = Http::new(tls, deadline, &host, plain)?;
+    let http = Http::new(tls, deadline, &host, &credential.proxy, plain)?;
     let mut client: TokenClient = Client::new(ClientId::new(credential.client_id.clone()));
     let secret = credential.client_secret.expose_secret();
     if !secret.is_empty() {
@@ -245,6 +245,7 @@ fn aadsts(description: &str) -> Option<u64> {
 struct Http {
     client: reqwest::Client,
     host: String,
+    proxy: String,
     deadline: Duration,
 }
 
@@ -254,7 +255,13 @@ struct Http {
 struct HttpError(Box<Diagnosis>);
 
 impl Http {
-    fn new(tls: Arc<rustls::ClientConfig>, deadline: Duration, host: &str, plain: bool) -> Result<Self, Error> {
+    fn new(
+        tls: Arc<rustls::ClientConfig>,
+        deadline: Duration,
+        host: &str,
+        proxy: &str,
+        plain: bool,
+    ) -> Result<Self, Error> {
         let mut builder = reqwest::Client::builder()
             .tls_backend_preconfigured(tls.as_ref().clone())
             // A redirect could carry the secret elsewhere.
@@ -262,11 +269,17 @@ impl Http {
             .https_only(!plain)
             .connect_timeout(deadline)
             .timeout(deadline);
-        if plain {
-            builder = builder.no_proxy();
+        // The definition says by which proxy, or none: what the environment says holds for other programs.
+        builder = builder.no_proxy();
+        if !proxy.is_empty() {
+            // With `socks5h` the proxy looks the name up.
+            let url = proxy.replacen("socks5://", "socks5h://", 1);
+            let proxy = reqwest::Proxy::all(url);
+            let proxy = proxy.map_err(|error| Error::failed(diagnosis::proxy_invalid(&error.to_string())))?;
+            builder = builder.proxy(proxy);
         }
         let client = builder.build().map_err(|error| Error::failed(diagnosis::defect(&error.to_string())))?;
-        Ok(Self { client, host: host.to_owned(), deadline })
+        Ok(Self { client, host: host.to_owned(), proxy: proxy.to_owned(), deadline })
     }
 
     async fn send(&self, request: HttpRequest) -> Result<HttpResponse, HttpError> {
@@ -291,13 +304,25 @@ impl Http {
             }
             Ok(Err(error)) => {
                 let found = tls::diagnose(&self.host, &error);
-                return Err(fault(found.unwrap_or_else(|| diagnosis::unreachable(&self.host, &chain(&error)))));
+                return Err(fault(found.unwrap_or_else(|| self.not_reached(&chain(&error)))));
             }
             Err(_) => return Err(fault(diagnosis::timed_out(&self.host, "give a token"))),
         };
         let retry_after = response.headers().get(http::header::RETRY_AFTER);
         let retry_after = retry_after.and_then(|value| value.to_str().ok()?.trim().parse::<u64>().ok());
         self.normalise(response.status().as_u16(), retry_after, &body).map_err(|found| HttpError(Box::new(found)))
+    }
+
+    /// Who could not be reached: the endpoint, its proxy, or the endpoint by the proxy.
+    fn not_reached(&self, detail: &str) -> Diagnosis {
+        if self.proxy.is_empty() {
+            return diagnosis::unreachable(&self.host, detail);
+        }
+        let refused = detail.contains("tunnel") || detail.to_lowercase().contains("socks");
+        match refused && !detail.contains("underlying connection") {
+            true => diagnosis::proxy_refused(&self.proxy, &self.host, detail),
+            false => diagnosis::proxy_unreachable(&self.proxy, detail),
+        }
     }
 
     /// Makes of any answer one that the crate reads as it should: 200 for a token, else 400, and never a media type.

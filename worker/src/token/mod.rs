@@ -84,6 +84,8 @@ pub struct Credential {
     pub grant: Grant,
     /// PEM file of further CAs for the token endpoint.
     pub ca_file: String,
+    /// URL of the proxy on the way to the token endpoint; empty: none.
+    pub proxy: String,
     /// Names all of it.
     pub digest: CredentialDigest,
 }
@@ -115,6 +117,7 @@ impl Credential {
             scope: definition.scope.clone(),
             grant,
             ca_file: definition.ca_file.clone(),
+            proxy: definition.proxy.clone(),
             digest: CredentialDigest::of(definition),
         })
     }

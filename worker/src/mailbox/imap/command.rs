@@ -1,6 +1,6 @@
 //! Runs one command until its own tagged OK. Everything else is an error that says what the server said.
 //!
-//! Only `authenticate`, `run_command`, `run_command_untagged` and `read_response` of async-imap are used: its other
+//! Only `authenticate`, `login`, `run_command`, `run_command_untagged` and `read_response` of async-imap are used: its other
 //! methods turn a tagged NO, BAD or a cut connection into a short but successful answer.
 
 use std::fmt;
@@ -15,7 +15,7 @@ use async_imap::{Authenticator, Client, Session};
 use bytes::Bytes;
 use futures::FutureExt as _;
 use imap_proto::{AttributeValue, MailboxDatum, Response, ResponseCode, Status};
-use tokio::io::{AsyncRead, AsyncWrite};
+use tokio::io::{AsyncRead, AsyncWrite, AsyncWriteExt as _};
 
 use super::guard::{Guard, Limits, Notes, Violation};
 use crate::diagnosis::imap::response_code;
@@ -112,6 +112,8 @@ pub enum Untagged {
     UidValidity(u32),
     /// The next UID of the selected mailbox.
     UidNext(u32),
+    /// What the server can do, as told in a response code.
+    Capabilities(Vec<String>),
     /// A continuation request; its text is of no use outside a sign-in.
     Continue,
     /// Anything else, for example `* OK Still here`.
@@ -152,34 +154,102 @@ impl<S: Stream + fmt::Debug> fmt::Debug for Commands<S> {
     }
 }
 
-/// Waits for the greeting and signs in. `step`: longest silence that is endured. The error comes with what was noted.
-pub async fn sign_in<S: Stream + fmt::Debug, A: Authenticator + Send>(
-    stream: S,
-    limits: Limits,
+/// A connection that was greeted, on which nobody has signed in.
+pub struct Greeted<S: Stream + fmt::Debug> {
+    client: Client<Guard<S>>,
+    progress: Arc<AtomicU64>,
     step: Duration,
-    mechanism: &'static str,
-    authenticator: A,
-) -> Result<Commands<S>, Error> {
+    /// What the server can do before a sign-in, upper case. Empty: it does not say.
+    pub capabilities: Vec<String>,
+}
+
+impl<S: Stream + fmt::Debug> fmt::Debug for Greeted<S> {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("Greeted").field("capabilities", &self.capabilities).finish_non_exhaustive()
+    }
+}
+
+/// Waits for the greeting, and asks what the server can do unless the greeting says so. `step`: longest silence that is
+/// endured.
+pub async fn greet<S: Stream + fmt::Debug>(stream: S, limits: Limits, step: Duration) -> Result<Greeted<S>, Error> {
     let mut client = Client::new(Guard::new(stream, limits));
     let progress = client.get_ref().progress();
-    match receive(&mut client, &progress, step).await {
-        Ok(Answer::Untagged(_)) => {}
+    let capabilities = match receive(&mut client, &progress, step).await {
+        Ok(Answer::Untagged(Untagged::Capabilities(capabilities))) => capabilities,
+        Ok(Answer::Untagged(_)) => ask_capabilities(&mut client, &progress, step).await?,
         Ok(Answer::Bye(text)) => return Err(Error::Bye { text }),
         Ok(Answer::Done { .. }) => return Err(Error::Malformed),
         Err(error) => return Err(lost(error, client.get_mut().notes())),
+    };
+    Ok(Greeted { client, progress, step, capabilities })
+}
+
+/// CAPABILITY before a sign-in. A server that refuses it does not say what it can do, which is no fault.
+async fn ask_capabilities<S: Stream + fmt::Debug>(
+    client: &mut Client<Guard<S>>,
+    progress: &AtomicU64,
+    step: Duration,
+) -> Result<Vec<String>, Error> {
+    // async-imap lets nobody run a command before the sign-in, and knows no tag of this form.
+    const TAG: &str = "C0";
+    let sent = async {
+        let stream = client.get_mut();
+        stream.write_all(format!("{TAG} CAPABILITY\r\n").as_bytes()).await?;
+        stream.flush().await
+    };
+    watched(progress, step, sent).await?;
+    loop {
+        match receive(client, progress, step).await {
+            Ok(Answer::Done { tag: other, .. }) if other == TAG => break,
+            Ok(Answer::Bye(text)) => return Err(Error::Bye { text }),
+            Ok(_) => {}
+            Err(error) => return Err(lost(error, client.get_mut().notes())),
+        }
     }
-    let signed_in = watched(&progress, step, async { Ok(client.authenticate(mechanism, authenticator).await) });
-    match signed_in.await? {
+    let notes = client.get_mut().notes();
+    notes.remark = None;
+    Ok(notes.capabilities.take().unwrap_or_default())
+}
+
+impl<S: Stream + fmt::Debug> Greeted<S> {
+    /// Signs in by SASL (RFC 3501 section 6.2.2).
+    pub async fn authenticate(
+        self,
+        mechanism: &'static str,
+        authenticator: impl Authenticator + Send,
+    ) -> Result<Commands<S>, Error> {
+        let Self { client, progress, step, .. } = self;
+        let signing_in = async { Ok(client.authenticate(mechanism, authenticator).await) };
+        signed_in("AUTHENTICATE", watched(&progress.clone(), step, signing_in).await?, progress, step)
+    }
+
+    /// Signs in by LOGIN (RFC 3501 section 6.2.3), for servers that know no SASL mechanism for passwords.
+    pub async fn log_in(self, account: &str, password: &str) -> Result<Commands<S>, Error> {
+        let Self { client, progress, step, .. } = self;
+        let signing_in = async { Ok(client.login(account, password).await) };
+        signed_in("LOGIN", watched(&progress.clone(), step, signing_in).await?, progress, step)
+    }
+}
+
+type SignedIn<S> = Result<Session<Guard<S>>, (async_imap::error::Error, Client<Guard<S>>)>;
+
+fn signed_in<S: Stream + fmt::Debug>(
+    command: &'static str,
+    result: SignedIn<S>,
+    progress: Arc<AtomicU64>,
+    step: Duration,
+) -> Result<Commands<S>, Error> {
+    match result {
         Ok(session) => Ok(Commands { session, progress, step, busy: false, exists: 0, news: false }),
         Err((error, mut client)) => {
             let remark = client.get_mut().notes().remark.take();
             Err(match error {
                 // Its own text is a debug print of the parser; the guard kept the line.
                 async_imap::error::Error::No(_) => {
-                    Error::Refused { command: "AUTHENTICATE", text: remark.unwrap_or_default(), bad: false }
+                    Error::Refused { command, text: remark.unwrap_or_default(), bad: false }
                 }
                 async_imap::error::Error::Bad(_) => {
-                    Error::Refused { command: "AUTHENTICATE", text: remark.unwrap_or_default(), bad: true }
+                    Error::Refused { command, text: remark.unwrap_or_default(), bad: true }
                 }
                 async_imap::error::Error::Io(error) => lost(io_error(error), &mut Notes { remark, ..Notes::default() }),
                 async_imap::error::Error::ConnectionLost => Error::Lost { remark },
@@ -411,6 +481,9 @@ async fn receive<S: Stream + fmt::Debug>(
         Response::Data { outcome, .. } => Answer::Untagged(match outcome.code {
             Some(ResponseCode::UidValidity(value)) => Untagged::UidValidity(value),
             Some(ResponseCode::UidNext(value)) => Untagged::UidNext(value),
+            Some(ResponseCode::Capabilities(_)) => {
+                Untagged::Capabilities(capabilities(&tail(raw.borrow_owner(), 2, None)))
+            }
             _ => Untagged::Other,
         }),
         Response::Continue(_) => Answer::Untagged(Untagged::Continue),
@@ -427,6 +500,12 @@ async fn receive<S: Stream + fmt::Debug>(
         _ => Answer::Untagged(Untagged::Other),
     };
     Ok(answer)
+}
+
+/// The words of `[CAPABILITY IMAP4rev1 …] text`, upper case.
+fn capabilities(text: &str) -> Vec<String> {
+    let inside = text.split(']').next().unwrap_or_default().trim_start_matches('[');
+    inside.split_whitespace().skip(1).map(str::to_ascii_uppercase).collect()
 }
 
 /// The text of a status line behind its first `words` words, as the server wrote it, response code included: the parser

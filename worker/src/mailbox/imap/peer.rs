@@ -32,7 +32,7 @@ pub(crate) fn start(script: Script) -> (DuplexStream, Arc<Mutex<Vec<String>>>) {
     let lines = log.clone();
     tokio::spawn(async move {
         let mut server = BufReader::new(server);
-        if server.write_all(b"* OK ready\r\n").await.is_err() {
+        if server.write_all(b"* OK [CAPABILITY IMAP4rev1 AUTH=XOAUTH2 AUTH=PLAIN] ready\r\n").await.is_err() {
             return;
         }
         for (expected, answer) in script {
@@ -59,6 +59,7 @@ pub(crate) fn start(script: Script) -> (DuplexStream, Arc<Mutex<Vec<String>>>) {
 /// Opens INBOX on a server that follows `script`.
 pub(crate) async fn opened(script: Script) -> Result<Folder<DuplexStream>, Unopened> {
     let (stream, _) = start(script);
-    let sign_in = SignIn::Token { mailbox: "a@x.example".into(), token: Token::new("secret-token".into()) };
+    let server = ("imap.x.example".into(), 993);
+    let sign_in = SignIn::Token { mailbox: "a@x.example".into(), token: Token::new("secret-token".into()), server };
     open(stream, Limits::for_messages(1000), Duration::from_secs(5), &sign_in, "INBOX").await
 }

@@ -60,14 +60,15 @@ impl Server {
     pub(crate) async fn connect(&self, max: u64) -> Folder<DuplexStream> {
         let (client, stream) = tokio::io::duplex(1 << 20);
         tokio::spawn(self.clone().serve(stream));
-        let sign_in = SignIn::Token { mailbox: "a@x.example".into(), token: Token::new("t".into()) };
+        let server = ("imap.x.example".into(), 993);
+        let sign_in = SignIn::Token { mailbox: "a@x.example".into(), token: Token::new("t".into()), server };
         open(client, Limits::for_messages(max), Duration::from_secs(5), &sign_in, "INBOX").await.expect("open")
     }
 
     async fn serve(self, stream: DuplexStream) {
         let mut stream = BufReader::new(stream);
         let mut line = String::new();
-        let mut answer = "* OK ready\r\n".to_owned().into_bytes();
+        let mut answer = "* OK [CAPABILITY IMAP4rev1 AUTH=XOAUTH2 AUTH=PLAIN] ready\r\n".to_owned().into_bytes();
         loop {
             if stream.write_all(&answer).await.is_err() {
                 return;

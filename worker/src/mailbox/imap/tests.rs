@@ -228,7 +228,8 @@ async fn an_idle_that_does_not_work_is_an_error() {
 #[tokio::test]
 async fn silence_in_a_command_ends_it() {
     let (stream, _) = super::peer::start(then(&[("NOOP", "* OK wait\r\n"), ("never", "")]));
-    let sign_in = SignIn::Token { mailbox: "a@x.example".into(), token: Token::new("t".into()) };
+    let server = ("imap.x.example".into(), 993);
+    let sign_in = SignIn::Token { mailbox: "a@x.example".into(), token: Token::new("t".into()), server };
     let limits = Limits::for_messages(1000);
     let step = Duration::from_millis(200);
     let mut folder = open(stream, limits, step, &sign_in, "INBOX").await.expect("open");
@@ -242,7 +243,7 @@ async fn a_server_that_chatters_instead_of_beginning_or_ending_idle_is_given_up(
         let (client, mut server) = tokio::io::duplex(1 << 16);
         let chatter = async move {
             // Exactly the answers of an opening, then a line in each step for ever.
-            let opening = "* OK ready\r\n+ \r\nA0001 OK in\r\nA0002 OK\r\n* OK [UIDVALIDITY 9] x\r\nA0003 OK\r\n";
+            let opening = "* OK [CAPABILITY IMAP4rev1 AUTH=XOAUTH2] ready\r\n+ \r\nA0001 OK in\r\nA0002 OK\r\n* OK [UIDVALIDITY 9] x\r\nA0003 OK\r\n";
             server.write_all(opening.as_bytes()).await.expect("the opening");
             if begins {
                 server.write_all(b"+ idling\r\n").await.expect("IDLE");
@@ -252,7 +253,8 @@ async fn a_server_that_chatters_instead_of_beginning_or_ending_idle_is_given_up(
             }
         };
         let idle = async {
-            let sign_in = SignIn::Token { mailbox: "a@x.example".into(), token: Token::new("t".into()) };
+            let server = ("imap.x.example".into(), 993);
+            let sign_in = SignIn::Token { mailbox: "a@x.example".into(), token: Token::new("t".into()), server };
             let (limits, step) = (Limits::for_messages(1000), Duration::from_millis(100));
             let mut folder = open(client, limits, step, &sign_in, "INBOX").await.expect("open");
             wait(&mut folder, Duration::from_millis(20), pending()).await

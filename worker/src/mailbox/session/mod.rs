@@ -6,10 +6,8 @@ use std::time::Duration;
 
 use postroom_proto::id::{Epoch, MailboxUid};
 use postroom_proto::v1::{self, AfterIntakePolicy, MailboxDefinition, MailboxState};
-use tokio::net::TcpStream;
 use tokio::sync::watch;
 use tokio::time::Instant;
-use tokio_rustls::client::TlsStream;
 
 use crate::config::Reading;
 use crate::diagnosis::{self, ProblemKind, imap};
@@ -24,6 +22,7 @@ use crate::mailbox::lease::Lease;
 use crate::mailbox::recall::Recalls;
 use crate::mailbox::retry;
 use crate::mailbox::status::{Board, Teller, now};
+use crate::net::Secure;
 use crate::report::{self, Reporter};
 use crate::tls::Roots;
 use crate::token::Credential;
@@ -32,13 +31,13 @@ use trouble::Trouble;
 
 mod anchor;
 mod beside;
-mod sign_in;
+pub(crate) mod sign_in;
 mod trouble;
 
 pub(crate) use beside::{broken, connect, leave};
 
 /// A connection to a mail server.
-pub(crate) type Mail = Folder<TlsStream<TcpStream>>;
+pub(crate) type Mail = Folder<Secure>;
 
 /// What all mailboxes of a worker share.
 #[derive(Clone)]

@@ -11,6 +11,7 @@ use crate::diagnosis::{self, claims};
 use crate::mailbox::imap::connection::{self, SignIn, Unopened};
 use crate::mailbox::imap::guard::Limits;
 use crate::mailbox::status::now;
+use crate::net::{self, Place};
 use crate::token::broker;
 use crate::token::{Credential, CredentialDigest, Token};
 
@@ -60,13 +61,35 @@ impl Session {
     }
 }
 
+/// Where a definition's mail server is.
+pub(crate) fn place(definition: &MailboxDefinition) -> Place {
+    let port = u16::try_from(definition.imap_port).unwrap_or(993);
+    Place { host: definition.imap_host.clone(), port, proxy: definition.proxy.clone() }
+}
+
+/// Signing in with a token: it names the mailbox to open, whoever the token's user is.
+pub(crate) fn with_token(definition: &MailboxDefinition, token: &Token) -> SignIn {
+    let Place { host, port, .. } = place(definition);
+    SignIn::Token { mailbox: definition.email.clone(), token: token.clone(), server: (host, port) }
+}
+
+/// Signing in with a password. An account that is an address of its own signs in for the mailbox; one that is none is
+/// only the name by which the mailbox's owner signs in.
+pub(crate) fn with_password(definition: &MailboxDefinition) -> SignIn {
+    let other = definition.account.contains('@') && !definition.account.eq_ignore_ascii_case(&definition.email);
+    SignIn::Password {
+        mailbox: other.then(|| definition.email.clone()),
+        account: definition.account.clone(),
+        password: SecretString::from(definition.password.clone()),
+    }
+}
+
 /// One try to connect, sign in and select the folder.
 pub(super) async fn sign_in(shared: &Shared, definition: &MailboxDefinition, limits: Limits) -> Result<Mail, Trouble> {
     let (sign_in, token) = credentials(shared, definition).await?;
     let reading = &shared.reading;
     let tls = shared.roots.client_config(&definition.ca_file).await.map_err(|error| error.diagnosis())?;
-    let port = u16::try_from(definition.imap_port).unwrap_or(993);
-    let stream = connection::connect(&definition.imap_host, port, tls, reading.connect_timeout).await?;
+    let stream = net::connect(&place(definition), &tls, reading.connect_timeout).await?;
     let opened = Box::pin(connection::open(stream, limits, reading.step_timeout, &sign_in, &definition.folder)).await;
     let (digest, lockout) = (CredentialDigest::of(definition), shared.broker.lockout());
     match (opened, token) {
@@ -102,14 +125,12 @@ async fn credentials(
 ) -> Result<(SignIn, Option<(Credential, Token)>), Trouble> {
     if let Some(credential) = Credential::of(definition) {
         let token = shared.broker.token(&credential).await?.token;
-        let sign_in = SignIn::Token { mailbox: definition.email.clone(), token: token.clone() };
-        return Ok((sign_in, Some((credential, token))));
+        return Ok((with_token(definition, &token), Some((credential, token))));
     }
     if definition.authentication() != Authentication::Password {
         return Err(Trouble::Problem(diagnosis::defect("an authentication type that this worker does not know")));
     }
     let lockout = shared.broker.lockout();
     lockout.check(CredentialDigest::of(definition), now()).map_err(broker::locked)?;
-    let password = SecretString::from(definition.password.clone());
-    Ok((SignIn::Password { account: definition.account.clone(), password }, None))
+    Ok((with_password(definition), None))
 }

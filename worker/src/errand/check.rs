@@ -1,0 +1,314 @@
+//! `check`: tries step by step what the reading of a mailbox needs, beside the reading itself.
+//!
+//! Steps that do not hang on a failed one go on: a token can be had while the mail server is down. A password is only
+//! tried when the lock-out of the worker allows it, counts there, and the step says so: checking again and again must not
+//! lock the account.
+
+use postroom_proto::convert::to_duration;
+use postroom_proto::v1::{self, Authentication, CheckOutcome, MailboxDefinition, report_errand_request::Found};
+use tokio::time::{Duration, Instant};
+
+use super::{Findings, Undone};
+use crate::certificate;
+use crate::diagnosis::claims::{self, Claims};
+use crate::diagnosis::{self, Diagnosis};
+use crate::mailbox::imap::command::Commands;
+use crate::mailbox::imap::connection::{self, Unopened};
+use crate::mailbox::imap::guard::Limits;
+use crate::mailbox::session::Shared;
+use crate::mailbox::session::sign_in::{place, with_password, with_token};
+use crate::mailbox::status::now;
+use crate::net::{self, Secure};
+use crate::token::broker;
+use crate::token::lockout::MAX_TRIES;
+use crate::token::{Credential, CredentialDigest, Token};
+
+/// A token that is refused for what stands in it is asked for anew when it is older than this: consent may have come.
+const STALE: Duration = Duration::from_secs(10);
+
+/// Takes all steps and tells each as it ends.
+pub(super) async fn run(
+    shared: &Shared,
+    definition: &MailboxDefinition,
+    findings: &mut Findings,
+) -> Result<(), Undone> {
+    let mut steps = Steps { findings, begun: Instant::now() };
+    let connection = connect(shared, definition, &mut steps).await?;
+    let token = token(shared, definition, &mut steps).await?;
+    let signed_in = sign_in(shared, definition, connection, token, &mut steps).await?;
+    select(definition, signed_in, &mut steps).await
+}
+
+/// What a step that others hang on has come to.
+enum Outcome<T> {
+    Done(T),
+    /// It was not done: why those that hang on it are not tried.
+    Not(&'static str),
+}
+
+/// Tells the steps.
+struct Steps<'f> {
+    findings: &'f mut Findings,
+    begun: Instant,
+}
+
+impl Steps<'_> {
+    /// A step begins.
+    fn begin(&mut self) {
+        self.begun = Instant::now();
+    }
+
+    async fn ok(&mut self, name: &str, detail: impl Into<String>) -> Result<(), Undone> {
+        self.tell(name, CheckOutcome::Ok, detail.into(), None).await
+    }
+
+    async fn failed(&mut self, name: &str, detail: impl Into<String>, found: &Diagnosis) -> Result<(), Undone> {
+        self.tell(name, CheckOutcome::Failed, detail.into(), Some(found)).await
+    }
+
+    async fn skipped(&mut self, name: &str, why: &str) -> Result<(), Undone> {
+        self.tell(name, CheckOutcome::Skipped, why.to_owned(), None).await
+    }
+
+    async fn tell(
+        &mut self,
+        name: &str,
+        outcome: CheckOutcome,
+        detail: String,
+        found: Option<&Diagnosis>,
+    ) -> Result<(), Undone> {
+        let problem = found.map(|found| {
+            // A check has no next attempt of its own; when it may be tried again it says.
+            let next = found.wait.map(|wait| now() + i64::try_from(wait.as_micros()).unwrap_or(0));
+            let problem = found.problem(now(), next.unwrap_or_default());
+            let next_attempt_time = next.and(problem.next_attempt_time);
+            v1::Problem { since_time: None, next_attempt_time, ..problem }
+        });
+        let step = v1::CheckStep {
+            name: name.to_owned(),
+            outcome: outcome.into(),
+            duration: (outcome != CheckOutcome::Skipped).then(|| to_duration(self.begun.elapsed())),
+            detail,
+            problem,
+        };
+        self.findings.tell(Found::Step(step)).await
+    }
+}
+
+/// DNS, TCP and TLS.
+async fn connect(
+    shared: &Shared,
+    definition: &MailboxDefinition,
+    steps: &mut Steps<'_>,
+) -> Result<Outcome<Secure>, Undone> {
+    let (place, deadline) = (place(definition), shared.reading.connect_timeout);
+    let config = shared.roots.client_config(&definition.ca_file).await.map_err(|error| error.diagnosis());
+    let unreached = "the mail server was not reached";
+    steps.begin();
+    let wire = if place.proxy.is_empty() {
+        match net::look_up(&place, deadline).await {
+            Ok(addresses) => {
+                let shown: Vec<String> = addresses.iter().map(|address| address.ip().to_string()).collect();
+                steps.ok("dns", format!("{} is {}", place.host, shown.join(", "))).await?;
+                steps.begin();
+                net::dial(&place, &addresses, deadline).await
+            }
+            Err(found) => {
+                steps.failed("dns", "", &found).await?;
+                for name in ["tcp", "tls"] {
+                    steps.skipped(name, "the name of the mail server is not known").await?;
+                }
+                return Ok(Outcome::Not(unreached));
+            }
+        }
+    } else {
+        steps.skipped("dns", "the proxy looks names up").await?;
+        steps.begin();
+        match &config {
+            Ok(config) => net::dial_through(&place, config, deadline).await,
+            Err(found) => Err(found.clone()),
+        }
+    };
+    let wire = match wire {
+        Ok(wire) => wire,
+        Err(found) => {
+            steps.failed("tcp", "", &found).await?;
+            steps.skipped("tls", unreached).await?;
+            return Ok(Outcome::Not(unreached));
+        }
+    };
+    let by = if place.proxy.is_empty() { String::new() } else { format!(" by the proxy {}", place.proxy) };
+    steps.ok("tcp", format!("connected to {place}{by}")).await?;
+    steps.begin();
+    let agreed: Result<Secure, Diagnosis> = match &config {
+        Ok(config) => net::agree(wire, &place, config, deadline).await,
+        Err(found) => Err(found.clone()),
+    };
+    match agreed {
+        Ok(secure) => {
+            steps.ok("tls", shown(&secure)).await?;
+            Ok(Outcome::Done(secure))
+        }
+        Err(found) => {
+            steps.failed("tls", "", &found).await?;
+            Ok(Outcome::Not("there is no TLS with the mail server"))
+        }
+    }
+}
+
+/// Version and certificates.
+fn shown(secure: &Secure) -> String {
+    let (_, session) = secure.get_ref();
+    let version = session.protocol_version().and_then(|version| version.as_str()).unwrap_or("TLS");
+    let chain = session.peer_certificates().unwrap_or_default();
+    format!("{version}; {}", certificate::describe(chain))
+}
+
+/// Token and claims. Done with `None`: none is needed.
+async fn token(
+    shared: &Shared,
+    definition: &MailboxDefinition,
+    steps: &mut Steps<'_>,
+) -> Result<Outcome<Option<Token>>, Undone> {
+    let Some(credential) = Credential::of(definition) else {
+        for name in ["token", "claims"] {
+            steps.skipped(name, "the server is signed in to with a password").await?;
+        }
+        return Ok(Outcome::Done(None));
+    };
+    if definition.authentication() == Authentication::OauthUser && definition.account.is_empty() {
+        for name in ["token", "claims"] {
+            steps.skipped(name, "no mailbox was named, and the password belongs to a mailbox").await?;
+        }
+        return Ok(Outcome::Not("no mailbox was named"));
+    }
+    steps.begin();
+    let tries = || shared.broker.lockout().times(credential.digest, now()).len();
+    let before = tries();
+    let mut issued = shared.broker.token(&credential).await;
+    if let Ok(token) = &issued
+        && Claims::read(token.token.expose()).is_some_and(|claims| claims.fault(definition).is_some())
+        && shared.broker.discard(&credential, &token.token, STALE).await
+    {
+        issued = shared.broker.token(&credential).await;
+    }
+    let issued = match issued {
+        Ok(issued) => issued,
+        Err(found) => {
+            steps.failed("token", of_tries(before, tries()), &found).await?;
+            steps.skipped("claims", "there is no token").await?;
+            return Ok(Outcome::Not("there is no token"));
+        }
+    };
+    let life = issued.expires.saturating_duration_since(Instant::now()).as_secs() / 60;
+    steps.ok("token", format!("from {}, good for {life} min", definition.authority)).await?;
+    steps.begin();
+    match Claims::read(issued.token.expose()) {
+        None => steps.skipped("claims", "the token is opaque, as its issuer may make it").await?,
+        Some(claims) => match (claims.fault(definition), claims.oddity(definition)) {
+            (Some(found), _) => steps.failed("claims", claims.describe(), &found).await?,
+            (None, Some(odd)) => steps.tell("claims", CheckOutcome::Warning, claims.describe(), Some(&odd)).await?,
+            (None, None) => steps.ok("claims", claims.describe()).await?,
+        },
+    }
+    Ok(Outcome::Done(Some(issued.token)))
+}
+
+/// What is to be known of tries with a refused password.
+fn of_tries(before: usize, after: usize) -> String {
+    if after > before {
+        format!("this was try {after} of the {MAX_TRIES} within an hour that do not lock an account")
+    } else if before >= MAX_TRIES {
+        format!("not tried: it was refused {before} times within the hour")
+    } else {
+        String::new()
+    }
+}
+
+async fn sign_in(
+    shared: &Shared,
+    definition: &MailboxDefinition,
+    connection: Outcome<Secure>,
+    token: Outcome<Option<Token>>,
+    steps: &mut Steps<'_>,
+) -> Result<Outcome<Commands<Secure>>, Undone> {
+    let (secure, token) = match (connection, token) {
+        (Outcome::Done(secure), Outcome::Done(token)) => (secure, token),
+        (Outcome::Not(why), _) | (_, Outcome::Not(why)) => {
+            steps.skipped("sign-in", why).await?;
+            return Ok(Outcome::Not(why));
+        }
+    };
+    if definition.email.is_empty() {
+        let why = "no mailbox was named";
+        steps.skipped("sign-in", "no mailbox was named; name one with --mailbox").await?;
+        return Ok(Outcome::Not(why));
+    }
+    steps.begin();
+    let (digest, lockout) = (CredentialDigest::of(definition), shared.broker.lockout());
+    let before = lockout.times(digest, now()).len();
+    let with = match &token {
+        Some(token) => with_token(definition, token),
+        None => {
+            if let Err(until) = lockout.check(digest, now()) {
+                steps.failed("sign-in", of_tries(before, before), &broker::locked(until)).await?;
+                return Ok(Outcome::Not("the password is held back"));
+            }
+            with_password(definition)
+        }
+    };
+    let limits = Limits::for_messages(definition.max_message_bytes);
+    match Box::pin(connection::authenticate(secure, limits, shared.reading.step_timeout, &with)).await {
+        Ok(commands) => {
+            if token.is_none() {
+                lockout.accepted(digest);
+            }
+            let as_whom = match definition.authentication() {
+                Authentication::OauthService => format!("the application, for {}", definition.email),
+                _ if definition.account.eq_ignore_ascii_case(&definition.email) => definition.email.clone(),
+                _ => format!("{}, for {}", definition.account, definition.email),
+            };
+            steps.ok("sign-in", format!("as {as_whom}")).await?;
+            Ok(Outcome::Done(commands))
+        }
+        Err(Unopened { diagnosis, sign_in_refused }) => {
+            let found = match &token {
+                Some(token) if sign_in_refused => claims::explain(diagnosis, token.expose(), definition),
+                _ => diagnosis,
+            };
+            if sign_in_refused && token.is_none() {
+                lockout.refused(digest, now());
+            }
+            steps.failed("sign-in", of_tries(before, lockout.times(digest, now()).len()), &found).await?;
+            Ok(Outcome::Not("nobody is signed in"))
+        }
+    }
+}
+
+/// Only this proves that the mailbox can be read.
+async fn select(
+    definition: &MailboxDefinition,
+    signed_in: Outcome<Commands<Secure>>,
+    steps: &mut Steps<'_>,
+) -> Result<(), Undone> {
+    let commands = match signed_in {
+        Outcome::Done(commands) => commands,
+        Outcome::Not(why) => return steps.skipped("select", why).await,
+    };
+    steps.begin();
+    match Box::pin(connection::select(commands, &definition.folder)).await {
+        Ok(folder) => {
+            let selected = folder.selected;
+            let detail = format!(
+                "{} has {} messages, UIDVALIDITY {}",
+                diagnosis::excerpt(&definition.folder, 100),
+                selected.exists,
+                selected.uid_validity
+            );
+            steps.ok("select", detail).await?;
+            let _ = tokio::time::timeout(Duration::from_secs(2), folder.log_out()).await;
+            Ok(())
+        }
+        Err(found) => steps.failed("select", "", &found).await,
+    }
+}
