@@ -21,6 +21,8 @@ use self::message::{Discarded, MessageFilter, NotReplayed, Replay, Replayed, Sta
 
 mod contact;
 pub mod message;
+#[cfg(test)]
+mod order;
 pub mod sqlite;
 #[cfg(test)]
 mod suite;
