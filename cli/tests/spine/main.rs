@@ -14,3 +14,4 @@ mod kinds;
 mod losses;
 mod people;
 mod secrets;
+mod takers;
