@@ -36,7 +36,7 @@ async fn every_call_carries_the_token() {
     let clean = v1::ReconcileSummary { clean: true, ..Default::default() };
     let reconciliation = vec![v1::reconcile_mailbox_response::Told::Summary(clean)];
     let plane = ControlPlane::start(State { raw: vec![b""], reconciliation, ..State::default() }).await;
-    let calls: [&[&str]; 26] = [
+    let calls: [&[&str]; 27] = [
         &["export"],
         &["instance", "list"],
         &["instance", "show", "x"],
@@ -46,6 +46,7 @@ async fn every_call_carries_the_token() {
         &["queue", "show", "x"],
         &["mailbox", "list"],
         &["mailbox", "show", "x"],
+        &["status"],
         &["contact", "list"],
         &["contact", "show", "x"],
         &["contact", "take", "--instance", "core1", "--max", "1"],

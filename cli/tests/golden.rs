@@ -57,6 +57,8 @@ const CASES: &[(&str, &str)] = &[
     ("message raw", "1042"),
     ("message replay", "1042"),
     ("message show", "1043"),
+    ("status", ""),
+    ("status", "--check"),
     ("queue list", ""),
     ("queue remove", "Billing"),
     ("queue set", "Billing --address billing@contoso.example priority=2"),

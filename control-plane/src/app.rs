@@ -54,6 +54,7 @@ use crate::ledger::{Ledger as _, SharedLedger};
 use crate::message::Messages;
 use crate::observation::Observer;
 use crate::sqlite::Location;
+use crate::status::Overview;
 use crate::store::{SharedStore, Store as _};
 use crate::{access, blob, definition, folder, ledger, store};
 
@@ -225,13 +226,14 @@ impl App {
         let messages = api::message::Service::new(messages, observer.clone(), blobs.clone());
         let definitions_service =
             api::definition::Service::new(definitions, vault, ledger.clone(), leader.clone(), replica);
+        let overview = Overview::new(observer.clone(), ledger.clone(), leader.clone(), model.clone());
         let router = router(Gate::new(config.tokens))
             .add_service(limited!(DefinitionServiceServer, definitions_service))
             .add_service(limited!(LeaseServiceServer, Leases::new(leader, model.clone(), config.terms)))
             .add_service(limited!(ReportServiceServer, Reports::new(intake)))
             .add_service(limited!(ErrandServiceServer, api::errand::Service::new(errands)))
             .add_service(limited!(MessageServiceServer, messages))
-            .add_service(limited!(OperatorServiceServer, Operators::new(observer, checker)))
+            .add_service(limited!(OperatorServiceServer, Operators::new(observer, checker, overview)))
             .add_service(limited!(
                 ContactServiceServer,
                 Contacts::new(model, ledger, blobs, arrivals, allocator, watcher)

@@ -24,4 +24,5 @@ pub mod ledger;
 pub mod message;
 pub mod observation;
 pub mod sqlite;
+pub mod status;
 pub mod store;

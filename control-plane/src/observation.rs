@@ -5,15 +5,16 @@ use std::collections::HashMap;
 use std::sync::Arc;
 
 use postroom_proto::convert::to_timestamp;
-use postroom_proto::id::MailboxUid;
+use postroom_proto::id::{MailboxUid, SessionId};
 use postroom_proto::reason::{Failure, Reason};
 use postroom_proto::v1::{self, MailboxState};
 use tokio::sync::watch;
 
 use crate::definition::model::{MailboxRef, Model};
+use crate::lease::desk::Assignment;
 use crate::lease::record::{SessionRecord, assignment};
 use crate::ledger::{MailboxRecord, SharedLedger};
-use crate::store::{SharedStore, key};
+use crate::store::{Entry, SharedStore, key};
 
 /// Looks at mailboxes.
 #[derive(Clone)]
@@ -70,9 +71,51 @@ impl Observer {
         uids.pop().ok_or_else(|| unread(wanted))
     }
 
+    /// Every mailbox of the model, in no order. Reads the assignments as a whole instead of one by one.
+    pub async fn every_mailbox(&self) -> Result<Vec<v1::Mailbox>, Failure> {
+        let model = self.model.borrow().clone();
+        let workers: HashMap<SessionId, String> = self
+            .list(key::SESSIONS)
+            .await?
+            .iter()
+            .filter_map(|entry| Some((key::parse_session(&entry.key)?, SessionRecord::decode(&entry.value)?)))
+            .filter(|(_, record)| !record.is_over())
+            .map(|(session, record)| (session, record.worker))
+            .collect();
+        let assigned = self.list(key::ASSIGNMENTS).await?;
+        let mut holders: HashMap<MailboxUid, v1::Holder> = assigned
+            .iter()
+            .filter_map(assignment)
+            .filter_map(|(uid, Assignment { session, epoch })| {
+                let worker = workers.get(&session)?.clone();
+                Some((uid, v1::Holder { worker, session: session.to_string(), epoch: epoch.0 }))
+            })
+            .collect();
+        let uids: Vec<MailboxUid> = model.mailboxes().map(|(uid, _)| uid.clone()).collect();
+        let mut records = self.records(&uids).await?;
+        let described =
+            model.mailboxes().map(|(uid, mailbox)| describe(uid, &mailbox, holders.remove(uid), records.remove(uid)));
+        Ok(described.collect())
+    }
+
+    async fn list(&self, prefix: &str) -> Result<Vec<Entry>, Failure> {
+        let mut entries: Vec<Entry> = Vec::new();
+        loop {
+            let after = entries.last().map(|entry| entry.key.clone());
+            let page = self.store.list(prefix, after.as_deref(), 500).await?;
+            entries.extend(page.entries);
+            if !page.more {
+                return Ok(entries);
+            }
+        }
+    }
+
+    async fn records(&self, uids: &[MailboxUid]) -> Result<HashMap<MailboxUid, MailboxRecord>, Failure> {
+        Ok(self.ledger.mailboxes(uids).await?.into_iter().map(|record| (record.uid.clone(), record)).collect())
+    }
+
     async fn describe(&self, model: &Model, uids: &[MailboxUid]) -> Result<Vec<v1::Mailbox>, Failure> {
-        let mut records: HashMap<MailboxUid, MailboxRecord> =
-            self.ledger.mailboxes(uids).await?.into_iter().map(|record| (record.uid.clone(), record)).collect();
+        let mut records = self.records(uids).await?;
         let mut workers = HashMap::new();
         let mut described = Vec::with_capacity(uids.len());
         for uid in uids {

@@ -19,6 +19,7 @@ pub use self::explain::Explain;
 pub use self::incoming_server::IncomingServer;
 pub use self::mailbox::Mailbox;
 pub use self::message::{Disposition, ListMessages, Message};
+pub use self::status::Status;
 use crate::error::EXIT_CODES;
 use crate::up;
 
@@ -29,6 +30,7 @@ mod explain;
 mod incoming_server;
 mod mailbox;
 mod message;
+mod status;
 
 /// E-mail for contact centres: every message once, in priority order.
 #[derive(Debug, Parser)]
@@ -90,6 +92,11 @@ pub enum Output {
 pub enum Command {
     /// Run everything in one process: control plane, worker and store.
     Up(up::Args),
+    /// Show on one screen how the installation is doing, and what needs somebody.
+    #[command(
+        after_help = "Examples:\n  postroom status\n  postroom status --check --quiet    # for monitoring: exit code 0 or 9"
+    )]
+    Status(Status),
     /// Create and update definitions from a model file.
     ///
     /// Definitions that the file does not name stay as they are. One that it names becomes what the

@@ -124,6 +124,11 @@ impl Client {
         Self { deadline, ..self }
     }
 
+    /// Where the control plane is.
+    pub fn endpoint(&self) -> &str {
+        &self.endpoint
+    }
+
     /// The same client, which tells this progress what it has read: the rows of a listing of many pages.
     pub fn with_progress(self, progress: &Progress) -> Self {
         Self { progress: progress.clone(), ..self }
@@ -303,6 +308,11 @@ impl Client {
         };
         let stream = self.read(v1::CheckIncomingServerRequest { server, mailbox }, open).await?;
         Ok(Steps { client: self.clone(), stream })
+    }
+
+    /// How the installation is doing.
+    pub async fn get_status(&self) -> Result<v1::Status, Error> {
+        self.read(v1::GetStatusRequest {}, async |r| self.operator().get_status(r).await).await
     }
 
     /// Opens an answer in parts; `patience` is how long each part may take.

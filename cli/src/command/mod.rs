@@ -23,6 +23,7 @@ mod message;
 mod model;
 mod reconcile;
 mod rollout;
+mod status;
 
 /// Runs a command.
 pub async fn run(cli: Cli, environment: Environment<'_>, streams: &mut Streams<'_>) -> Result<(), Error> {
@@ -46,6 +47,7 @@ async fn run_verb(command: Command, session: &mut Session<'_, '_>) -> Result<(),
     match command {
         // Handled above, before anything looks for a control plane.
         Command::Up(_) => Ok(()),
+        Command::Status(args) => status::run(session, &args).await,
         Command::Apply(args) => model::apply(session, &args).await,
         Command::Export => model::export(session).await,
         Command::Diff(args) => model::diff(session, &args).await,

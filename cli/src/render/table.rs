@@ -1,16 +1,21 @@
 //! Tables and key/value lists.
 
-use comfy_table::{Attribute, Cell, Color, ColumnConstraint, ContentArrangement, Table, presets};
+use comfy_table::{Attribute, Cell, Color, ColumnConstraint, ContentArrangement, Table, Width, presets};
 
 use super::style::{self, Tone};
 use super::text;
 
 /// Cells up to this width are kept whole.
 const SHORT: u16 = 12;
+/// Longer ones are broken into lines, but not into narrower ones than this: a table that is wider than its terminal is
+/// easier to read than a column of letters.
+const LEAST: u16 = 20;
+/// A terminal that says it is narrower does not know its width.
+const NARROWEST: u16 = 20;
 
 /// Columns of the terminal that standard output is.
 pub fn terminal_width() -> Option<u16> {
-    Table::new().width()
+    Table::new().width().filter(|width| *width >= NARROWEST)
 }
 
 /// A table with a header line, without lines around cells. On a terminal it keeps to the terminal's width.
@@ -85,6 +90,8 @@ fn finish(table: &mut Table) -> String {
     for (column, width) in table.column_iter_mut().zip(widths) {
         if column.index == 0 || width <= SHORT {
             column.set_constraint(ColumnConstraint::ContentWidth);
+        } else {
+            column.set_constraint(ColumnConstraint::LowerBoundary(Width::Fixed(LEAST.min(width) + 2)));
         }
     }
     let mut shown = String::new();
@@ -111,7 +118,7 @@ mod tests {
 
     #[tokio::test]
     async fn a_table_keeps_to_its_terminal_and_its_colours() {
-        let style = style::Style { color: true, width: Some(48) };
+        let style = style::Style { color: true, width: Some(60) };
         let shown = style::scope(style, async {
             let subject = "東京 a subject that is much too long for one line";
             rows(["EMAIL", "STATE", "SUBJECT"], [["a@contoso.example".into(), "failing".into(), subject.into()]])
@@ -121,7 +128,7 @@ mod tests {
         let plain = text_alone(&shown);
         assert!(plain.contains("a@contoso.example  failing"), "{plain}");
         let widest = plain.lines().map(columns).max().unwrap();
-        assert!(widest <= 48, "{widest} columns:\n{plain}");
+        assert!(widest <= 60, "{widest} columns:\n{plain}");
     }
 
     /// Without the sequences that colour it.

@@ -35,6 +35,7 @@ pub(crate) fn state() -> State {
         rollout: rollout(),
         messages: messages(),
         reconciliation: reconciliation(),
+        status: status(),
         raw: vec![b"Subject: Invoice 4711\r\n", b"\r\nHello,\r\n"],
         ..State::default()
     }
@@ -321,4 +322,67 @@ fn contacts() -> Vec<v1::Contact> {
         contact("0198c0ffee0198c0ffee0198c0ffee01", 1, "Invoice 4711"),
         contact("0198c0ffee0198c0ffee0198c0ffee02", 10, "\u{1b}]0;owned\u{7}Re: 東京\nsecond line"),
     ]
+}
+
+/// A mailbox whose problem passes by itself.
+fn busy(failing: v1::Mailbox) -> v1::Mailbox {
+    let problem = v1::Problem {
+        kind: v1::ProblemKind::Transient.into(),
+        code: "UNREACHABLE".into(),
+        cause: "outlook.office365.com:993 cannot be reached".into(),
+        remedy: "if it lasts, check name, port, DNS, routes and firewalls".into(),
+        since_time: at(-20),
+        next_attempt_time: at(5),
+    };
+    v1::Mailbox { email: "support@contoso.example".into(), problem: Some(problem), ..failing }
+}
+
+fn status() -> v1::Status {
+    let failing = mailboxes().remove(1);
+    let problem = failing.problem.clone().unwrap();
+    let contacts = |state: v1::ContactState, count| v1::ContactTally { state: state.into(), count };
+    v1::Status {
+        version: "0.1.0".into(),
+        start_time: at(-86_400),
+        model_revision: 7,
+        read_time: at(0),
+        concerns: vec![
+            v1::Concern {
+                code: problem.code,
+                subject: failing.email.clone(),
+                cause: problem.cause,
+                remedy: problem.remedy,
+                since_time: problem.since_time,
+            },
+            v1::Concern {
+                code: "QUARANTINED_MESSAGES".into(),
+                cause: "2 messages are in quarantine: no contact could be made of them".into(),
+                remedy: "see `postroom message list --disposition quarantined`".into(),
+                ..Default::default()
+            },
+        ],
+        mailboxes: vec![
+            v1::MailboxTally { state: v1::MailboxState::Idle.into(), count: 1 },
+            v1::MailboxTally { state: v1::MailboxState::Failing.into(), count: 2 },
+        ],
+        failing_mailboxes: vec![failing.clone(), busy(failing)],
+        instances: vec![
+            v1::InstanceStatus {
+                instance: "core1".into(),
+                contacts: vec![contacts(v1::ContactState::Queued, 2), contacts(v1::ContactState::Accepted, 400)],
+                oldest_contact: "0198c0ffee0198c0ffee0198c0ffee01".into(),
+                oldest_time: at(-3600),
+            },
+            v1::InstanceStatus { instance: "core2".into(), ..Default::default() },
+        ],
+        messages: vec![v1::MessageTally { disposition: v1::Disposition::Quarantined.into(), count: 2 }],
+        workers: vec![v1::WorkerStatus {
+            worker: "local".into(),
+            session: "abc".into(),
+            mailbox_count: 2,
+            heartbeat_time: at(-1),
+            draining: false,
+        }],
+        ledger_bytes: 26_214_400,
+    }
 }

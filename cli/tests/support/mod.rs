@@ -48,6 +48,7 @@ pub(crate) struct State {
     pub(crate) contacts: Vec<v1::Contact>,
     pub(crate) allocations: Vec<v1::AllocateContactsRequest>,
     pub(crate) settled: Vec<v1::AllocatedContact>,
+    pub(crate) status: v1::Status,
     pub(crate) raw: Vec<&'static [u8]>,
     pub(crate) lists: Vec<v1::ListContactsRequest>,
     pub(crate) transfers: Vec<v1::TransferContactsRequest>,
@@ -307,6 +308,11 @@ impl OperatorService for Fake {
         let name = self.enter("GetMailbox", request).await?.mailbox;
         let found = self.0.lock().unwrap().mailboxes.iter().find(|m| m.email == name).cloned();
         found.map(Response::new).ok_or_else(|| not_found("mailbox", &name))
+    }
+
+    async fn get_status(&self, request: Request<v1::GetStatusRequest>) -> Answer<v1::Status> {
+        self.enter("GetStatus", request).await?;
+        Ok(Response::new(self.0.lock().unwrap().status.clone()))
     }
 
     async fn check_mailbox(&self, request: Request<v1::CheckMailboxRequest>) -> Answer<Self::CheckMailboxStream> {

@@ -119,6 +119,7 @@ const TABLE: &[(&str, &[Kind])] = &[
     ("/postroom.v1.BackupService/CreateBackup", ADMIN),
     ("/postroom.v1.OperatorService/CheckMailbox", OPERATORS),
     ("/postroom.v1.OperatorService/CheckIncomingServer", OPERATORS),
+    ("/postroom.v1.OperatorService/GetStatus", PEOPLE),
 ];
 
 #[cfg(test)]

@@ -8,18 +8,20 @@ use tonic::{Request, Response, Status};
 use super::page::Page;
 use crate::check::{Checker, Steps};
 use crate::observation::Observer;
+use crate::status::Overview;
 
 /// Serves [`OperatorService`].
 #[derive(Clone)]
 pub struct Operators {
     observer: Observer,
     checker: Checker,
+    overview: Overview,
 }
 
 impl Operators {
-    /// Tells what `observer` sees and what `checker` has found out.
-    pub fn new(observer: Observer, checker: Checker) -> Self {
-        Self { observer, checker }
+    /// Tells what the first and the last see, and what `checker` has found out.
+    pub fn new(observer: Observer, checker: Checker, overview: Overview) -> Self {
+        Self { observer, checker, overview }
     }
 }
 
@@ -60,5 +62,9 @@ impl OperatorService for Operators {
 
     async fn get_mailbox(&self, request: Request<v1::GetMailboxRequest>) -> Result<Response<v1::Mailbox>, Status> {
         Ok(Response::new(self.observer.mailbox(&request.into_inner().mailbox).await?))
+    }
+
+    async fn get_status(&self, _: Request<v1::GetStatusRequest>) -> Result<Response<v1::Status>, Status> {
+        Ok(Response::new(self.overview.status().await?))
     }
 }

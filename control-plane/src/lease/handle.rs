@@ -4,7 +4,7 @@ use postroom_proto::id::SessionId;
 use postroom_proto::reason::{Failure, Reason};
 use tokio::sync::{mpsc, oneshot};
 
-use super::desk::{Heartbeat, Offer, Running};
+use super::desk::{Heartbeat, Offer, Running, Seen};
 use crate::store::Revision;
 
 /// Most calls that wait for the leader.
@@ -31,6 +31,7 @@ pub(crate) enum Call {
     Heartbeat { heartbeat: Heartbeat, answer: oneshot::Sender<Result<Offers, Failure>> },
     Leave { session: SessionId, returning: bool, answer: oneshot::Sender<Result<(), Failure>> },
     Running { answer: oneshot::Sender<Result<Vec<Running>, Failure>> },
+    Sessions { answer: oneshot::Sender<Result<Vec<Seen>, Failure>> },
 }
 
 /// How the services talk to the leader.
@@ -60,6 +61,11 @@ impl Handle {
         self.call(|answer| Call::Running { answer }).await
     }
 
+    /// The sessions that live, as the leader sees them.
+    pub async fn sessions(&self) -> Result<Vec<Seen>, Failure> {
+        self.call(|answer| Call::Sessions { answer }).await
+    }
+
     async fn call<T>(&self, call: impl FnOnce(oneshot::Sender<Result<T, Failure>>) -> Call) -> Result<T, Failure> {
         let stopping = || Failure::new(Reason::ShuttingDown, "the lease plane is stopping; try again");
         let (answer, receiver) = oneshot::channel();
@@ -83,6 +89,7 @@ impl Call {
             Self::Heartbeat { answer, .. } => drop(answer.send(Err(no_leader()))),
             Self::Leave { answer, .. } => drop(answer.send(Err(no_leader()))),
             Self::Running { answer } => drop(answer.send(Err(no_leader()))),
+            Self::Sessions { answer } => drop(answer.send(Err(no_leader()))),
         }
     }
 }

@@ -202,6 +202,9 @@ impl LeasePlane {
             Call::Running { answer } => {
                 let _ = answer.send(Ok(term.desk.running()));
             }
+            Call::Sessions { answer } => {
+                let _ = answer.send(Ok(term.desk.seen(self.now())));
+            }
             Call::Leave { session, returning, answer } => match term.desk.leave(&session, returning) {
                 Some(end) => term.leave(end, answer),
                 None => {

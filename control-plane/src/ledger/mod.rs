@@ -18,6 +18,7 @@ pub use self::contact::{
     ContactPosition, Take, Transfer,
 };
 use self::message::{Discarded, MessageFilter, NotReplayed, Replay, Replayed, Standing};
+use self::tally::Tally;
 
 mod contact;
 pub mod message;
@@ -26,6 +27,7 @@ mod order;
 pub mod sqlite;
 #[cfg(test)]
 mod suite;
+pub mod tally;
 
 /// Microseconds since 1970.
 pub type Micros = i64;
@@ -296,6 +298,9 @@ pub trait Ledger: Send + Sync + 'static {
 
     /// Makes a contact of a message that is none.
     async fn replay(&self, replay: Replay, now: Micros) -> Result<Result<Replayed, NotReplayed>, Error>;
+
+    /// What it counts as a whole, at a cost that does not grow with it.
+    async fn tally(&self) -> Result<Tally, Error>;
 
     /// How far a mailbox is read, under whatever fence.
     async fn cursor(&self, mailbox: &MailboxUid) -> Result<Cursor, Error>;

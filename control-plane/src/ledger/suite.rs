@@ -11,7 +11,9 @@ use crate::contact::allocation::{MOST_REFUSALS, Refused};
 use crate::definition::model::Allocation;
 
 mod message;
+mod tally;
 pub(crate) use message::*;
+pub(crate) use tally::*;
 
 const SECOND: Micros = 1_000_000;
 
@@ -637,6 +639,7 @@ mod sqlite {
         lists_are_narrowed,
         every_change_of_a_contact_is_told_in_order,
         old_changes_are_cut_off_and_no_revision_is_used_twice,
+        the_counts_agree_with_the_contacts,
         only_the_holder_says_how_reading_goes,
         another_or_an_older_store_is_refused,
         messages_are_listed_by_what_narrows_them,

@@ -8,3 +8,4 @@ mod bench;
 mod contacts;
 mod fence;
 mod messages;
+mod status;

@@ -9,6 +9,7 @@
 //! anything about it is under way. See `handover` for how it changes hands and `session` for when a session is ended.
 
 use std::collections::{BTreeMap, BTreeSet};
+use std::time::Duration;
 
 use postroom_proto::id::{Epoch, MailboxUid, SessionId};
 use postroom_proto::lease::{LeaseTerms, Moment};
@@ -98,6 +99,21 @@ pub struct Offer {
     pub mailbox: MailboxUid,
     /// The epoch to open it with.
     pub epoch: Epoch,
+}
+
+/// A session that lives, as people look at it.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Seen {
+    /// Which one.
+    pub session: SessionId,
+    /// Name of its worker.
+    pub worker: String,
+    /// How long ago it was last heard; `None`: this desk never heard it.
+    pub silent_for: Option<Duration>,
+    /// It is stopping.
+    pub draining: bool,
+    /// Mailboxes that are assigned to it.
+    pub mailboxes: usize,
 }
 
 /// Why a heartbeat gets no offers.
@@ -223,6 +239,16 @@ impl Desk {
             }
         }
         Ok(offers)
+    }
+
+    /// The sessions that live, by worker. Changes nothing.
+    pub fn seen(&self, now: Moment) -> Vec<Seen> {
+        let mut seen = self.sessions.seen(now);
+        for session in &mut seen {
+            session.mailboxes = self.owned.get(&session.session).map_or(0, BTreeSet::len);
+        }
+        seen.sort_by(|a, b| (&a.worker, &a.session).cmp(&(&b.worker, &b.session)));
+        seen
     }
 
     /// A session that has let go of everything says goodbye. Answers the write to be done before the goodbye is

@@ -6,7 +6,7 @@ use std::time::Duration;
 use postroom_proto::id::{Epoch, MailboxUid, SessionId};
 use postroom_proto::lease::{LeaseTerms, Moment};
 
-use super::{EndSession, Ended, Heartbeat, Refusal, Running, Session, Settled};
+use super::{EndSession, Ended, Heartbeat, Refusal, Running, Seen, Session, Settled};
 use crate::lease::plan::{State, Worker};
 use crate::store::Revision;
 
@@ -143,6 +143,19 @@ impl Roster {
             state: life.state(now, self.terms.ttl),
         });
         workers.collect()
+    }
+
+    /// The sessions that live, without their mailboxes.
+    pub(super) fn seen(&self, now: Moment) -> Vec<Seen> {
+        let alive = self.lives.iter().filter(|(_, life)| matches!(life.phase, Phase::Alive));
+        let seen = alive.map(|(id, life)| Seen {
+            session: id.clone(),
+            worker: life.worker.clone(),
+            silent_for: life.heard.as_ref().map(|heard| now.saturating_sub(heard.at)),
+            draining: life.heard.as_ref().is_some_and(|heard| heard.draining),
+            mailboxes: 0,
+        });
+        seen.collect()
     }
 
     /// True when the session has ended for good, or there never was one.

@@ -1,5 +1,6 @@
 //! A ledger made by every older version opens, and has what it had.
 
+use postroom_proto::v1::ContactState;
 use sqlx::{AssertSqlSafe, Executor as _};
 
 use super::{SCHEMA, Sqlite};
@@ -40,6 +41,8 @@ async fn a_ledger_of_every_older_version_opens_with_what_it_had() {
         assert_eq!((aside.reason.as_str(), aside.limit_bytes, aside.attempt_count), ("it has 99", 0, 0));
         let record = ledger.mailboxes(std::slice::from_ref(&uid)).await.unwrap().remove(0);
         assert_eq!((record.message_count, record.contact_count, record.too_large_count), (3, 2, 1));
+        let tally = ledger.tally().await.unwrap();
+        assert_eq!(tally.instances[0].contacts, [(ContactState::Queued, 1), (ContactState::Accepted, 1)]);
         assert_eq!(ledger.cursor(&uid).await.unwrap().value, [1]);
         ledger.close().await;
     }

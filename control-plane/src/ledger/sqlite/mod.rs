@@ -3,7 +3,7 @@
 //! Writes go through the one writer (see [`crate::sqlite::writer`]), reads through the pool. One file a matter: `fence`
 //! (opening and binding), `report` (the commit of a batch), `thread`, `allocate` (handing out), `answer`, `transfer`,
 //! `change` (their sequence), `list`, `read` (single rows), `message` (messages as people look at them), `replay` (a
-//! contact after all).
+//! contact after all), `tally` (counts of the whole).
 
 use async_trait::async_trait;
 use postroom_proto::id::{Generation, MailboxUid};
@@ -11,6 +11,7 @@ use postroom_proto::v1;
 use tokio::sync::watch;
 
 use super::message::{Discarded, MessageFilter, NotReplayed, Replay, Replayed, Standing};
+use super::tally::Tally;
 use super::{
     Allocated, Answer, AnswerOutcome, Answered, Batch, ContactChanges, ContactFilter, ContactPage, ContactPosition,
     Cursor, Error, Fence, Ledger, MailboxRecord, Micros, NotCommitted, Opened, Raw, Take, Transfer,
@@ -31,6 +32,7 @@ mod read;
 mod replay;
 mod report;
 mod row;
+mod tally;
 mod thread;
 mod transfer;
 
@@ -51,6 +53,7 @@ const SCHEMA: &[Step] = &[
         title: "kinds, threads, endings, transfers and changes of contacts",
         sql: include_str!("../../../migrations/ledger/0003_contacts.sql"),
     },
+    Step { version: 4, title: "counts of contacts", sql: include_str!("../../../migrations/ledger/0004_tallies.sql") },
 ];
 
 /// Rows in one statement of several rows; SQLite takes 32,766 values a statement.
@@ -211,6 +214,10 @@ impl Ledger for Sqlite {
 
     async fn replay(&self, replay: Replay, now: Micros) -> Result<Result<Replayed, NotReplayed>, Error> {
         self.write("replay a message", move |c| Box::pin(replay::commit(c, replay, now))).await
+    }
+
+    async fn tally(&self) -> Result<Tally, Error> {
+        tally::tally(&self.database.readers).await.map_err(reading("count contacts"))
     }
 
     async fn cursor(&self, mailbox: &MailboxUid) -> Result<Cursor, Error> {

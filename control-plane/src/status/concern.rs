@@ -1,0 +1,187 @@
+//! What somebody should look at, and what to do about it. Pure.
+//!
+//! What passes by itself is no concern until it has lasted for [`PATIENCE`]: a status that cries at every restart of a
+//! mail server is soon ignored.
+
+use std::time::Duration;
+
+use postroom_proto::convert::from_timestamp;
+use postroom_proto::v1::{self, Concern, Disposition, MailboxState, ProblemKind};
+
+use crate::lease::desk::Seen;
+use crate::ledger::Micros;
+use crate::ledger::tally::Tally;
+
+/// How long a fault that should pass by itself may last.
+pub const PATIENCE: Duration = Duration::from_secs(15 * 60);
+
+/// Most mailboxes that are named one by one.
+const NAMED: usize = 20;
+
+/// Everything that somebody should look at, worst first: what stops all mailboxes, what stops one, what was put aside.
+/// `sessions` is none when nobody leads.
+pub fn concerns(mailboxes: &[v1::Mailbox], tally: &Tally, sessions: Option<&[Seen]>, now: Micros) -> Vec<Concern> {
+    let mut concerns = Vec::new();
+    let unread = mailboxes.iter().filter(|mailbox| mailbox.state() == MailboxState::Unassigned).count();
+    match sessions {
+        None => concerns.push(whole(
+            "NO_LEADER",
+            "no control plane leads, so mailboxes keep their readers and get no new ones",
+            "wait a moment and look again; if it lasts, see the control plane's log for why none takes the lead",
+        )),
+        Some([]) if !mailboxes.is_empty() => concerns.push(whole(
+            "NO_WORKER",
+            "no worker lives, so no mailbox is read",
+            "start a worker, or see its log for why it cannot register; `postroom up` brings one",
+        )),
+        Some(_) if unread > 0 => concerns.push(whole(
+            "UNREAD_MAILBOXES",
+            &format!("{} by nobody", are(unread as u64, "mailbox is read", "mailboxes are read")),
+            "look again in a moment; if it lasts, start a worker of the pool that their instance names",
+        )),
+        Some(_) => {}
+    }
+    let mut failing: Vec<&v1::Mailbox> = mailboxes.iter().filter(|mailbox| needs_somebody(mailbox, now)).collect();
+    failing.sort_by_cached_key(|mailbox| urgency(mailbox, now));
+    let unnamed = failing.len().saturating_sub(NAMED);
+    concerns.extend(failing.into_iter().take(NAMED).filter_map(of_mailbox));
+    if unnamed > 0 {
+        concerns.push(whole(
+            "FAILING_MAILBOXES",
+            &format!("{} besides", are(unnamed as u64, "mailbox does not work", "mailboxes do not work")),
+            "see `postroom mailbox list`",
+        ));
+    }
+    for (disposition, count) in &tally.aside {
+        match disposition {
+            Disposition::Quarantined => concerns.push(whole(
+                "QUARANTINED_MESSAGES",
+                &format!("{} in quarantine: no contact could be made of them", are(*count, "message is", "messages are")),
+                "see `postroom message list --disposition quarantined`; replay what should be a contact, discard the rest",
+            )),
+            Disposition::TooLarge => concerns.push(whole(
+                "TOO_LARGE_MESSAGES",
+                &format!("{} larger than the queue allows", are(*count, "message is", "messages are")),
+                "see `postroom message list --disposition too-large`; raise maxMessageBytes and replay, or discard them",
+            )),
+            _ => {}
+        }
+    }
+    concerns
+}
+
+/// Sorts failing mailboxes: those first that need a person, then by how long it lasts.
+pub fn urgency(mailbox: &v1::Mailbox, now: Micros) -> (bool, Micros, String) {
+    (!needs_somebody(mailbox, now), since(mailbox).unwrap_or(now), mailbox.email.clone())
+}
+
+fn needs_somebody(mailbox: &v1::Mailbox, now: Micros) -> bool {
+    let Some(problem) = mailbox.problem.as_ref().filter(|_| mailbox.state() == MailboxState::Failing) else {
+        return false;
+    };
+    let lasts = Duration::from_micros(u64::try_from(now - since(mailbox).unwrap_or(now)).unwrap_or(0));
+    match problem.kind() {
+        ProblemKind::Transient | ProblemKind::Throttled | ProblemKind::Unspecified => lasts >= PATIENCE,
+        _ => true,
+    }
+}
+
+fn since(mailbox: &v1::Mailbox) -> Option<Micros> {
+    mailbox.problem.as_ref().and_then(|problem| problem.since_time.as_ref()).map(from_timestamp)
+}
+
+fn of_mailbox(mailbox: &v1::Mailbox) -> Option<Concern> {
+    let problem = mailbox.problem.clone()?;
+    Some(Concern {
+        code: problem.code,
+        subject: mailbox.email.clone(),
+        cause: problem.cause,
+        remedy: problem.remedy,
+        since_time: problem.since_time,
+    })
+}
+
+fn whole(code: &str, cause: &str, remedy: &str) -> Concern {
+    Concern { code: code.into(), cause: cause.into(), remedy: remedy.into(), ..Concern::default() }
+}
+
+fn are(count: u64, one: &str, many: &str) -> String {
+    if count == 1 { format!("1 {one}") } else { format!("{count} {many}") }
+}
+
+#[cfg(test)]
+mod tests {
+    use postroom_proto::convert::to_timestamp;
+    use postroom_proto::id::SessionId;
+
+    use super::*;
+
+    const NOW: Micros = 1_772_366_400_000_000;
+    const MINUTE: Micros = 60_000_000;
+
+    fn mailbox(email: &str, state: MailboxState) -> v1::Mailbox {
+        v1::Mailbox { email: email.into(), state: state.into(), ..Default::default() }
+    }
+
+    fn failing(email: &str, kind: ProblemKind, minutes: i64) -> v1::Mailbox {
+        let problem = v1::Problem {
+            kind: kind.into(),
+            code: "CODE".into(),
+            cause: "cause".into(),
+            remedy: "remedy".into(),
+            since_time: Some(to_timestamp(NOW - minutes * MINUTE)),
+            next_attempt_time: None,
+        };
+        v1::Mailbox { problem: Some(problem), ..mailbox(email, MailboxState::Failing) }
+    }
+
+    fn a_worker() -> Vec<Seen> {
+        let session = SessionId::random();
+        vec![Seen { session, worker: "w".into(), silent_for: None, draining: false, mailboxes: 1 }]
+    }
+
+    fn told(mailboxes: &[v1::Mailbox], tally: &Tally, sessions: Option<&[Seen]>) -> Vec<String> {
+        let concerns = concerns(mailboxes, tally, sessions, NOW);
+        assert!(concerns.iter().all(|concern| !concern.cause.is_empty() && !concern.remedy.is_empty()), "{concerns:?}");
+        concerns.into_iter().map(|c| if c.subject.is_empty() { c.code } else { c.subject }).collect()
+    }
+
+    #[test]
+    fn all_is_well_when_every_mailbox_is_read() {
+        let mailboxes = [mailbox("a", MailboxState::Idle), mailbox("b", MailboxState::CatchingUp)];
+        assert!(told(&mailboxes, &Tally::default(), Some(&a_worker())).is_empty());
+        assert!(told(&[], &Tally::default(), Some(&[])).is_empty(), "nothing to read needs no worker");
+    }
+
+    #[test]
+    fn what_passes_by_itself_is_a_concern_only_when_it_lasts() {
+        let mailboxes = [
+            failing("young", ProblemKind::Transient, 14),
+            failing("throttled", ProblemKind::Throttled, 1),
+            failing("old", ProblemKind::Transient, 16),
+        ];
+        assert_eq!(told(&mailboxes, &Tally::default(), Some(&a_worker())), ["old"]);
+    }
+
+    #[test]
+    fn what_stops_all_comes_before_what_stops_one_and_the_oldest_before_the_younger() {
+        let mailboxes = [
+            failing("young", ProblemKind::Credential, 1),
+            failing("old", ProblemKind::Consent, 5),
+            mailbox("unread", MailboxState::Unassigned),
+        ];
+        let tally =
+            Tally { aside: vec![(Disposition::Quarantined, 2), (Disposition::Vanished, 1)], ..Tally::default() };
+        let expected = ["UNREAD_MAILBOXES", "old", "young", "QUARANTINED_MESSAGES"];
+        assert_eq!(told(&mailboxes, &tally, Some(&a_worker())), expected);
+        assert_eq!(told(&mailboxes, &tally, Some(&[]))[0], "NO_WORKER");
+        assert_eq!(told(&mailboxes, &tally, None)[0], "NO_LEADER");
+    }
+
+    #[test]
+    fn only_so_many_mailboxes_are_named() {
+        let mailboxes: Vec<_> = (0..NAMED + 3).map(|n| failing(&format!("m{n:02}"), ProblemKind::Mailbox, 1)).collect();
+        let told = told(&mailboxes, &Tally::default(), Some(&a_worker()));
+        assert_eq!((told.len(), told[0].as_str(), told[NAMED].as_str()), (NAMED + 1, "m00", "FAILING_MAILBOXES"));
+    }
+}

@@ -1,0 +1,127 @@
+//! How the installation is doing, put together for one screen: mailboxes and what is wrong with them, contacts that wait,
+//! messages put aside, workers. What of it needs a person is decided in [`concern`].
+//!
+//! Invariant: the cost grows with the mailboxes of the model, not with messages or contacts.
+
+use std::collections::{BTreeMap, HashMap};
+use std::sync::Arc;
+
+use postroom_proto::convert::to_timestamp;
+use postroom_proto::reason::{Failure, Reason};
+use postroom_proto::v1::{self, MailboxState};
+use tokio::sync::watch;
+
+use crate::clock;
+use crate::definition::model::Model;
+use crate::lease::desk::Seen;
+use crate::lease::handle::Handle;
+use crate::ledger::tally::{InstanceTally, Tally};
+use crate::ledger::{Micros, SharedLedger};
+use crate::observation::Observer;
+
+pub mod concern;
+
+/// Most mailboxes that are described with their problem.
+const FAILING: usize = 20;
+
+/// Looks at the whole installation.
+#[derive(Clone)]
+pub struct Overview {
+    observer: Observer,
+    ledger: SharedLedger,
+    leader: Handle,
+    model: watch::Receiver<Arc<Model>>,
+    started: Micros,
+}
+
+impl Overview {
+    /// Over these four; the installation runs from now on.
+    pub fn new(observer: Observer, ledger: SharedLedger, leader: Handle, model: watch::Receiver<Arc<Model>>) -> Self {
+        Self { observer, ledger, leader, model, started: clock::now() }
+    }
+
+    /// How it is doing.
+    pub async fn status(&self) -> Result<v1::Status, Failure> {
+        let mailboxes = self.observer.every_mailbox().await?;
+        let tally = self.ledger.tally().await?;
+        let sessions = match self.leader.sessions().await {
+            Ok(sessions) => Some(sessions),
+            Err(failure) if matches!(failure.reason, Reason::NoLeader) => None,
+            Err(failure) => return Err(failure),
+        };
+        let model = self.model.borrow().clone();
+        Ok(status(&model, mailboxes, tally, sessions, self.started, clock::now()))
+    }
+}
+
+/// Puts the parts together. `sessions` is none when nobody leads.
+fn status(
+    model: &Model,
+    mailboxes: Vec<v1::Mailbox>,
+    tally: Tally,
+    sessions: Option<Vec<Seen>>,
+    started: Micros,
+    now: Micros,
+) -> v1::Status {
+    let concerns = concern::concerns(&mailboxes, &tally, sessions.as_deref(), now);
+    let mut states: BTreeMap<i32, u64> = BTreeMap::new();
+    for mailbox in &mailboxes {
+        *states.entry(mailbox.state).or_default() += 1;
+    }
+    let failing = mailboxes.into_iter().filter(|mailbox| mailbox.state() == MailboxState::Failing);
+    let mut failing: Vec<v1::Mailbox> = failing.collect();
+    failing.sort_by_cached_key(|mailbox| concern::urgency(mailbox, now));
+    failing.truncate(FAILING);
+    let heartbeat = |silent_for: std::time::Duration| {
+        to_timestamp(now.saturating_sub(i64::try_from(silent_for.as_micros()).unwrap_or(i64::MAX)))
+    };
+    let worker = |seen: Seen| v1::WorkerStatus {
+        worker: seen.worker,
+        session: seen.session.to_string(),
+        mailbox_count: seen.mailboxes as u64,
+        heartbeat_time: seen.silent_for.map(heartbeat),
+        draining: seen.draining,
+    };
+    v1::Status {
+        version: env!("CARGO_PKG_VERSION").into(),
+        start_time: Some(to_timestamp(started)),
+        model_revision: model.revision(),
+        read_time: Some(to_timestamp(now)),
+        concerns,
+        mailboxes: states.into_iter().map(|(state, count)| v1::MailboxTally { state, count }).collect(),
+        failing_mailboxes: failing,
+        instances: instances(model, tally.instances),
+        messages: tally
+            .aside
+            .into_iter()
+            .map(|(disposition, count)| v1::MessageTally { disposition: disposition.into(), count })
+            .collect(),
+        workers: sessions.unwrap_or_default().into_iter().map(worker).collect(),
+        ledger_bytes: tally.size_bytes,
+    }
+}
+
+/// Those of the model by name, then those that are gone but have contacts.
+fn instances(model: &Model, tallies: Vec<InstanceTally>) -> Vec<v1::InstanceStatus> {
+    let mut tallies: HashMap<String, InstanceTally> =
+        tallies.into_iter().map(|tally| (tally.instance_uid.clone(), tally)).collect();
+    let mut known: Vec<(String, Option<InstanceTally>)> =
+        model.instances().map(|instance| (instance.name.clone(), tallies.remove(&instance.uid))).collect();
+    known.sort_by(|a, b| a.0.cmp(&b.0));
+    let mut gone: Vec<_> = tallies.into_values().map(|tally| (tally.instance.clone(), Some(tally))).collect();
+    gone.sort_by(|a, b| a.0.cmp(&b.0));
+    let encode = |(instance, tally): (String, Option<InstanceTally>)| {
+        let (contacts, oldest) = tally.map(|tally| (tally.contacts, tally.oldest)).unwrap_or_default();
+        let (oldest_contact, oldest_time) = oldest.unzip();
+        v1::InstanceStatus {
+            instance,
+            contacts: contacts
+                .into_iter()
+                .map(|(state, count)| v1::ContactTally { state: state.into(), count })
+                .collect(),
+            oldest_contact: oldest_contact.unwrap_or_default(),
+            oldest_time: oldest_time.map(to_timestamp),
+        }
+    };
+    known.into_iter().chain(gone).map(encode).collect()
+}
