@@ -2,7 +2,7 @@
 //!
 //! The folder comes in parts from a worker; the messages of each part are looked up in the ledger. Then the ledger is
 //! walked through for what was not in the folder. Memory does not grow with the folder's size but for one bit a message
-//! of the ledger ([`Rows`]), and a slow reader holds up the worker that lists.
+//! of the ledger (`Rows`), and a slow reader holds up the worker that lists.
 //!
 //! Ordering: the cursor and the last row of the ledger are read before the folder is listed. What the cursor says is dealt
 //! with stands in the ledger from that moment on, so a message that is then looked up in vain is missing; and a row that
