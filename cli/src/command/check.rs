@@ -75,7 +75,7 @@ mod tests {
                 remedy: "store its Value".into(),
                 ..v1::Problem::default()
             }),
-            ..ok.clone()
+            ..ok
         };
         let skipped = v1::CheckStep {
             name: "sign-in".into(),

@@ -99,7 +99,7 @@ async fn play(seed: u64) -> World {
         world.step += 1;
         world.now += world.random.random_range(0..MINUTE / 2);
         world.one_step().await;
-        if world.step % AUDIT == 0 {
+        if world.step.is_multiple_of(AUDIT) {
             world.audit().await;
         }
     }
@@ -128,7 +128,7 @@ impl World {
             82..86 => self.answer(Answer::Requeue).await,
             86..94 => self.transfer().await,
             94..98 => self.lapse().await,
-            _ if self.step % 20 == 0 => self.restart().await,
+            _ if self.step.is_multiple_of(20) => self.restart().await,
             _ => self.allocate().await,
         }
     }
@@ -245,7 +245,8 @@ impl World {
 
     /// A contact that something may happen to.
     fn some_contact(&mut self, likely: ContactState) -> Option<usize> {
-        let wanted = |state| if self.step % 8 == 0 { state != ContactState::Unspecified } else { state == likely };
+        let wanted =
+            |state| if self.step.is_multiple_of(8) { state != ContactState::Unspecified } else { state == likely };
         let fitting = self.contacts.iter().enumerate().rev().filter(|(_, it)| wanted(it.state)).take(2 * CROWD);
         let fitting: Vec<usize> = fitting.map(|(number, _)| number).collect();
         (!fitting.is_empty()).then(|| fitting[self.random.random_range(0..fitting.len())])
