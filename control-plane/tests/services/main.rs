@@ -9,3 +9,4 @@ mod contacts;
 mod fence;
 mod messages;
 mod status;
+mod watching;
