@@ -1,4 +1,4 @@
-//! YAML: what [`json`](super::json) says, in the form that people read and `yq` takes.
+//! YAML: what [`super::json`] says, in the form that people read and `yq` takes.
 
 use std::fmt;
 

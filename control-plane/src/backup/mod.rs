@@ -1,6 +1,6 @@
 //! Backup of an installation on one machine while it runs, and its way back.
 //!
-//! Reading order: [`manifest`] (what an archive says of itself), [`making`] (copies, then sends) over [`packing`] (bytes
+//! Reading order: [`manifest`] (what an archive says of itself), [`making`] (copies, then sends) over `packing` (bytes
 //! in, archive out, pure); [`unpacking`] (archive in, files out, trusting nothing) and [`restoring`] (into a data folder).
 //!
 //! An archive is a tar in gzip with these members, in this order: `backup.json`, `ledger.db`, `store.db`, `secret.key`
