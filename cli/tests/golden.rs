@@ -72,6 +72,8 @@ const CASES: &[(&str, &str)] = &[
 
 /// Verbs that print no data of a control plane, and where they are tested.
 const ELSEWHERE: &[(&str, &str)] = &[
+    ("completions", "tests/completions.rs"),
+    ("man", "tests/completions.rs"),
     ("backup create", "tests/spine"),
     ("backup restore", "tests/spine"),
     ("backup verify", "tests/spine"),

@@ -19,6 +19,7 @@ pub use self::explain::Explain;
 pub use self::incoming_server::IncomingServer;
 pub use self::mailbox::Mailbox;
 pub use self::message::{Disposition, ListMessages, Message};
+pub use self::shell::{Completions, Man};
 pub use self::status::Status;
 use crate::error::EXIT_CODES;
 use crate::up;
@@ -30,6 +31,7 @@ mod explain;
 mod incoming_server;
 mod mailbox;
 mod message;
+mod shell;
 mod status;
 
 /// E-mail for contact centres: every message once, in priority order.
@@ -169,6 +171,14 @@ pub enum Command {
     /// Copies of a whole installation: made while it runs, checked, and brought back.
     #[command(subcommand)]
     Backup(Backup),
+    /// Write the completion script of a shell to standard output.
+    #[command(
+        after_help = "Examples:\n  postroom completions bash > /etc/bash_completion.d/postroom\n  postroom completions zsh > \"${fpath[1]}/_postroom\"\n  postroom completions fish > ~/.config/fish/completions/postroom.fish"
+    )]
+    Completions(Completions),
+    /// Write the man pages, one a verb.
+    #[command(after_help = "Example:\n  postroom man /usr/local/share/man/man1")]
+    Man(Man),
 }
 
 /// The whole command line as clap knows it.

@@ -23,6 +23,7 @@ mod message;
 mod model;
 mod reconcile;
 mod rollout;
+mod shell;
 mod status;
 
 /// Runs a command.
@@ -47,6 +48,8 @@ async fn run_verb(command: Command, session: &mut Session<'_, '_>) -> Result<(),
     match command {
         // Handled above, before anything looks for a control plane.
         Command::Up(_) => Ok(()),
+        Command::Completions(args) => shell::completions(session, &args),
+        Command::Man(args) => shell::man(session, &args),
         Command::Status(args) => status::run(session, &args).await,
         Command::Apply(args) => model::apply(session, &args).await,
         Command::Export => model::export(session).await,
