@@ -220,7 +220,7 @@ impl App {
             arrivals.clone(),
             generation,
         );
-        let observer = Observer::new(store, ledger.clone(), model.clone());
+        let observer = Observer::new(store, ledger.clone(), model.clone(), intake.unstored());
         let checker = Checker::new(observer.clone(), errands.clone(), model.clone(), vault.clone());
         let messages = Messages::new(model.clone(), vault.clone(), ledger.clone(), intake.clone(), errands.clone());
         let messages = api::message::Service::new(messages, observer.clone(), blobs.clone());

@@ -47,7 +47,10 @@ impl Checker {
         let uid = MailboxUid::parse(&mailbox.uid).map_err(|error| Failure::new(Reason::Internal, error.to_string()))?;
         let what = format!("{} in queue {:?}", mailbox.email, mailbox.queue);
         let model = self.model.borrow().clone();
-        self.check(begun, what, definition::resolve(&model, &self.vault, &uid)).await
+        let steps = self.check(begun, what, definition::resolve(&model, &self.vault, &uid)).await?;
+        let observer = self.observer.clone();
+        let last = stream::once(async move { observer.mailbox(uid.as_str()).await.map(|mailbox| reading(&mailbox)) });
+        Ok(steps.chain(last).boxed())
     }
 
     /// Checks an incoming server, named by name or uid, with a mailbox (an e-mail) or without one.
@@ -113,6 +116,29 @@ impl Checker {
             format!("{what}, incoming server {server:?}{account}; looked at by worker {}, {holds}", doer.worker);
         let first = stream::iter([Ok(step(CheckOutcome::Ok, detail, None))]);
         Ok(first.chain(found(asked)).boxed())
+    }
+}
+
+/// How the reading itself goes, which may fail for what no step tries: that messages cannot be stored, marked or moved.
+fn reading(mailbox: &v1::Mailbox) -> CheckStep {
+    const NOT_STEPS: [&str; 5] =
+        ["STORAGE_FAILED", "CONTROL_PLANE", "UIDVALIDITY_CHANGED", "MOVE_REFUSED", "MARK_REFUSED"];
+    let outcome = match &mailbox.problem {
+        None => CheckOutcome::Ok,
+        Some(problem) if NOT_STEPS.contains(&problem.code.as_str()) => CheckOutcome::Failed,
+        // What the steps above have tried is known from them; the reader may not have tried again since.
+        Some(_) => CheckOutcome::Warning,
+    };
+    let detail = match &mailbox.holder {
+        Some(holder) => format!("by worker {}, {} messages so far", holder.worker, mailbox.message_count),
+        None => "nobody reads it at the moment".to_owned(),
+    };
+    CheckStep {
+        name: "reading".into(),
+        outcome: outcome.into(),
+        duration: None,
+        detail,
+        problem: mailbox.problem.clone(),
     }
 }
 

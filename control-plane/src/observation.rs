@@ -11,6 +11,7 @@ use postroom_proto::v1::{self, MailboxState};
 use tokio::sync::watch;
 
 use crate::definition::model::{MailboxRef, Model};
+use crate::intake::unstored::Unstored;
 use crate::lease::desk::Assignment;
 use crate::lease::record::{SessionRecord, assignment};
 use crate::ledger::{MailboxRecord, SharedLedger};
@@ -22,12 +23,18 @@ pub struct Observer {
     store: SharedStore,
     ledger: SharedLedger,
     model: watch::Receiver<Arc<Model>>,
+    unstored: Arc<Unstored>,
 }
 
 impl Observer {
-    /// Over these three.
-    pub fn new(store: SharedStore, ledger: SharedLedger, model: watch::Receiver<Arc<Model>>) -> Self {
-        Self { store, ledger, model }
+    /// Over these.
+    pub fn new(
+        store: SharedStore,
+        ledger: SharedLedger,
+        model: watch::Receiver<Arc<Model>>,
+        unstored: Arc<Unstored>,
+    ) -> Self {
+        Self { store, ledger, model, unstored }
     }
 
     /// The place of every mailbox in a listing, in order: e-mail, folder, uid.
@@ -121,7 +128,14 @@ impl Observer {
         for uid in uids {
             let Some(mailbox) = model.mailbox(uid) else { continue };
             let holder = self.holder(uid, &mut workers).await?;
-            described.push(describe(uid, &mailbox, holder, records.remove(uid)));
+            let mut one = describe(uid, &mailbox, holder, records.remove(uid));
+            // The reader repeats its report meanwhile and knows of no problem.
+            if let Some(problem) = self.unstored.problem(uid) {
+                one.since_time = problem.since_time;
+                one.problem = Some(problem);
+                one.state = MailboxState::Failing.into();
+            }
+            described.push(one);
         }
         Ok(described)
     }

@@ -123,10 +123,15 @@ impl ServerCertVerifier for Explaining {
         now: UnixTime,
     ) -> Result<ServerCertVerified, rustls::Error> {
         let verified = self.0.verify_server_cert(end_entity, intermediates, server_name, ocsp_response, now);
+        let untrusted = |what: &str| -> rustls::Error {
+            let untrusted = Untrusted(certificate::unknown_issuer(end_entity, intermediates) + what);
+            CertificateError::Other(OtherError(Arc::new(untrusted))).into()
+        };
         verified.map_err(|error| match error {
-            rustls::Error::InvalidCertificate(CertificateError::UnknownIssuer) => {
-                let untrusted = Untrusted(certificate::unknown_issuer(end_entity, intermediates));
-                CertificateError::Other(OtherError(Arc::new(untrusted))).into()
+            rustls::Error::InvalidCertificate(CertificateError::UnknownIssuer) => untrusted(""),
+            // What a CA that was made anew under its old name looks like to whoever trusts the former one.
+            rustls::Error::InvalidCertificate(CertificateError::BadSignature) => {
+                untrusted("; a CA of that name is trusted, but with another key")
             }
             other => other,
         })

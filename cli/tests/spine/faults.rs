@@ -2,7 +2,7 @@
 
 use postroom_proto::v1::MailboxState;
 
-use crate::harness::{PASSWORD, SERVICE, Stage, USER, Up, contacts, eventually, mailbox};
+use crate::harness::{SERVICE, Stage, USER, Up, contacts, eventually, mailbox};
 
 async fn shows(up: &Up, email: &str, code: &str) {
     let client = up.client();
@@ -26,34 +26,6 @@ async fn reads(up: &Up, stage: &Stage, email: &str, tag: &str) {
     let client = up.client();
     let subject = format!("{tag}-0");
     eventually(&format!("{email} is read"), || async { contacts(&client).await.contains_key(&subject) }).await;
-}
-
-#[tokio::test(flavor = "multi_thread")]
-async fn a_wrong_secret_is_named_and_heals_when_the_right_one_is_applied() {
-    let stage = Stage::set().await;
-    std::fs::write(stage.model_file(), stage.model("not-the-secret")).unwrap();
-    let up = stage.up().await;
-    shows(&up, SERVICE, "AADSTS7000215").await;
-    reads(&up, &stage, USER, "other").await;
-    up.apply(&stage, &stage.model(&stage.secret()));
-    reads(&up, &stage, SERVICE, "healed").await;
-    eventually("the problem is gone", || async {
-        let healed = mailbox(&up.client(), SERVICE).await;
-        healed.problem.is_none() && healed.state() == MailboxState::Idle
-    })
-    .await;
-}
-
-#[tokio::test(flavor = "multi_thread")]
-async fn an_unknown_tenant_is_named_and_heals_when_the_address_is_mended() {
-    let stage = Stage::set().await;
-    let nowhere = stage.testbed.tenant.authority_of("11111111-2222-3333-4444-555555555555");
-    std::fs::write(stage.model_file(), stage.model_with(&nowhere, &stage.secret(), PASSWORD)).unwrap();
-    let up = stage.up().await;
-    shows(&up, SERVICE, "AADSTS90002").await;
-    reads(&up, &stage, USER, "other").await;
-    up.apply(&stage, &stage.model(&stage.secret()));
-    reads(&up, &stage, SERVICE, "healed").await;
 }
 
 #[tokio::test(flavor = "multi_thread")]

@@ -119,9 +119,24 @@ queues:
 
     /// The same over another data folder, and with a model file or with what is stored there.
     pub(crate) async fn up_in(&self, data: &Path, model: Option<&Path>) -> Up {
+        self.start(Command::new(env!("CARGO_BIN_EXE_postroom")), false, data, model).await
+    }
+
+    /// The same as [`Stage::up`], with a small file system of its own mounted on `folder`: the data folder, or one in it.
+    /// Nobody else sees the mount, and it is gone with the process.
+    pub(crate) async fn up_on(&self, folder: &Path, size: &str) -> Up {
+        const MOUNT: &str = r#"mount -t tmpfs -o "size=$1" postroom-test "$2" || { echo "cannot mount: run as root" >&2; exit 1; }
+            shift 2; exec "$@""#;
+        std::fs::create_dir_all(folder).unwrap();
+        let mut command = Command::new("unshare");
+        command.args(["--mount", "sh", "-c", MOUNT, "sh", size]).arg(folder).arg(env!("CARGO_BIN_EXE_postroom"));
+        self.start(command, true, &self.data(), Some(&self.model_file())).await
+    }
+
+    /// `apart`: it sees other mounts than this process.
+    async fn start(&self, mut command: Command, apart: bool, data: &Path, model: Option<&Path>) -> Up {
         let log = File::options().create(true).append(true).open(self.log()).unwrap();
         let before = log.metadata().unwrap().len();
-        let mut command = Command::new(env!("CARGO_BIN_EXE_postroom"));
         command.args(["up", "--listen", "127.0.0.1:0", "--data"]).arg(data);
         if let Some(model) = model {
             command.arg("-f").arg(model);
@@ -133,7 +148,12 @@ queues:
             .stderr(log)
             .spawn()
             .unwrap();
-        let mut up = Up { child, data: data.into() };
+        // The shell becomes the installation and keeps its number, by which its files are seen from here.
+        let data = match apart {
+            true => PathBuf::from(format!("/proc/{}/root{}", child.id(), data.display())),
+            false => data.into(),
+        };
+        let mut up = Up { child, data };
         eventually("the installation answers", || {
             assert!(up.child.try_wait().unwrap().is_none(), "it has ended: {}", tail(&self.log()));
             let log = std::fs::read(self.log()).unwrap_or_default();
@@ -160,6 +180,11 @@ pub(crate) struct Up {
 impl Up {
     pub(crate) fn client(&self) -> Client {
         Client::new(&Context::read(&self.data).unwrap(), false).unwrap()
+    }
+
+    /// The data folder, as it is seen from here.
+    pub(crate) fn data(&self) -> &Path {
+        &self.data
     }
 
     /// kill -9.

@@ -6,6 +6,8 @@
 mod backup;
 mod broken;
 mod crash;
+mod disk;
+mod fault_matrix;
 mod faults;
 mod flow;
 mod harness;
@@ -14,4 +16,5 @@ mod kinds;
 mod losses;
 mod people;
 mod secrets;
+mod sign_in;
 mod takers;

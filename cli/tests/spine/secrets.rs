@@ -29,10 +29,21 @@ async fn secrets_stay_secret_and_odd_names_work_everywhere() {
         &["contact", "list"],
         &["contact", "show", &contact],
         &["contact", "raw", &contact],
+        &["contact", "attachment", &contact],
+        &["message", "list"],
+        &["mailbox", "check", SERVICE],
+        &["mailbox", "check", USER],
+        &["mailbox", "reconcile", USER],
+        &["history"],
+        &["diff", "0"],
+        &["rollout", "status"],
+        &["status"],
         &["apply", "-f", model.to_str().unwrap()],
     ];
     for command in commands {
-        for format in ["table", "json"] {
+        // Bytes as they came have one form.
+        let formats: &[&str] = if command.contains(&"raw") { &["table"] } else { &["table", "json", "yaml"] };
+        for format in formats {
             let mut args = command.to_vec();
             args.extend(["-o", format]);
             let output = up.postroom(&args);

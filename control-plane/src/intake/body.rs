@@ -22,6 +22,20 @@ impl Intake {
             return Err(Failure::invalid_field("header", "must be the first part"));
         };
         self.check_header(&header).await?;
+        let mailbox = header.mailbox.clone();
+        let outcome = self.store_body(header, parts).await;
+        // That one body could be stored says nothing of the report that will name it.
+        if outcome.is_err() {
+            self.unstored.note(&mailbox, &outcome);
+        }
+        outcome
+    }
+
+    async fn store_body(
+        &self,
+        header: v1::BlobHeader,
+        mut parts: impl Stream<Item = Result<v1::UploadBlobRequest, tonic::Status>> + Unpin,
+    ) -> Result<v1::UploadBlobResponse, Failure> {
         if self.blobs.contains(&header.digest).await? {
             return Ok(v1::UploadBlobResponse { digest: header.digest });
         }

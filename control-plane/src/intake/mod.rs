@@ -14,10 +14,13 @@ use crate::definition::model::Model;
 use crate::ledger::{Fence, SharedLedger};
 use crate::store::{SharedStore, key};
 
+use self::unstored::Unstored;
+
 mod body;
 mod opening;
 mod replaying;
 mod reporting;
+pub mod unstored;
 
 pub use replaying::Held;
 
@@ -30,6 +33,7 @@ pub struct Intake {
     vault: Arc<Vault>,
     blobs: Blobs,
     arrivals: Arc<Arrivals>,
+    unstored: Arc<Unstored>,
     generation: Generation,
 }
 
@@ -44,7 +48,13 @@ impl Intake {
         arrivals: Arc<Arrivals>,
         generation: Generation,
     ) -> Self {
-        Self { store, ledger, model, vault, blobs, arrivals, generation }
+        let unstored = Arc::new(Unstored::default());
+        Self { store, ledger, model, vault, blobs, arrivals, unstored, generation }
+    }
+
+    /// Which mailboxes cannot be stored at the moment.
+    pub fn unstored(&self) -> Arc<Unstored> {
+        self.unstored.clone()
     }
 
     /// Refuses unless the store says that `session` holds `mailbox` under `epoch`.

@@ -22,6 +22,13 @@ const MOST_BYTES: usize = 3 * 1024 * 1024;
 impl Intake {
     /// Commits a report.
     pub async fn report(&self, request: v1::ReportRequest) -> Result<v1::ReportResponse, Failure> {
+        let mailbox = request.mailbox.clone();
+        let outcome = self.commit(request).await;
+        self.unstored.note(&mailbox, &outcome);
+        outcome
+    }
+
+    async fn commit(&self, request: v1::ReportRequest) -> Result<v1::ReportResponse, Failure> {
         check_limits(&request)?;
         let session = session(&request.session)?;
         let uid = mailbox("mailbox", &request.mailbox)?;

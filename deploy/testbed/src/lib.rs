@@ -1,6 +1,7 @@
 //! Real mail servers and a local tenant, started and stopped by tests, by the quickstart and by operators who rehearse
 //! faults: a [`Dovecot`] that speaks Microsoft 365's sign-in, a [`Tenant`] whose token endpoint behaves as Entra's,
-//! and a [`Relay`] that loses or delays gRPC calls. Nothing listens beyond loopback, and everything ends with the
+//! a [`Relay`] that loses or delays gRPC
+//! calls, a [`Front`] that speaks for the mail server where Exchange differs, and a [`Proxy`]. Nothing listens beyond loopback, and everything ends with the
 //! value that stands for it.
 //!
 //! ```no_run
@@ -16,9 +17,11 @@ pub mod authority;
 pub mod dovecot;
 mod error;
 mod file;
+pub mod front;
 pub mod imap;
 pub mod lmtp;
 pub mod mail;
+pub mod proxy;
 pub mod relay;
 pub mod tenant;
 
@@ -32,8 +35,10 @@ pub use self::{
     authority::Authority,
     dovecot::Dovecot,
     error::{Error, Result},
+    front::Front,
     lmtp::Delivery,
     mail::Mail,
+    proxy::Proxy,
     relay::Relay,
     tenant::Tenant,
 };

@@ -16,15 +16,12 @@ use crate::mailbox::imap::command::Commands;
 use crate::mailbox::imap::connection::{self, Unopened};
 use crate::mailbox::imap::guard::Limits;
 use crate::mailbox::session::Shared;
-use crate::mailbox::session::sign_in::{place, with_password, with_token};
+use crate::mailbox::session::sign_in::{self, place, with_password, with_token};
 use crate::mailbox::status::now;
 use crate::net::{self, Secure};
 use crate::token::broker;
 use crate::token::lockout::MAX_TRIES;
 use crate::token::{Credential, CredentialDigest, Token};
-
-/// A token that is refused for what stands in it is asked for anew when it is older than this: consent may have come.
-const STALE: Duration = Duration::from_secs(10);
 
 /// Takes all steps and tells each as it ends.
 pub(super) async fn run(
@@ -185,14 +182,7 @@ async fn token(
     steps.begin();
     let tries = || shared.broker.lockout().times(credential.digest, now()).len();
     let before = tries();
-    let mut issued = shared.broker.token(&credential).await;
-    if let Ok(token) = &issued
-        && Claims::read(token.token.expose()).is_some_and(|claims| claims.fault(definition).is_some())
-        && shared.broker.discard(&credential, &token.token, STALE).await
-    {
-        issued = shared.broker.token(&credential).await;
-    }
-    let issued = match issued {
+    let issued = match sign_in::token(shared, definition, &credential).await {
         Ok(issued) => issued,
         Err(found) => {
             steps.failed("token", of_tries(before, tries()), &found).await?;

@@ -7,12 +7,13 @@ use postroom_proto::v1::{self, Authentication, MailboxDefinition};
 use secrecy::SecretString;
 
 use super::{Mail, Session, Shared, Trouble};
-use crate::diagnosis::{self, claims};
+use crate::diagnosis::claims::{self, Claims};
+use crate::diagnosis::{self, Diagnosis};
 use crate::mailbox::imap::connection::{self, SignIn, Unopened};
 use crate::mailbox::imap::guard::Limits;
 use crate::mailbox::status::now;
 use crate::net::{self, Place};
-use crate::token::broker;
+use crate::token::broker::{self, Issued};
 use crate::token::{Credential, CredentialDigest, Token};
 
 impl Session {
@@ -118,13 +119,28 @@ pub(super) async fn sign_in(shared: &Shared, definition: &MailboxDefinition, lim
     }
 }
 
+/// A token that nothing is known against, as far as one can be had: consent makes only new ones better.
+pub(crate) async fn token(
+    shared: &Shared,
+    definition: &MailboxDefinition,
+    credential: &Credential,
+) -> Result<Issued, Diagnosis> {
+    let issued = shared.broker.token(credential).await?;
+    let faulty = Claims::read(issued.token.expose()).is_some_and(|claims| claims.fault(definition).is_some());
+    // Not younger ones: many mailboxes without a permission must not become many requests for tokens.
+    if faulty && shared.broker.discard(credential, &issued.token, Duration::from_secs(10)).await {
+        return shared.broker.token(credential).await;
+    }
+    Ok(issued)
+}
+
 /// What to sign in with, and for tokens what they came from.
 async fn credentials(
     shared: &Shared,
     definition: &MailboxDefinition,
 ) -> Result<(SignIn, Option<(Credential, Token)>), Trouble> {
     if let Some(credential) = Credential::of(definition) {
-        let token = shared.broker.token(&credential).await?.token;
+        let token = token(shared, definition, &credential).await?.token;
         return Ok((with_token(definition, &token), Some((credential, token))));
     }
     if definition.authentication() != Authentication::Password {
