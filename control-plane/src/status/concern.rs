@@ -6,7 +6,7 @@
 use std::time::Duration;
 
 use postroom_proto::convert::from_timestamp;
-use postroom_proto::v1::{self, Concern, Disposition, MailboxState, ProblemKind};
+use postroom_proto::v1::{self, Concern, ContactState, Disposition, MailboxState, ProblemKind};
 
 use crate::lease::desk::Seen;
 use crate::ledger::Micros;
@@ -18,8 +18,8 @@ pub const PATIENCE: Duration = Duration::from_secs(15 * 60);
 /// Most mailboxes that are named one by one.
 const NAMED: usize = 20;
 
-/// Everything that somebody should look at, worst first: what stops all mailboxes, what stops one, what was put aside.
-/// `sessions` is none when nobody leads.
+/// Everything that somebody should look at, worst first: what stops all mailboxes, what stops one, what was put
+/// aside, what nobody takes. `sessions` is none when nobody leads.
 pub fn concerns(mailboxes: &[v1::Mailbox], tally: &Tally, sessions: Option<&[Seen]>, now: Micros) -> Vec<Concern> {
     let mut concerns = Vec::new();
     let unread = mailboxes.iter().filter(|mailbox| mailbox.state() == MailboxState::Unassigned).count();
@@ -66,6 +66,15 @@ pub fn concerns(mailboxes: &[v1::Mailbox], tally: &Tally, sessions: Option<&[See
             )),
             _ => {}
         }
+    }
+    let states = tally.instances.iter().flat_map(|instance| &instance.contacts);
+    let dead: u64 = states.filter(|(state, _)| *state == ContactState::Dead).map(|(_, count)| count).sum();
+    if dead > 0 {
+        concerns.push(whole(
+            "DEAD_CONTACTS",
+            &format!("{} refused too often and handed out no more", are(dead, "contact was", "contacts were")),
+            "see `postroom contact list --state dead`; requeue them once their instance can take them, or transfer them",
+        ));
     }
     concerns
 }
@@ -176,6 +185,19 @@ mod tests {
         assert_eq!(told(&mailboxes, &tally, Some(&a_worker())), expected);
         assert_eq!(told(&mailboxes, &tally, Some(&[]))[0], "NO_WORKER");
         assert_eq!(told(&mailboxes, &tally, None)[0], "NO_LEADER");
+    }
+
+    #[test]
+    fn contacts_that_nobody_takes_are_a_concern() {
+        let contacts = |state| crate::ledger::tally::InstanceTally {
+            instance_uid: "i".into(),
+            instance: "core1".into(),
+            contacts: vec![(state, 2)],
+            oldest: None,
+        };
+        let tally = |state| Tally { instances: vec![contacts(state)], ..Tally::default() };
+        assert_eq!(told(&[], &tally(ContactState::Dead), Some(&[])), ["DEAD_CONTACTS"]);
+        assert!(told(&[], &tally(ContactState::Queued), Some(&[])).is_empty());
     }
 
     #[test]
