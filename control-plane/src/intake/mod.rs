@@ -24,7 +24,7 @@ pub mod unstored;
 
 pub use replaying::Held;
 
-/// Takes in what workers report. Any replica can: nothing here is kept in memory.
+/// Takes in what workers report. Any replica can: all that is kept in memory is which mailboxes it could not store.
 #[derive(Clone)]
 pub struct Intake {
     store: SharedStore,

@@ -41,6 +41,9 @@ impl Intake {
         let opened = self.ledger.open(&uid, &self.fence(epoch, session)).await?.ok_or_else(|| {
             Failure::new(Reason::LeaseLost, format!("{uid} was opened under a higher epoch than {epoch}"))
         })?;
+        // Whoever begins anew reports anew: what could not be stored before is told again if it still cannot. What was
+        // stored after all, without anybody hearing of it, has no report that follows and would be told for ever.
+        self.unstored.note(uid.as_str(), &Ok(()));
         let model = self.model.borrow().clone();
         let definition = definition::resolve(&model, &self.vault, &uid).inspect_err(|failure| {
             tracing::warn!(mailbox = %uid, failure = failure.message, "a mailbox cannot be opened");

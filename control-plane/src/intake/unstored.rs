@@ -1,5 +1,6 @@
 //! Mailboxes whose reports cannot be stored at the moment: their reader waits and repeats, and can say nothing of it
-//! where everything it says would be stored. So the control plane remembers it, in memory, until a report is stored.
+//! where everything it says would be stored. So the control plane remembers it, in memory, until a report is stored or
+//! the mailbox is opened anew.
 
 use std::collections::HashMap;
 use std::sync::{Mutex, MutexGuard, PoisonError};
