@@ -2,7 +2,7 @@
 
 use std::path::PathBuf;
 
-const FILES: [&str; 9] = [
+const FILES: [&str; 11] = [
     "postroom/v1/error.proto",
     "postroom/v1/definition.proto",
     "postroom/v1/lease.proto",
@@ -12,6 +12,8 @@ const FILES: [&str; 9] = [
     "postroom/v1/errand.proto",
     "postroom/v1/message.proto",
     "postroom/v1/backup.proto",
+    "postroom/v1/worker.proto",
+    "postroom/v1/store.proto",
 ];
 
 fn main() -> Result<(), Box<dyn std::error::Error>> {

@@ -49,6 +49,7 @@ use crate::contact::watching::Watcher;
 use crate::definition::Definitions;
 use crate::errand::Errands;
 use crate::intake::Intake;
+use crate::lease::nudge::Nudges;
 use crate::lease::run::{LeasePlane, Settings};
 use crate::ledger::{Ledger as _, SharedLedger};
 use crate::message::Messages;
@@ -201,7 +202,8 @@ impl App {
         self.keep("definitions", async move { following.run(told).await });
         let replica = format!("up-{}", std::process::id());
         let settings = Settings { replica: replica.clone(), terms: config.terms, alone: true };
-        let (leader, plane) = LeasePlane::new(ground.store.clone(), settings, definitions.subscribe());
+        let nudges = Nudges::new(self.serving.clone());
+        let (leader, plane) = LeasePlane::new(ground.store.clone(), settings, definitions.subscribe(), nudges.clone());
         self.keep("lease plane", plane.run(self.keeping.clone()));
 
         let arrivals = Arc::new(Arrivals::default());
@@ -229,7 +231,7 @@ impl App {
         let overview = Overview::new(observer.clone(), ledger.clone(), leader.clone(), model.clone());
         let router = router(Gate::new(config.tokens))
             .add_service(limited!(DefinitionServiceServer, definitions_service))
-            .add_service(limited!(LeaseServiceServer, Leases::new(leader, model.clone(), config.terms)))
+            .add_service(limited!(LeaseServiceServer, Leases::new(leader, model.clone(), config.terms, nudges)))
             .add_service(limited!(ReportServiceServer, Reports::new(intake)))
             .add_service(limited!(ErrandServiceServer, api::errand::Service::new(errands)))
             .add_service(limited!(MessageServiceServer, messages))
@@ -264,7 +266,7 @@ impl App {
                 }
             }
         });
-        let generation = ledger.bind(store.id(), store.revision().await?.0).await?;
+        let generation = ledger.bind(&store.name().await?, store.revision().await?.0).await?;
         let blobs = Blobs::folder(&data.join(folder::BLOBS))?;
         let vault = Arc::new(Vault::open_or_create(&data.join(folder::KEY))?);
         let backups = Backups::new(

@@ -95,7 +95,7 @@ impl Observer {
             .filter_map(assignment)
             .filter_map(|(uid, Assignment { session, epoch })| {
                 let worker = workers.get(&session)?.clone();
-                Some((uid, v1::Holder { worker, session: session.to_string(), epoch: epoch.0 }))
+                Some((uid, v1::Holder { worker, session: session.to_string(), epoch: epoch.0, ..Default::default() }))
             })
             .collect();
         let uids: Vec<MailboxUid> = model.mailboxes().map(|(uid, _)| uid.clone()).collect();
@@ -155,7 +155,7 @@ impl Observer {
             workers.insert(session.clone(), record.filter(|record| !record.is_over()).map(|record| record.worker));
         }
         let worker = workers.get(&session).cloned().flatten();
-        Ok(worker.map(|worker| v1::Holder { worker, session, epoch: assignment.epoch.0 }))
+        Ok(worker.map(|worker| v1::Holder { worker, session, epoch: assignment.epoch.0, ..Default::default() }))
     }
 }
 
@@ -201,5 +201,6 @@ fn describe(
         quarantined_count: record.as_ref().map_or(0, |record| record.quarantined_count),
         too_large_count: record.as_ref().map_or(0, |record| record.too_large_count),
         last_report_time: record.and_then(|record| record.reported_at).map(to_timestamp),
+        ..Default::default()
     }
 }

@@ -59,3 +59,5 @@ BUILD_PACKAGES=(gcc libc6-dev pkg-config protobuf-compiler libprotobuf-dev)
 MAIL_PACKAGES=(dovecot-core dovecot-imapd dovecot-lmtpd)
 # shellcheck disable=SC2034
 PYTHON_PACKAGES=(python3 python3-venv)
+# shellcheck disable=SC2034
+ETCD_PACKAGES=(etcd-server etcd-client)

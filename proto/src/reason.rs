@@ -43,7 +43,9 @@ impl Failure {
     pub fn new(reason: Reason, message: impl Into<String>) -> Self {
         let retry_after = match reason {
             Reason::NoLeader | Reason::NotCaughtUp | Reason::ShuttingDown => Some(Duration::from_millis(200)),
-            Reason::TooMany | Reason::StorageFailed | Reason::NoWorker => Some(Duration::from_secs(1)),
+            Reason::TooMany | Reason::StorageFailed | Reason::NoWorker | Reason::StoreNotOurs => {
+                Some(Duration::from_secs(1))
+            }
             _ => None,
         };
         Self { reason, message: message.into(), fields: Vec::new(), retry_after, metadata: HashMap::new() }
@@ -105,6 +107,7 @@ pub fn code(reason: Reason) -> Code {
         | Reason::OutcomeUnknown
         | Reason::StorageFailed
         | Reason::NoWorker
+        | Reason::StoreNotOurs
         | Reason::ShuttingDown => Code::Unavailable,
         Reason::SessionEnded | Reason::BlobMissing | Reason::SecretUnreadable | Reason::ErrandFailed => {
             Code::FailedPrecondition

@@ -104,7 +104,7 @@ impl Control {
 
     /// Opens a session.
     pub async fn register(&self, worker: &str, build: &str) -> Result<(SessionId, LeaseTerms), Error> {
-        let request = v1::RegisterRequest { worker_name: worker.into(), build: build.into() };
+        let request = v1::RegisterRequest { worker_name: worker.into(), build: build.into(), ..Default::default() };
         let mut leases = self.leases.clone();
         let answer = within(ANSWER, leases.register(request)).await?;
         let session = SessionId::parse(&answer.session).map_err(|error| Error::Unanswered(error.to_string()))?;

@@ -135,7 +135,12 @@ mod tests {
             server: "Office 365 (service)".into(),
             state: v1::MailboxState::Idle.into(),
             since_time: at(-200),
-            holder: Some(v1::Holder { worker: "worker-1".into(), session: "abc".into(), epoch: 17 }),
+            holder: Some(v1::Holder {
+                worker: "worker-1".into(),
+                session: "abc".into(),
+                epoch: 17,
+                ..Default::default()
+            }),
             message_count: 12,
             contact_count: 11,
             last_report_time: at(-30),

@@ -188,7 +188,7 @@ fn mailboxes() -> Vec<v1::Mailbox> {
         server: "Entra".into(),
         state: v1::MailboxState::Idle.into(),
         since_time: at(-200),
-        holder: Some(v1::Holder { worker: "local".into(), session: "abc".into(), epoch: 17 }),
+        holder: Some(v1::Holder { worker: "local".into(), session: "abc".into(), epoch: 17, ..Default::default() }),
         message_count: 14,
         contact_count: 11,
         quarantined_count: 1,

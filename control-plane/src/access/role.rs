@@ -90,6 +90,7 @@ const TABLE: &[(&str, &[Kind])] = &[
     ("/postroom.v1.LeaseService/Register", WORKER),
     ("/postroom.v1.LeaseService/Heartbeat", WORKER),
     ("/postroom.v1.LeaseService/Leave", WORKER),
+    ("/postroom.v1.LeaseService/WatchNudge", WORKER),
     ("/postroom.v1.ReportService/OpenMailboxes", WORKER),
     ("/postroom.v1.ReportService/UploadBlob", WORKER),
     ("/postroom.v1.ReportService/Report", WORKER),
@@ -120,6 +121,14 @@ const TABLE: &[(&str, &[Kind])] = &[
     ("/postroom.v1.OperatorService/CheckMailbox", OPERATORS),
     ("/postroom.v1.OperatorService/CheckIncomingServer", OPERATORS),
     ("/postroom.v1.OperatorService/GetStatus", PEOPLE),
+    ("/postroom.v1.WorkerService/ListWorkers", PEOPLE),
+    ("/postroom.v1.WorkerService/DrainWorker", OPERATORS),
+    ("/postroom.v1.WorkerService/UndrainWorker", OPERATORS),
+    ("/postroom.v1.WorkerService/SetWorkerRole", OPERATORS),
+    ("/postroom.v1.WorkerService/FreezeWorkers", OPERATORS),
+    ("/postroom.v1.WorkerService/UnfreezeWorkers", OPERATORS),
+    ("/postroom.v1.StoreService/GetStore", PEOPLE),
+    ("/postroom.v1.StoreService/AdoptStore", ADMIN),
 ];
 
 #[cfg(test)]

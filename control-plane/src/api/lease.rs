@@ -2,6 +2,7 @@
 
 use std::sync::Arc;
 
+use futures::stream::{BoxStream, StreamExt as _};
 use postroom_proto::id::{Epoch, MailboxUid, SessionId, is_name};
 use postroom_proto::lease::LeaseTerms;
 use postroom_proto::reason::Failure;
@@ -12,6 +13,7 @@ use tonic::{Request, Response, Status};
 use crate::definition::model::Model;
 use crate::lease::desk::{Heartbeat, Held, Offer};
 use crate::lease::handle::Handle;
+use crate::lease::nudge::Nudges;
 
 /// Serves [`LeaseService`].
 #[derive(Clone)]
@@ -19,12 +21,13 @@ pub struct Leases {
     leader: Handle,
     model: watch::Receiver<Arc<Model>>,
     terms: LeaseTerms,
+    nudges: Nudges,
 }
 
 impl Leases {
-    /// Asks `leader`, and tells workers `terms`.
-    pub fn new(leader: Handle, model: watch::Receiver<Arc<Model>>, terms: LeaseTerms) -> Self {
-        Self { leader, model, terms }
+    /// Asks `leader`, tells workers `terms`, and lets them hear `nudges`.
+    pub fn new(leader: Handle, model: watch::Receiver<Arc<Model>>, terms: LeaseTerms, nudges: Nudges) -> Self {
+        Self { leader, model, terms, nudges }
     }
 
     /// Offers with the revision of what they are about. What is no longer in the model is not offered.
@@ -78,6 +81,16 @@ impl LeaseService for Leases {
         let request = request.into_inner();
         self.leader.leave(session(&request.session)?, request.returning).await?;
         Ok(Response::new(v1::LeaveResponse {}))
+    }
+
+    type WatchNudgeStream = BoxStream<'static, Result<v1::Nudge, Status>>;
+
+    async fn watch_nudge(
+        &self,
+        request: Request<v1::WatchNudgeRequest>,
+    ) -> Result<Response<Self::WatchNudgeStream>, Status> {
+        let nudges = self.nudges.listen(&session(&request.get_ref().session)?)?;
+        Ok(Response::new(nudges.map(|()| Ok(v1::Nudge {})).boxed()))
     }
 }
 

@@ -1,48 +1,58 @@
 //! Leadership: one key in the store, whose revision guards every write that the leader makes.
 //!
-//! On SQLite the data folder is locked by its process, so whoever can open the store may lead at once; the key still
-//! tells two processes apart that got hold of one file in spite of the lock.
+//! The key stands as long as the leader renews it ([`crate::store::Tenure`]). The leader trusts itself for less than
+//! that, counted from before it asked: when the answers stop coming it stops first.
 
 use std::time::Duration;
 
 use bytes::Bytes;
 use postroom_proto::lease::{LeaseTerms, Moment};
 
-use crate::store::{Error, Guard, Outcome, Revision, Store, Write, key};
+use crate::store::{Error, Guard, Revision, Store, Tenure, key};
 
-/// A term of office.
-#[derive(Debug, Clone)]
+/// A term of office, held by whoever renews it.
 pub struct Office {
-    term: Revision,
+    tenure: Box<dyn Tenure>,
     trusted_until: Moment,
     terms: LeaseTerms,
 }
 
+impl std::fmt::Debug for Office {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.debug_struct("Office").field("term", &self.term()).finish_non_exhaustive()
+    }
+}
+
+/// What every write of this leader must be guarded by.
+pub fn guard(term: Revision) -> Guard {
+    Guard::Unchanged(key::LEADER.into(), term)
+}
+
 impl Office {
-    /// Tries to become the leader. `None`: somebody else was quicker; try again.
+    /// Tries to become the leader. `None`: somebody else leads; try again. `alone`: no other process can lead, so a key
+    /// that stands is that of a dead one.
     ///
     /// `sent` is the moment before the call, on the caller's clock.
-    pub async fn win(store: &dyn Store, replica: &str, terms: LeaseTerms, sent: Moment) -> Result<Option<Self>, Error> {
-        let guard = match store.get(key::LEADER).await? {
-            Some(former) => Guard::Unchanged(key::LEADER.into(), former.mod_revision),
-            None => Guard::Absent(key::LEADER.into()),
-        };
-        let write = Write::Put(key::LEADER.into(), Bytes::copy_from_slice(replica.as_bytes()));
-        match store.commit(vec![guard], vec![write]).await? {
-            Outcome::Committed(term) => Ok(Some(Self { term, trusted_until: sent + terms.leader_trust(), terms })),
-            // Unknown: if it did happen, the next attempt finds our own key and replaces it.
-            Outcome::Conflict | Outcome::Unknown => Ok(None),
-        }
+    pub async fn win(
+        store: &dyn Store,
+        replica: &str,
+        terms: LeaseTerms,
+        alone: bool,
+        sent: Moment,
+    ) -> Result<Option<Self>, Error> {
+        let value = Bytes::copy_from_slice(replica.as_bytes());
+        let tenure = store.tenure(key::LEADER, value, terms.leader_ttl, alone).await?;
+        Ok(tenure.map(|tenure| Self { tenure, trusted_until: sent + terms.leader_trust(), terms }))
     }
 
     /// Names this term of office; a later one is higher.
     pub fn term(&self) -> Revision {
-        self.term
+        self.tenure.revision()
     }
 
     /// What every write of this leader must be guarded by.
     pub fn guard(&self) -> Guard {
-        Guard::Unchanged(key::LEADER.into(), self.term)
+        guard(self.term())
     }
 
     /// True while no other replica can lead.
@@ -58,11 +68,16 @@ impl Office {
     /// Confirms the office. False: it is lost for good.
     ///
     /// Ordering: `sent` is the moment before the call, so that a slow answer never lengthens the trust.
-    pub async fn confirm(&mut self, store: &dyn Store, sent: Moment) -> Result<bool, Error> {
-        let ours = store.get(key::LEADER).await?.is_some_and(|entry| entry.mod_revision == self.term);
+    pub async fn confirm(&mut self, sent: Moment) -> Result<bool, Error> {
+        let ours = self.tenure.renew().await?;
         if ours {
             self.trusted_until = self.trusted_until.max(sent + self.terms.leader_trust());
         }
         Ok(ours)
+    }
+
+    /// Gives the office up, so that another replica need not wait.
+    pub async fn resign(self) {
+        self.tenure.resign().await;
     }
 }

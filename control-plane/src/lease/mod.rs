@@ -6,6 +6,7 @@
 pub mod desk;
 pub mod handle;
 pub mod leader;
+pub mod nudge;
 pub mod plan;
 pub mod record;
 pub mod run;

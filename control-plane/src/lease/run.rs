@@ -17,6 +17,7 @@ use tokio_util::sync::CancellationToken;
 use super::desk::{Desk, Heartbeat, Refusal, Session};
 use super::handle::{self, Call, Handle, Offers, no_leader};
 use super::leader::Office;
+use super::nudge::Nudges;
 use super::plan::Mailbox;
 use super::record::{SessionRecord, assignment, session};
 use super::term::Term;
@@ -48,14 +49,20 @@ pub struct LeasePlane {
     settings: Settings,
     model: watch::Receiver<Arc<Model>>,
     calls: mpsc::Receiver<Call>,
+    nudges: Nudges,
     start: Instant,
 }
 
 impl LeasePlane {
     /// A lease plane over `store` for whatever the model says should be read.
-    pub fn new(store: SharedStore, settings: Settings, model: watch::Receiver<Arc<Model>>) -> (Handle, Self) {
+    pub fn new(
+        store: SharedStore,
+        settings: Settings,
+        model: watch::Receiver<Arc<Model>>,
+        nudges: Nudges,
+    ) -> (Handle, Self) {
         let (handle, calls) = handle::pair();
-        (handle, Self { store, settings, model, calls, start: Instant::now() })
+        (handle, Self { store, settings, model, calls, nudges, start: Instant::now() })
     }
 
     /// Leads whenever it can, until told to stop.
@@ -86,7 +93,9 @@ impl LeasePlane {
 
     async fn take_office(&self) -> Result<Option<(Office, Desk)>, Error> {
         let terms = self.settings.terms;
-        let Some(office) = Office::win(&*self.store, &self.settings.replica, terms, self.now()).await? else {
+        let Some(office) =
+            Office::win(&*self.store, &self.settings.replica, terms, self.settings.alone, self.now()).await?
+        else {
             return Ok(None);
         };
         // Ordering: read only after the key was won, so that no write of a former leader can follow the reading.
@@ -146,7 +155,9 @@ impl LeasePlane {
             tokio::select! {
                 () = stop.cancelled() => return,
                 Some(done) = term.writing.next() => {
-                    term.settle(self.now(), done);
+                    for session in term.settle(self.now(), done) {
+                        self.nudges.raise(&session);
+                    }
                 }
                 Some(call) = self.calls.recv() => {
                     if !term.office.is_trusted(self.now()) {
@@ -164,7 +175,7 @@ impl LeasePlane {
                 }
                 () = sleep_until(confirm_at) => {
                     confirm_at = Instant::now() + term.office.confirm_every();
-                    match term.office.confirm(&*self.store, self.start.elapsed()).await {
+                    match term.office.confirm(self.start.elapsed()).await {
                         Ok(true) => {}
                         Ok(false) => {
                             tracing::warn!("another process leads; stepping down");

@@ -1,6 +1,6 @@
 //! One term of office: the desk, and the commits that are under way for it.
 
-use std::collections::VecDeque;
+use std::collections::{BTreeSet, VecDeque};
 
 use futures::future::BoxFuture;
 use futures::stream::FuturesUnordered;
@@ -62,12 +62,13 @@ impl Term {
         while self.writing.len() < WRITING
             && let Some(batch) = self.waiting.pop_front()
         {
-            self.writing.push(Box::pin(carry_out(self.store.clone(), self.office.clone(), batch)));
+            self.writing.push(Box::pin(carry_out(self.store.clone(), self.office.term(), batch)));
         }
     }
 
-    /// Tells the desk what became of a commit, and starts the next one.
-    pub(super) fn settle(&mut self, now: Moment, done: Done) {
+    /// Tells the desk what became of a commit, and starts the next one. Answers the sessions that were given something.
+    pub(super) fn settle(&mut self, now: Moment, done: Done) -> BTreeSet<SessionId> {
+        let mut given = BTreeSet::new();
         match done {
             Done::Ended(end, settled) => {
                 self.desk.session_settled(now, &end, settled);
@@ -77,12 +78,14 @@ impl Term {
                 for (assign, settled) in moves {
                     if let Settled::Committed(epoch) = settled {
                         tracing::info!(mailbox = %assign.mailbox, session = %assign.to, epoch = epoch.0, "assigned");
+                        given.insert(assign.to.clone());
                     }
                     self.desk.mailbox_settled(&assign, settled);
                 }
             }
         }
         self.start_writing();
+        given
     }
 
     /// An end that was not written is written in a later round; to the worker it is decided either way.

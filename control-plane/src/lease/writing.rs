@@ -5,7 +5,7 @@ use std::time::Duration;
 use bytes::Bytes;
 
 use super::desk::{Assign, Assignment, EndSession, Session, Settled, Write as Intent};
-use super::leader::Office;
+use super::leader::guard;
 use super::record::{SessionRecord, assignment, session};
 use crate::failure::chain;
 use crate::store::{Entry, Guard, Outcome, Revision, SharedStore, Write, key};
@@ -48,24 +48,24 @@ pub(super) fn batches(intents: Vec<Intent>) -> Vec<Batch> {
 }
 
 /// Commits a batch and says what became of each intent. Returns only once that is known, however long it takes.
-pub(super) async fn carry_out(store: SharedStore, office: Office, batch: Batch) -> Done {
+pub(super) async fn carry_out(store: SharedStore, term: Revision, batch: Batch) -> Done {
     match batch {
         Batch::End(end) => {
-            let settled = end_session(&store, &office, &end).await;
+            let settled = end_session(&store, term, &end).await;
             Done::Ended(end, settled)
         }
-        Batch::Assign(moves) => Done::Assigned(assign(&store, &office, moves).await),
+        Batch::Assign(moves) => Done::Assigned(assign(&store, term, moves).await),
     }
 }
 
-async fn end_session(store: &SharedStore, office: &Office, end: &EndSession) -> Settled<Session> {
+async fn end_session(store: &SharedStore, term: Revision, end: &EndSession) -> Settled<Session> {
     let at = key::session(&end.session);
     let found = read(store, &at).await;
     let record = found.as_ref().filter(|entry| entry.mod_revision == end.expected);
     let Some(record) = record.and_then(|entry| SessionRecord::decode(&entry.value)) else {
         return Settled::Conflict(found.as_ref().and_then(session));
     };
-    let guards = vec![office.guard(), Guard::Unchanged(at.clone(), end.expected)];
+    let guards = vec![guard(term), Guard::Unchanged(at.clone(), end.expected)];
     let writes = vec![Write::Put(at.clone(), record.ended(end.returning).encode())];
     match commit(store, guards, writes).await {
         Outcome::Committed(revision) => Settled::Committed(revision),
@@ -74,8 +74,8 @@ async fn end_session(store: &SharedStore, office: &Office, end: &EndSession) -> 
     }
 }
 
-async fn assign(store: &SharedStore, office: &Office, moves: Vec<Assign>) -> Vec<(Assign, Settled<Assignment>)> {
-    let mut guards = vec![office.guard()];
+async fn assign(store: &SharedStore, term: Revision, moves: Vec<Assign>) -> Vec<(Assign, Settled<Assignment>)> {
+    let mut guards = vec![guard(term)];
     let mut writes = Vec::with_capacity(moves.len());
     for step in &moves {
         let at = key::assignment(&step.mailbox);

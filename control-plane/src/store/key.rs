@@ -1,9 +1,17 @@
 //! Names of the keys in the store. No other file spells one.
 
-use postroom_proto::id::{MailboxUid, SessionId};
+use postroom_proto::id::{MailboxUid, SessionId, is_name};
 
 /// Who leads.
 pub const LEADER: &str = "leader";
+/// The id of the store, where the back end has no other place for it.
+pub const STORE_ID: &str = "store/id";
+/// The id of the ledger that belongs to this store.
+pub const STORE_LEDGER: &str = "store/ledger";
+/// Prefix of what operators have decided about workers, by the worker's name.
+pub const WORKERS: &str = "worker/";
+/// Present while an operator has frozen the fleet.
+pub const FREEZE: &str = "freeze";
 /// Prefix of the worker sessions.
 pub const SESSIONS: &str = "session/";
 /// Prefix of the mailbox assignments.
@@ -23,6 +31,16 @@ pub fn session(id: &SessionId) -> String {
 /// The session that a key names.
 pub fn parse_session(key: &str) -> Option<SessionId> {
     SessionId::parse(key.strip_prefix(SESSIONS)?).ok()
+}
+
+/// What operators have decided about a worker.
+pub fn worker(name: &str) -> String {
+    format!("{WORKERS}{name}")
+}
+
+/// The worker that a key names.
+pub fn parse_worker(key: &str) -> Option<&str> {
+    key.strip_prefix(WORKERS).filter(|name| is_name(name))
 }
 
 /// The assignment of a mailbox.
@@ -69,6 +87,7 @@ mod tests {
         assert_eq!(parse_session(&session(&id)), Some(id));
         let mailbox = MailboxUid::derive("a@b.example", "INBOX", "b.example");
         assert_eq!(parse_assignment(&assignment(&mailbox)), Some(mailbox));
+        assert_eq!(parse_worker(&worker("w-1")), Some("w-1"));
         assert_eq!(model_revision(42), "model/revision/0000000042");
         for number in [0, 42, 9_999_999_999] {
             assert_eq!(parse_model_revision(&model_revision(number)), Some(number));
@@ -87,6 +106,7 @@ mod tests {
     fn other_keys_are_not_mistaken() {
         assert_eq!(parse_session("assign/x"), None);
         assert_eq!(parse_assignment("assign/someone"), None);
+        assert_eq!(parse_worker("worker/A b"), None);
         assert_eq!(parse_model_revision("model/revision/+000000001"), None);
         assert_eq!(parse_model_object("model/object/../x"), None);
     }

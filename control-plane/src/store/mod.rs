@@ -6,6 +6,7 @@
 //! Every back end behaves alike, down to its limits; `suite` holds them to it.
 
 use std::sync::Arc;
+use std::time::Duration;
 
 use async_trait::async_trait;
 use bytes::Bytes;
@@ -138,11 +139,28 @@ pub trait Watch: Send {
     async fn next(&mut self) -> Result<Vec<Change>, Error>;
 }
 
+/// A key that stands only as long as whoever wrote it renews it. Dropped without a word it goes when its time is over.
+#[async_trait]
+pub trait Tenure: Send + Sync {
+    /// The commit that wrote the key.
+    fn revision(&self) -> Revision;
+
+    /// Keeps the key for another while, counted from some moment of the call. False: it is lost for good. An error says
+    /// nothing: ask again.
+    async fn renew(&mut self) -> Result<bool, Error>;
+
+    /// Removes the key, so that nobody has to wait until its time is over.
+    async fn resign(self: Box<Self>);
+}
+
 /// Revisioned keys with guarded commits.
 #[async_trait]
 pub trait Store: Send + Sync + 'static {
-    /// The id of this store, minted when it was created. A restored copy keeps it.
-    fn id(&self) -> &str;
+    /// The id of this store. A restored copy keeps it. `None`: it was never named, because it is new or was emptied.
+    async fn id(&self) -> Result<Option<String>, Error>;
+
+    /// Gives a store that has no id a new one. Answers the id that it has then.
+    async fn name(&self) -> Result<String, Error>;
 
     /// The newest revision.
     async fn revision(&self) -> Result<Revision, Error>;
@@ -150,11 +168,27 @@ pub trait Store: Send + Sync + 'static {
     /// One key. `None`: there is no such key.
     async fn get(&self, key: &str) -> Result<Option<Entry>, Error>;
 
+    /// Several keys as of one moment, at most [`MAX_WRITES`] of them, in the order asked for.
+    async fn get_many(&self, keys: &[String]) -> Result<Vec<Option<Entry>>, Error>;
+
     /// The keys that begin with `prefix`, in order, from behind `after`, at most `limit` (1 to 1000) of them.
     async fn list(&self, prefix: &str, after: Option<&str>, limit: usize) -> Result<Page, Error>;
 
     /// Writes all of `writes` as one revision if all of `guards` hold. Errors only when certainly nothing was written.
     async fn commit(&self, guards: Vec<Guard>, writes: Vec<Write>) -> Result<Outcome, Error>;
+
+    /// Writes a key that goes when it is not renewed for `ttl`. `None`: the key stands, written by somebody else, or it is
+    /// not known what became of the attempt; try again.
+    ///
+    /// `replace`: the caller knows that whoever wrote the key is dead, and takes it over at once. A back end that only
+    /// one process can open knows that by itself.
+    async fn tenure(
+        &self,
+        key: &str,
+        value: Bytes,
+        ttl: Duration,
+        replace: bool,
+    ) -> Result<Option<Box<dyn Tenure>>, Error>;
 
     /// Every change under `prefix` from revision `from` on, that one included.
     async fn watch(&self, prefix: &str, from: Revision) -> Result<Box<dyn Watch>, Error>;

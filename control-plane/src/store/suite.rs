@@ -20,7 +20,8 @@ macro_rules! conformance {
             conformance!(@each $open; guards_decide writes_of_a_commit_stand_or_fall_together losers_abort_nobody
                 one_of_two_racing_writers_wins limits_are_refused pages_of_a_listing prefixes_are_not_patterns
                 mod_revisions_never_go_back watch_from_a_revision watch_wakes_up watch_tells_removals
-                watch_survives_a_slow_reader commits_come_whole_to_a_watch any_text_is_a_key);
+                watch_survives_a_slow_reader commits_come_whole_to_a_watch any_text_is_a_key many_keys_of_one_moment
+                a_name_stays a_tenure_is_of_one);
         }
     };
     (@each $open:expr; $($behaviour:ident)*) => {
@@ -313,6 +314,46 @@ pub(crate) async fn any_text_is_a_key(store: SharedStore) {
     }
 }
 
+pub(crate) async fn many_keys_of_one_moment(store: SharedStore) {
+    let store = store.as_ref();
+    assert_eq!(store.get_many(&[]).await.unwrap(), []);
+    let revision = committed(store, vec![], vec![put("a", "1"), put("c", "3")]).await;
+    let found = store.get_many(&["c".into(), "b".into(), "a".into(), "c".into()]).await.unwrap();
+    let values: Vec<_> = found.iter().map(|entry| entry.as_ref().map(|entry| entry.value.as_ref())).collect();
+    assert_eq!(values, [Some(&b"3"[..]), None, Some(b"1"), Some(b"3")]);
+    assert!(found.iter().flatten().all(|entry| entry.mod_revision == revision));
+    let all: Vec<String> = (0..MAX_WRITES).map(|n| format!("k{n}")).collect();
+    assert_eq!(store.get_many(&all).await.unwrap().len(), MAX_WRITES);
+}
+
+pub(crate) async fn a_name_stays(store: SharedStore) {
+    let named = store.name().await.unwrap();
+    assert!(!named.is_empty());
+    assert_eq!(store.name().await.unwrap(), named);
+    assert_eq!(store.id().await.unwrap(), Some(named));
+}
+
+pub(crate) async fn a_tenure_is_of_one(store: SharedStore) {
+    let store = store.as_ref();
+    let ttl = Duration::from_secs(5);
+    let mut first = store.tenure("t", "one".into(), ttl, false).await.unwrap().unwrap();
+    assert_eq!(store.get("t").await.unwrap().unwrap().mod_revision, first.revision());
+    assert!(first.renew().await.unwrap());
+    let guard = unchanged("t", first.revision());
+    committed(store, vec![guard.clone()], vec![put("x", "1")]).await;
+
+    let mut second = store.tenure("t", "two".into(), ttl, true).await.unwrap().unwrap();
+    assert!(second.revision() > first.revision());
+    assert!(!first.renew().await.unwrap(), "it was replaced");
+    conflicts(store, vec![guard], vec![put("x", "2")]).await;
+    first.resign().await;
+    assert!(second.renew().await.unwrap(), "who has lost it takes nothing away");
+    second.resign().await;
+    assert_eq!(value(store, "t").await, None);
+    let third = store.tenure("t", "three".into(), ttl, false).await.unwrap();
+    assert!(third.is_some(), "what was given up is free at once");
+}
+
 /// For a back end that can be told to keep little history: compaction ends a watch, and a listing goes on from there.
 /// `revisions` is more than it keeps.
 pub(crate) async fn compaction_ends_a_watch(store: SharedStore, revisions: u64) {
@@ -339,12 +380,12 @@ pub(crate) async fn compaction_ends_a_watch(store: SharedStore, revisions: u64) 
 /// For a back end with a restart: all is kept, revisions go on, and a watch can go back before it.
 pub(crate) async fn restart_keeps_all<S: Store, F: Future<Output = S>>(mut reopen: impl FnMut() -> F) {
     let store = reopen().await;
-    let id = store.id().to_owned();
+    let id = store.name().await.unwrap();
     let first = committed(&store, vec![], vec![put("w/a", "1"), put("w/b", "1")]).await;
     let second = committed(&store, vec![], vec![delete("w/b")]).await;
     drop(store);
     let store = reopen().await;
-    assert_eq!(store.id(), id);
+    assert_eq!(store.id().await.unwrap(), Some(id));
     assert_eq!(store.revision().await.unwrap(), second);
     assert_eq!(store.get("w/a").await.unwrap().unwrap().mod_revision, first);
     assert_eq!(store.get("w/b").await.unwrap(), None);
@@ -378,8 +419,26 @@ impl Faulty {
 
 #[async_trait]
 impl Store for Faulty {
-    fn id(&self) -> &str {
-        self.inner.id()
+    async fn id(&self) -> Result<Option<String>, Error> {
+        self.inner.id().await
+    }
+
+    async fn name(&self) -> Result<String, Error> {
+        self.inner.name().await
+    }
+
+    async fn get_many(&self, keys: &[String]) -> Result<Vec<Option<Entry>>, Error> {
+        self.inner.get_many(keys).await
+    }
+
+    async fn tenure(
+        &self,
+        key: &str,
+        value: Bytes,
+        ttl: Duration,
+        replace: bool,
+    ) -> Result<Option<Box<dyn Tenure>>, Error> {
+        self.inner.tenure(key, value, ttl, replace).await
     }
 
     async fn revision(&self) -> Result<Revision, Error> {

@@ -83,7 +83,7 @@ impl Bench {
     }
 
     pub(crate) async fn register(&self, name: &str) -> Session<'_> {
-        let request = v1::RegisterRequest { worker_name: name.into(), build: "test".into() };
+        let request = v1::RegisterRequest { worker_name: name.into(), build: "test".into(), ..Default::default() };
         let mut leases = LeaseServiceClient::new(self.channel.clone());
         loop {
             match leases.register(self.as_worker(request.clone())).await {

@@ -3,19 +3,23 @@
 //! Commits (`commit`) go through the one writer (see [`crate::sqlite::writer`]), everything else reads through the pool.
 //! A watch reads the change log and sleeps until the writer has committed again (`watch`).
 
+use std::collections::HashMap;
 use std::path::Path;
+use std::sync::Arc;
+use std::time::Duration;
 
 use async_trait::async_trait;
 use bytes::Bytes;
 use sqlx::sqlite::SqliteRow;
-use sqlx::{Row as _, SqliteConnection};
+use sqlx::{QueryBuilder, Row as _, SqliteConnection};
 
-use super::{Entry, Error, Guard, Outcome, Page, Revision, Store, Watch, Write};
+use super::{Entry, Error, Guard, Outcome, Page, Revision, Store, Tenure, Watch, Write};
 use crate::sqlite::writer::WriteError;
 use crate::sqlite::{self, Database, Location, OpenError, Step};
 
 mod commit;
 pub mod copy;
+mod tenure;
 mod watch;
 
 /// Numbered, forward only.
@@ -32,10 +36,10 @@ const HISTORY: u64 = 10_000;
 const GROUP: usize = 64;
 
 /// The store on SQLite. Dropping it lets the writer finish what it holds and end; [`close`](Self::close) waits for that.
-#[derive(Debug)]
+#[derive(Debug, Clone)]
 pub struct Sqlite {
     id: String,
-    database: Database,
+    database: Arc<Database>,
     history: u64,
 }
 
@@ -54,7 +58,7 @@ impl Sqlite {
     pub async fn start(location: &Location, history: u64) -> Result<Self, Error> {
         let mut connections = sqlite::open(location, SCHEMA).await.map_err(opening)?;
         let id = identify(&mut connections.writer).await.map_err(|e| failed("open", e))?;
-        Ok(Self { id, database: connections.start(GROUP), history })
+        Ok(Self { id, database: Arc::new(connections.start(GROUP)), history })
     }
 
     /// Finishes the commits that are under way, then closes the database. Later calls fail.
@@ -70,8 +74,12 @@ impl Sqlite {
 
 #[async_trait]
 impl Store for Sqlite {
-    fn id(&self) -> &str {
-        &self.id
+    async fn id(&self) -> Result<Option<String>, Error> {
+        Ok(Some(self.id.clone()))
+    }
+
+    async fn name(&self) -> Result<String, Error> {
+        Ok(self.id.clone())
     }
 
     async fn revision(&self) -> Result<Revision, Error> {
@@ -84,6 +92,22 @@ impl Store for Sqlite {
         let query = sqlx::query("SELECT key, value, mod_revision FROM kv WHERE key = ?").bind(key);
         let row = query.fetch_optional(&self.database.readers).await.map_err(|e| failed("read a key", e))?;
         row.map(|row| entry(&row, 0)).transpose().map_err(|e| failed("read a key", e))
+    }
+
+    async fn get_many(&self, keys: &[String]) -> Result<Vec<Option<Entry>>, Error> {
+        if keys.is_empty() {
+            return Ok(Vec::new());
+        }
+        let mut query = QueryBuilder::<sqlx::Sqlite>::new("SELECT key, value, mod_revision FROM kv WHERE key IN (");
+        let mut list = query.separated(", ");
+        for key in keys {
+            list.push_bind(key.as_str());
+        }
+        query.push(")");
+        let rows = query.build().fetch_all(&self.database.readers).await.map_err(|e| failed("read keys", e))?;
+        let entries = rows.iter().map(|row| entry(row, 0)).map(|read| read.map(|entry| (entry.key.clone(), entry)));
+        let found: HashMap<String, Entry> = entries.collect::<Result<_, _>>().map_err(|e| failed("read keys", e))?;
+        Ok(keys.iter().map(|key| found.get(key).cloned()).collect())
     }
 
     async fn list(&self, prefix: &str, after: Option<&str>, limit: usize) -> Result<Page, Error> {
@@ -99,6 +123,10 @@ impl Store for Sqlite {
             Err(WriteError::Unknown(_)) => Ok(Outcome::Unknown),
             Err(error @ (WriteError::Refused(_) | WriteError::Closed)) => Err(failed("commit", error)),
         }
+    }
+
+    async fn tenure(&self, key: &str, value: Bytes, _: Duration, _: bool) -> Result<Option<Box<dyn Tenure>>, Error> {
+        tenure::take(self.clone(), key, value).await
     }
 
     async fn watch(&self, prefix: &str, from: Revision) -> Result<Box<dyn Watch>, Error> {

@@ -1,8 +1,5 @@
 //! The suite on both kinds of SQLite store, and what only SQLite can do wrong.
 
-use std::sync::Arc;
-use std::time::Duration;
-
 use sqlx::ConnectOptions as _;
 
 use super::*;
