@@ -62,6 +62,16 @@ impl Authority {
         &self.ca_file
     }
 
+    /// The certificate of every server, for one that reads it from a file.
+    pub fn certificate_file(&self) -> &Path {
+        &self.certificate_file
+    }
+
+    /// The key that belongs to it.
+    pub fn key_file(&self) -> &Path {
+        &self.key_file
+    }
+
     /// What a server on loopback needs, speaking the application protocols `alpn`.
     pub fn server_config(&self, alpn: &[&str]) -> Result<Arc<rustls::ServerConfig>> {
         let certificate = CertificateDer::from_pem_file(&self.certificate_file).map_err(unreadable)?;

@@ -23,7 +23,7 @@ use self::process::Process;
 use crate::{
     authority::Authority,
     error::{Error, Result},
-    imap,
+    imap, port,
 };
 
 /// Longest wait for Dovecot to answer after a start.
@@ -70,7 +70,7 @@ impl Dovecot {
         let mut tries = 0;
         loop {
             tries += 1;
-            let (imap_port, lmtp_port) = (free_port()?, free_port()?);
+            let (imap_port, lmtp_port) = (port::free()?, port::free()?);
             config::write(dir.path(), imap_port, lmtp_port, &options)?;
             match launch(dir.path(), &authority, imap_port, lmtp_port).await {
                 Ok(process) => {
@@ -174,23 +174,6 @@ async fn greets(authority: &Authority, imap_port: u16, lmtp_port: u16) -> bool {
 
 fn port_was_taken(error: &Error) -> bool {
     matches!(error, Error::Dovecot { log, .. } if log.contains("Address already in use"))
-}
-
-/// A port that nobody listens on, below those that the kernel gives to outgoing connections: one of these could sit
-/// on the port while Dovecot restarts.
-fn free_port() -> Result<u16> {
-    const FIRST: u16 = 10_000;
-    const COUNT: u16 = 22_000;
-    let mut last = None;
-    for _ in 0..100 {
-        let port = FIRST + (Uuid::new_v4().as_u128() % u128::from(COUNT)) as u16;
-        match std::net::TcpListener::bind((Ipv4Addr::LOCALHOST, port)) {
-            Ok(_) => return Ok(port),
-            Err(error) => last = Some(error),
-        }
-    }
-    let source = last.unwrap_or_else(|| std::io::Error::other("no port was tried"));
-    Err(Error::System { action: "find a free port".to_owned(), source })
 }
 
 /// A folder with a short path: Dovecot's unix sockets lie below it, and the path of one ends at 108 bytes.

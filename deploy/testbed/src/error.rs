@@ -37,6 +37,22 @@ pub enum Error {
         /// The last lines of its log and of its error output.
         log: String,
     },
+    /// A member of etcd did not start, or ended.
+    #[error("etcd {what}\n{log}")]
+    Etcd {
+        /// What happened.
+        what: String,
+        /// The last lines of its log.
+        log: String,
+    },
+    /// An `etcdctl` command failed.
+    #[error("etcdctl {command}: {said}")]
+    Etcdctl {
+        /// The command and its arguments, without those that sign it in.
+        command: String,
+        /// Its error output.
+        said: String,
+    },
     /// A `doveadm` command failed.
     #[error("doveadm {command}: {said}")]
     Doveadm {

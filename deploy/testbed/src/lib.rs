@@ -1,7 +1,8 @@
 //! Real mail servers and a local tenant, started and stopped by tests, by the quickstart and by operators who rehearse
 //! faults: a [`Dovecot`] that speaks Microsoft 365's sign-in, a [`Tenant`] whose token endpoint behaves as Entra's,
 //! a [`Relay`] that loses or delays gRPC
-//! calls, a [`Front`] that speaks for the mail server where Exchange differs, and a [`Proxy`]. Nothing listens beyond loopback, and everything ends with the
+//! calls, a [`Front`] that speaks for the mail server where Exchange differs, a [`Proxy`], and an [`Etcd`] whose members can be
+//! killed, frozen and set back. Nothing listens beyond loopback, and everything ends with the
 //! value that stands for it.
 //!
 //! ```no_run
@@ -16,11 +17,13 @@
 pub mod authority;
 pub mod dovecot;
 mod error;
+pub mod etcd;
 mod file;
 pub mod front;
 pub mod imap;
 pub mod lmtp;
 pub mod mail;
+mod port;
 pub mod proxy;
 pub mod relay;
 pub mod tenant;
@@ -35,6 +38,7 @@ pub use self::{
     authority::Authority,
     dovecot::Dovecot,
     error::{Error, Result},
+    etcd::Etcd,
     front::Front,
     lmtp::Delivery,
     mail::Mail,
