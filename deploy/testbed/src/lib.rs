@@ -1,9 +1,8 @@
 //! Real mail servers and a local tenant, started and stopped by tests, by the quickstart and by operators who rehearse
 //! faults: a [`Dovecot`] that speaks Microsoft 365's sign-in, a [`Tenant`] whose token endpoint behaves as Entra's,
-//! a [`Relay`] that loses or delays gRPC
-//! calls, a [`Front`] that speaks for the mail server where Exchange differs, a [`Proxy`], and an [`Etcd`] whose members can be
-//! killed, frozen and set back. Nothing listens beyond loopback, and everything ends with the
-//! value that stands for it.
+//! a [`Relay`] that loses or delays gRPC calls, a [`Link`] that can be cut, a [`Front`] that speaks for the mail server
+//! where Exchange differs, a [`Proxy`], and an [`Etcd`] whose members can be killed, frozen and set back. Nothing listens
+//! beyond loopback, and everything ends with the value that stands for it.
 //!
 //! ```no_run
 //! # async fn example() -> postroom_testbed::Result<()> {
@@ -21,6 +20,7 @@ pub mod etcd;
 mod file;
 pub mod front;
 pub mod imap;
+pub mod link;
 pub mod lmtp;
 pub mod mail;
 mod port;
@@ -40,6 +40,7 @@ pub use self::{
     error::{Error, Result},
     etcd::Etcd,
     front::Front,
+    link::Link,
     lmtp::Delivery,
     mail::Mail,
     proxy::Proxy,
