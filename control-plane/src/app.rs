@@ -6,6 +6,7 @@
 //! | deadlines | puts contacts back that were not accepted, cuts off old changes | with the server |
 //! | lease plane | leads | after the server, so that goodbyes of workers are heard |
 //! | definitions | follows the model in the store | with the lease plane |
+//! | binding | looks whether the store is the ledger's | with the lease plane |
 //! | writers' watch | notices when the writer of store or ledger has died | with the lease plane |
 //! | writers | commit to store and ledger, which own them | last, when nobody is left to write: they finish and close |
 //!
@@ -18,7 +19,6 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use futures::future::OptionFuture;
-use postroom_proto::id::Generation;
 use postroom_proto::v1::backup_service_server::BackupServiceServer;
 use postroom_proto::v1::contact_service_server::ContactServiceServer;
 use postroom_proto::v1::definition_service_server::DefinitionServiceServer;
@@ -27,6 +27,7 @@ use postroom_proto::v1::lease_service_server::LeaseServiceServer;
 use postroom_proto::v1::message_service_server::MessageServiceServer;
 use postroom_proto::v1::operator_service_server::OperatorServiceServer;
 use postroom_proto::v1::report_service_server::ReportServiceServer;
+use postroom_proto::v1::store_service_server::StoreServiceServer;
 use tokio::net::TcpListener;
 use tokio_util::sync::CancellationToken;
 use tokio_util::task::TaskTracker;
@@ -40,6 +41,7 @@ use crate::api::lease::Leases;
 use crate::api::operator::Operators;
 use crate::api::report::Reports;
 use crate::backup::making::{self, Backups};
+use crate::binding::{self, Binding};
 use crate::blob::Blobs;
 use crate::check::Checker;
 use crate::config::{Config, Invalid};
@@ -51,12 +53,12 @@ use crate::errand::Errands;
 use crate::intake::Intake;
 use crate::lease::nudge::Nudges;
 use crate::lease::run::{LeasePlane, Settings};
-use crate::ledger::{Ledger as _, SharedLedger};
+use crate::ledger::SharedLedger;
 use crate::message::Messages;
 use crate::observation::Observer;
 use crate::sqlite::Location;
 use crate::status::Overview;
-use crate::store::{SharedStore, Store as _};
+use crate::store::SharedStore;
 use crate::{access, blob, definition, folder, ledger, store};
 
 /// How long calls under way may take when the control plane stops.
@@ -96,6 +98,9 @@ pub enum StartError {
     /// The key of the secrets cannot be used.
     #[error(transparent)]
     Vault(#[from] access::vault::KeyError),
+    /// Store and ledger cannot be compared.
+    #[error(transparent)]
+    Binding(#[from] binding::Error),
     /// The model cannot be read.
     #[error(transparent)]
     Definitions(#[from] definition::ReadError),
@@ -128,7 +133,7 @@ struct Ground {
     ledger: SharedLedger,
     blobs: Blobs,
     vault: Arc<Vault>,
-    generation: Generation,
+    binding: Binding,
     backups: Backups,
 }
 
@@ -210,7 +215,7 @@ impl App {
         let allocator = Allocator::new(ground.ledger.clone(), arrivals.clone(), self.serving.clone());
         let watcher = Watcher::new(ground.ledger.clone(), self.serving.clone());
         self.serve("deadlines", allocator.clone().keep_deadlines(config.deadline_interval));
-        let Ground { store, ledger, blobs, vault, generation, backups } = ground;
+        let Ground { store, ledger, blobs, vault, binding, backups } = ground;
         let model = definitions.subscribe();
         let errands = Errands::new(store.clone(), self.serving.clone());
         let intake = Intake::new(
@@ -220,15 +225,15 @@ impl App {
             vault.clone(),
             blobs.clone(),
             arrivals.clone(),
-            generation,
+            binding.clone(),
         );
         let observer = Observer::new(store, ledger.clone(), model.clone(), intake.unstored());
         let checker = Checker::new(observer.clone(), errands.clone(), model.clone(), vault.clone());
         let messages = Messages::new(model.clone(), vault.clone(), ledger.clone(), intake.clone(), errands.clone());
         let messages = api::message::Service::new(messages, observer.clone(), blobs.clone());
         let definitions_service =
-            api::definition::Service::new(definitions, vault, ledger.clone(), leader.clone(), replica);
-        let overview = Overview::new(observer.clone(), ledger.clone(), leader.clone(), model.clone());
+            api::definition::Service::new(definitions, vault, ledger.clone(), leader.clone(), binding.clone(), replica);
+        let overview = Overview::new(observer.clone(), ledger.clone(), leader.clone(), model.clone(), binding.clone());
         let router = router(Gate::new(config.tokens))
             .add_service(limited!(DefinitionServiceServer, definitions_service))
             .add_service(limited!(LeaseServiceServer, Leases::new(leader, model.clone(), config.terms, nudges)))
@@ -240,7 +245,8 @@ impl App {
                 ContactServiceServer,
                 Contacts::new(model, ledger, blobs, arrivals, allocator, watcher)
             ))
-            .add_service(limited!(BackupServiceServer, backups));
+            .add_service(limited!(BackupServiceServer, backups))
+            .add_service(limited!(StoreServiceServer, binding));
         let incoming = TcpIncoming::from(listener).with_nodelay(Some(true));
         let stopping = self.serving.clone();
         self.serve("server", async move {
@@ -266,7 +272,10 @@ impl App {
                 }
             }
         });
-        let generation = ledger.bind(&store.name().await?, store.revision().await?.0).await?;
+        let ground =
+            binding::Ground { store: store.clone(), location: "sqlite".into(), ledger: ledger.clone(), former: None };
+        let binding = Binding::open(ground).await?;
+        self.keep("binding", binding.clone().watch_over(self.keeping.clone()));
         let blobs = Blobs::folder(&data.join(folder::BLOBS))?;
         let vault = Arc::new(Vault::open_or_create(&data.join(folder::KEY))?);
         let backups = Backups::new(
@@ -279,7 +288,7 @@ impl App {
             },
             self.serving.clone(),
         );
-        Ok(Ground { store, ledger, blobs, vault, generation, backups })
+        Ok(Ground { store, ledger, blobs, vault, binding, backups })
     }
 
     fn serve(&self, name: &'static str, task: impl Future<Output = ()> + Send + 'static) {

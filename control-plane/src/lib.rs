@@ -2,13 +2,14 @@
 //!
 //! Reading order, which is the way of a message: [`definition`] → [`lease`] → [`ledger`] → [`contact`]. Beside it
 //! [`errand`] (what only a worker can find out, for example by a [`check`]). Below them
-//! stand [`store`] (definitions, assignments, sessions), [`blob`] (large bodies) and [`access`] (who may do what);
+//! stand [`store`] (definitions, assignments, sessions; [`binding`] says whether it is the ledger's), [`blob`] (large bodies) and [`access`] (who may do what);
 //! above them [`api`] (decode, call, encode), [`backup`] and [`app`] (what runs, and in which order it stops).
 
 pub mod access;
 pub mod api;
 pub mod app;
 pub mod backup;
+pub mod binding;
 pub mod blob;
 pub mod check;
 pub mod clock;

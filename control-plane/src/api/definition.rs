@@ -12,6 +12,7 @@ use tonic::{Request, Response, Status};
 use super::page::Page;
 use crate::access::gate::Caller;
 use crate::access::vault::Vault;
+use crate::binding::Binding;
 use crate::definition::{self, Author, Definitions, Ground, history, rollout, wire};
 use crate::lease::handle::Handle;
 use crate::ledger::SharedLedger;
@@ -22,21 +23,24 @@ pub struct Service {
     vault: Arc<Vault>,
     ledger: SharedLedger,
     leader: Handle,
+    binding: Binding,
     /// Name of this replica.
     replica: String,
 }
 
 impl Service {
     /// Serves these definitions; secrets are sealed with this vault, and the ledger is asked what a change leaves behind.
-    /// The leader, asked by the replica of this name, knows what the workers run.
+    /// The leader, asked by the replica of this name, knows what the workers run. Nothing is changed in a store that is not
+    /// the ledger's.
     pub fn new(
         definitions: Arc<Definitions>,
         vault: Arc<Vault>,
         ledger: SharedLedger,
         leader: Handle,
+        binding: Binding,
         replica: String,
     ) -> Self {
-        Self { definitions, vault, ledger, leader, replica }
+        Self { definitions, vault, ledger, leader, binding, replica }
     }
 
     fn ground(&self) -> Ground<'_> {
@@ -54,12 +58,14 @@ type Answer<T> = Result<Response<T>, Status>;
 #[tonic::async_trait]
 impl DefinitionService for Service {
     async fn apply_model(&self, request: Request<v1::ApplyModelRequest>) -> Answer<v1::ApplyModelResponse> {
+        self.binding.standing().require()?;
         let author = author(&request);
         let applied = Box::pin(definition::apply(self.ground(), request.into_inner(), &author)).await?;
         Ok(Response::new(applied))
     }
 
     async fn rollback_model(&self, request: Request<v1::RollbackModelRequest>) -> Answer<v1::ApplyModelResponse> {
+        self.binding.standing().require()?;
         let author = author(&request);
         let applied = Box::pin(definition::roll_back(self.ground(), request.into_inner(), &author)).await?;
         Ok(Response::new(applied))
@@ -181,11 +187,14 @@ mod tests {
 
     async fn service() -> Service {
         let key = secrecy::SecretString::from("AAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAA=");
-        let definitions = Definitions::load(Arc::new(Sqlite::memory().await.unwrap())).await.unwrap();
-        let ledger = crate::ledger::sqlite::Sqlite::open(&crate::sqlite::Location::Memory).await.unwrap();
+        let store = Arc::new(Sqlite::memory().await.unwrap());
+        let definitions = Definitions::load(store.clone()).await.unwrap();
+        let ledger = Arc::new(crate::ledger::sqlite::Sqlite::open(&crate::sqlite::Location::Memory).await.unwrap());
+        let ground = crate::binding::Ground { store, location: String::new(), ledger: ledger.clone(), former: None };
+        let binding = Binding::open(ground).await.unwrap();
         let vault = Arc::new(Vault::from_text(&key).unwrap());
         let (leader, _) = crate::lease::handle::pair();
-        Service::new(Arc::new(definitions), vault, Arc::new(ledger), leader, "r1".into())
+        Service::new(Arc::new(definitions), vault, ledger, leader, binding, "r1".into())
     }
 
     #[tokio::test]

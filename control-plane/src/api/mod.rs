@@ -9,3 +9,4 @@ pub mod message;
 pub mod operator;
 pub mod page;
 pub mod report;
+pub mod store;

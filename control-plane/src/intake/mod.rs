@@ -8,6 +8,7 @@ use postroom_proto::reason::{Failure, Reason};
 use tokio::sync::watch;
 
 use crate::access::vault::Vault;
+use crate::binding::Binding;
 use crate::blob::Blobs;
 use crate::contact::arrival::Arrivals;
 use crate::definition::model::Model;
@@ -34,11 +35,11 @@ pub struct Intake {
     blobs: Blobs,
     arrivals: Arc<Arrivals>,
     unstored: Arc<Unstored>,
-    generation: Generation,
+    binding: Binding,
 }
 
 impl Intake {
-    /// `generation` is what the ledger was bound with.
+    /// `binding` knows the generation to fence with.
     pub fn new(
         store: SharedStore,
         ledger: SharedLedger,
@@ -46,10 +47,10 @@ impl Intake {
         vault: Arc<Vault>,
         blobs: Blobs,
         arrivals: Arc<Arrivals>,
-        generation: Generation,
+        binding: Binding,
     ) -> Self {
         let unstored = Arc::new(Unstored::default());
-        Self { store, ledger, model, vault, blobs, arrivals, unstored, generation }
+        Self { store, ledger, model, vault, blobs, arrivals, unstored, binding }
     }
 
     /// Which mailboxes cannot be stored at the moment.
@@ -69,8 +70,12 @@ impl Intake {
         if held { Ok(()) } else { Err(lost()) }
     }
 
+    fn generation(&self) -> Generation {
+        self.binding.standing().generation
+    }
+
     fn fence(&self, epoch: Epoch, session: &SessionId) -> Fence {
-        Fence { generation: self.generation, epoch, session: session.clone() }
+        Fence { generation: self.generation(), epoch, session: session.clone() }
     }
 }
 

@@ -14,6 +14,7 @@ impl Intake {
     /// Opens each lease of the request; outcomes are per mailbox.
     pub async fn open(&self, request: v1::OpenMailboxesRequest) -> Result<v1::OpenMailboxesResponse, Failure> {
         let session = session(&request.session)?;
+        self.binding.standing().require()?;
         if request.leases.len() > MOST {
             return Err(Failure::invalid_field("leases", format!("are more than {MOST}; open them in several calls")));
         }
@@ -38,7 +39,8 @@ impl Intake {
         // Ordering: the store is asked before the ledger's fence moves, and secrets leave only once it has. A definition
         // that cannot be resolved comes after the fence as well, so that the reader's word on it is taken.
         self.check_held(session, &uid, epoch).await?;
-        let opened = self.ledger.open(&uid, &self.fence(epoch, session)).await?.ok_or_else(|| {
+        let fence = self.fence(epoch, session);
+        let opened = self.ledger.open(&uid, &fence).await?.ok_or_else(|| {
             Failure::new(Reason::LeaseLost, format!("{uid} was opened under a higher epoch than {epoch}"))
         })?;
         // Whoever begins anew reports anew: what could not be stored before is told again if it still cannot. What was
@@ -49,7 +51,7 @@ impl Intake {
             tracing::warn!(mailbox = %uid, failure = failure.message, "a mailbox cannot be opened");
         })?;
         Ok(v1::OpenedMailbox {
-            generation: self.generation.0,
+            generation: fence.generation.0,
             definition: Some(definition),
             cursor: Some(v1::Cursor { protocol: opened.cursor.protocol, value: opened.cursor.value }),
             unsettled_source_keys: opened.unsettled,

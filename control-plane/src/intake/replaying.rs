@@ -27,7 +27,7 @@ impl Intake {
     pub async fn held(&self, mailbox: &MailboxUid) -> Result<Option<Held>, Failure> {
         let entry = self.store.get(&key::assignment(mailbox)).await?;
         let assigned = entry.as_ref().and_then(assignment).map(|(_, assigned)| assigned);
-        Ok(assigned.map(|it| Held { session: it.session, epoch: it.epoch, generation: self.generation }))
+        Ok(assigned.map(|it| Held { session: it.session, epoch: it.epoch, generation: self.generation() }))
     }
 
     /// Commits what the holder read, behind its fence.

@@ -13,6 +13,7 @@ use postroom_proto::id::{Epoch, Generation, MailboxUid, SessionId};
 use postroom_proto::v1;
 use tokio::sync::watch;
 
+pub use self::binding::{Adoption, Bound};
 pub use self::contact::{
     Allocated, Answer, AnswerOutcome, Answered, ContactChange, ContactChanges, ContactFilter, ContactPage,
     ContactPosition, Take, Transfer,
@@ -20,6 +21,7 @@ pub use self::contact::{
 use self::message::{Discarded, MessageFilter, NotReplayed, Replay, Replayed, Standing};
 use self::tally::Tally;
 
+mod binding;
 mod contact;
 pub mod message;
 #[cfg(test)]
@@ -198,27 +200,6 @@ pub enum Error {
         #[source]
         source: sqlx::Error,
     },
-    /// The ledger belongs to another store: its fences would not compare with the epochs of this one.
-    #[error(
-        "this ledger belongs to store {bound}, and the store at hand is {found}; start with the store it belongs to"
-    )]
-    ForeignStore {
-        /// The store it belongs to.
-        bound: String,
-        /// The store at hand.
-        found: String,
-    },
-    /// The store is older than the ledger: it was restored from a backup.
-    #[error(
-        "the ledger has seen epoch {epoch}, but the store is only at revision {revision}: it was restored from a \
-         backup; restore a newer one"
-    )]
-    StoreBehind {
-        /// Highest epoch of the ledger.
-        epoch: u64,
-        /// Revision of the store.
-        revision: u64,
-    },
 }
 
 /// Messages, contacts, cursors and fences.
@@ -227,9 +208,27 @@ pub trait Ledger: Send + Sync + 'static {
     /// Id of this ledger, minted when it was created.
     fn id(&self) -> &str;
 
-    /// Ties the ledger to the store whose epochs fence it, and returns the generation to fence with. The first store is
-    /// taken as it is; another one, or one that went back in time, is refused.
-    async fn bind(&self, store_id: &str, store_revision: u64) -> Result<Generation, Error>;
+    /// Which store's epochs its fences compare with.
+    async fn bound(&self) -> Result<Bound, Error>;
+
+    /// Ties a ledger that belongs to no store yet to this one; any other stays where it belongs.
+    async fn bind(&self, store_id: &str) -> Result<(), Error>;
+
+    /// Ties the ledger to this store whatever it belonged to, raises the generation and records who did it: what was
+    /// leased before is below every fence to come. `None`: the generation is not `expected` any more.
+    async fn adopt(
+        &self,
+        expected: Generation,
+        store_id: &str,
+        by: &str,
+        now: Micros,
+    ) -> Result<Option<Generation>, Error>;
+
+    /// The last adoptions, newest first.
+    async fn adoptions(&self, limit: u32) -> Result<Vec<Adoption>, Error>;
+
+    /// Epoch of every mailbox that was opened in the present generation, in no order.
+    async fn fences(&self) -> Result<Vec<(MailboxUid, Epoch)>, Error>;
 
     /// Raises the fence of a mailbox, never lowers it. `None`: a higher one stands, or another session's equal one.
     async fn open(&self, mailbox: &MailboxUid, fence: &Fence) -> Result<Option<Opened>, Error>;

@@ -4,14 +4,16 @@ use postroom_proto::id::{Epoch, Generation, MailboxUid, SessionId};
 use postroom_proto::v1::{self, ContactKind, ContactState, Disposition};
 
 use super::{
-    Answer, AnswerOutcome, Answered, Batch, ContactFilter, Cursor, Error, Fence, Intake, Ledger, Message, Micros,
+    Answer, AnswerOutcome, Answered, Batch, ContactFilter, Cursor, Fence, Intake, Ledger, Message, Micros,
     NotCommitted, Raw, Take, Transfer,
 };
 use crate::contact::allocation::{MOST_REFUSALS, Refused};
 use crate::definition::model::Allocation;
 
+mod binding;
 mod message;
 mod tally;
+pub(crate) use binding::*;
 pub(crate) use message::*;
 pub(crate) use tally::*;
 
@@ -311,15 +313,6 @@ pub(crate) async fn only_the_holder_says_how_reading_goes(ledger: impl Ledger) {
     ledger.record_statuses(vec![mine, stale]).await.unwrap();
     let opened = ledger.open(&uid, &fence(8, "s2")).await.unwrap().unwrap();
     assert_eq!(opened.status.unwrap().problem.unwrap().code, "MINE", "the next holder is told");
-}
-
-pub(crate) async fn another_or_an_older_store_is_refused(ledger: impl Ledger) {
-    assert_eq!(ledger.bind("store-1", 10).await.unwrap(), Generation(1));
-    assert_eq!(ledger.bind("store-1", 10).await.unwrap(), Generation(1));
-    assert!(matches!(ledger.bind("store-2", 10).await, Err(Error::ForeignStore { .. })));
-    ledger.open(&mailbox("a@x.example"), &fence(20, "s1")).await.unwrap().unwrap();
-    assert!(matches!(ledger.bind("store-1", 19).await, Err(Error::StoreBehind { epoch: 20, revision: 19 })));
-    assert!(ledger.bind("store-1", 20).await.is_ok());
 }
 
 pub(crate) async fn held_contacts_can_be_held_longer(ledger: impl Ledger) {
@@ -641,7 +634,7 @@ mod sqlite {
         old_changes_are_cut_off_and_no_revision_is_used_twice,
         the_counts_agree_with_the_contacts,
         only_the_holder_says_how_reading_goes,
-        another_or_an_older_store_is_refused,
+        a_ledger_belongs_to_its_first_store_until_another_is_adopted,
         messages_are_listed_by_what_narrows_them,
         a_message_says_all_that_is_known,
         a_discarded_message_is_decided_and_a_contact_is_not_discarded,

@@ -8,6 +8,7 @@ use std::time::Duration;
 use postroom_proto::convert::from_timestamp;
 use postroom_proto::v1::{self, Concern, ContactState, Disposition, MailboxState, ProblemKind};
 
+use crate::binding::fit::Fit;
 use crate::lease::desk::Seen;
 use crate::ledger::Micros;
 use crate::ledger::tally::Tally;
@@ -18,6 +19,15 @@ pub const PATIENCE: Duration = Duration::from_secs(15 * 60);
 /// Most mailboxes that are named one by one.
 const NAMED: usize = 20;
 
+/// Code of the concern that nobody leads.
+pub const NO_LEADER: &str = "NO_LEADER";
+
+/// That the store is not the one that the ledger belongs to.
+pub fn of_store(fit: &Fit) -> Option<Concern> {
+    let (cause, remedy) = fit.trouble()?;
+    Some(whole("STORE_NOT_OURS", &format!("no mailbox is leased: {cause}"), remedy))
+}
+
 /// Everything that somebody should look at, worst first: what stops all mailboxes, what stops one, what was put
 /// aside, what nobody takes. `sessions` is none when nobody leads.
 pub fn concerns(mailboxes: &[v1::Mailbox], tally: &Tally, sessions: Option<&[Seen]>, now: Micros) -> Vec<Concern> {
@@ -25,7 +35,7 @@ pub fn concerns(mailboxes: &[v1::Mailbox], tally: &Tally, sessions: Option<&[See
     let unread = mailboxes.iter().filter(|mailbox| mailbox.state() == MailboxState::Unassigned).count();
     match sessions {
         None => concerns.push(whole(
-            "NO_LEADER",
+            NO_LEADER,
             "no control plane leads, so mailboxes keep their readers and get no new ones",
             "wait a moment and look again; if it lasts, see the control plane's log for why none takes the lead",
         )),

@@ -11,6 +11,7 @@ use postroom_proto::reason::{Failure, Reason};
 use postroom_proto::v1::{self, MailboxState};
 use tokio::sync::watch;
 
+use crate::binding::Binding;
 use crate::clock;
 use crate::definition::model::Model;
 use crate::lease::desk::Seen;
@@ -31,13 +32,20 @@ pub struct Overview {
     ledger: SharedLedger,
     leader: Handle,
     model: watch::Receiver<Arc<Model>>,
+    binding: Binding,
     started: Micros,
 }
 
 impl Overview {
-    /// Over these four; the installation runs from now on.
-    pub fn new(observer: Observer, ledger: SharedLedger, leader: Handle, model: watch::Receiver<Arc<Model>>) -> Self {
-        Self { observer, ledger, leader, model, started: clock::now() }
+    /// Over these five; the installation runs from now on.
+    pub fn new(
+        observer: Observer,
+        ledger: SharedLedger,
+        leader: Handle,
+        model: watch::Receiver<Arc<Model>>,
+        binding: Binding,
+    ) -> Self {
+        Self { observer, ledger, leader, model, binding, started: clock::now() }
     }
 
     /// How it is doing.
@@ -46,11 +54,17 @@ impl Overview {
         let tally = self.ledger.tally().await?;
         let sessions = match self.leader.sessions().await {
             Ok(sessions) => Some(sessions),
-            Err(failure) if matches!(failure.reason, Reason::NoLeader) => None,
+            Err(failure) if matches!(failure.reason, Reason::NoLeader | Reason::StoreNotOurs) => None,
             Err(failure) => return Err(failure),
         };
         let model = self.model.borrow().clone();
-        Ok(status(&model, mailboxes, tally, sessions, self.started, clock::now()))
+        let mut status = status(&model, mailboxes, tally, sessions, self.started, clock::now());
+        if let Some(concern) = concern::of_store(&self.binding.standing().fit) {
+            // It is why nobody leads, so it is told instead of that.
+            status.concerns.retain(|concern| concern.code != concern::NO_LEADER);
+            status.concerns.insert(0, concern);
+        }
+        Ok(status)
     }
 }
 

@@ -256,20 +256,3 @@ async fn a_folder_is_restored_into_as_a_whole_or_not_at_all() {
     assert_eq!(names(&mended.aside.unwrap().join("restored")), ["store.db"]);
     Bench::start_undefined(other.path()).await.app.stop().await;
 }
-
-#[tokio::test]
-async fn half_of_a_pair_does_not_start() {
-    let (data, other) = (tempfile::tempdir().unwrap(), tempfile::tempdir().unwrap());
-    let bench = Bench::start(data.path()).await;
-    let (archive, _) = backup(&bench, true).await;
-    bench.app.stop().await;
-    Bench::start_undefined(other.path()).await.app.stop().await;
-    bring_back(&archive, &other.path().join("new")).await.unwrap();
-    for name in [folder::STORE, folder::LEDGER] {
-        let own = std::fs::read(other.path().join(name)).unwrap();
-        std::fs::copy(other.path().join("new").join(name), other.path().join(name)).unwrap();
-        let refused = App::start(settings(other.path())).await.unwrap_err();
-        assert!(matches!(refused, StartError::Ledger(ledger::Error::ForeignStore { .. })), "{name}: {refused}");
-        std::fs::write(other.path().join(name), own).unwrap();
-    }
-}

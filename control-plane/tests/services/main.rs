@@ -9,4 +9,5 @@ mod contacts;
 mod fence;
 mod messages;
 mod status;
+mod store;
 mod watching;

@@ -1,12 +1,12 @@
-//! The fence of a mailbox, and the store that the fences belong to.
+//! The fence of a mailbox.
 
-use postroom_proto::id::{Generation, MailboxUid};
+use postroom_proto::id::MailboxUid;
 use postroom_proto::v1;
 use prost::Message as _;
 use sqlx::{SqliteConnection, SqlitePool};
 
 use super::super::{Cursor, Fence, Opened};
-use super::row::{int, uint};
+use super::row::int;
 
 /// Most unsettled messages that an opening returns.
 const UNSETTLED: i64 = 500;
@@ -18,28 +18,6 @@ pub(super) async fn identity(connection: &mut SqliteConnection) -> Result<String
         .execute(&mut *connection)
         .await?;
     sqlx::query_scalar("SELECT id FROM ledger").fetch_one(connection).await
-}
-
-/// Which store the ledger belongs to.
-pub(super) struct Bound {
-    pub(super) store_id: String,
-    pub(super) generation: Generation,
-    pub(super) highest_epoch: u64,
-}
-
-/// Ties the ledger to `store_id` unless it is tied already; says to which.
-pub(super) async fn bind(connection: &mut SqliteConnection, store_id: String) -> Result<Bound, sqlx::Error> {
-    sqlx::query("UPDATE ledger SET store_id = ? WHERE store_id IS NULL")
-        .bind(store_id)
-        .execute(&mut *connection)
-        .await?;
-    let (store_id, generation): (String, i64) =
-        sqlx::query_as("SELECT store_id, generation FROM ledger").fetch_one(&mut *connection).await?;
-    let highest_epoch: i64 = sqlx::query_scalar("SELECT coalesce(max(epoch), 0) FROM mailbox WHERE generation = ?")
-        .bind(generation)
-        .fetch_one(connection)
-        .await?;
-    Ok(Bound { store_id, generation: Generation(uint(generation)), highest_epoch: uint(highest_epoch) })
 }
 
 /// Raises the fence. `None` when it would have to be lowered, or another session holds the same epoch.

@@ -1,26 +1,27 @@
 //! The ledger on SQLite.
 //!
 //! Writes go through the one writer (see [`crate::sqlite::writer`]), reads through the pool. One file a matter: `fence`
-//! (opening and binding), `report` (the commit of a batch), `thread`, `allocate` (handing out), `answer`, `transfer`,
+//! (opening), `binding` (whose store), `report` (the commit of a batch), `thread`, `allocate` (handing out), `answer`, `transfer`,
 //! `change` (their sequence), `list`, `read` (single rows), `message` (messages as people look at them), `replay` (a
 //! contact after all), `tally` (counts of the whole).
 
 use async_trait::async_trait;
-use postroom_proto::id::{Generation, MailboxUid};
+use postroom_proto::id::{Epoch, Generation, MailboxUid};
 use postroom_proto::v1;
 use tokio::sync::watch;
 
 use super::message::{Discarded, MessageFilter, NotReplayed, Replay, Replayed, Standing};
 use super::tally::Tally;
 use super::{
-    Allocated, Answer, AnswerOutcome, Answered, Batch, ContactChanges, ContactFilter, ContactPage, ContactPosition,
-    Cursor, Error, Fence, Ledger, MailboxRecord, Micros, NotCommitted, Opened, Raw, Take, Transfer,
+    Adoption, Allocated, Answer, AnswerOutcome, Answered, Batch, Bound, ContactChanges, ContactFilter, ContactPage,
+    ContactPosition, Cursor, Error, Fence, Ledger, MailboxRecord, Micros, NotCommitted, Opened, Raw, Take, Transfer,
 };
 use crate::sqlite::writer::{Work, WriteError};
 use crate::sqlite::{Database, Location, Step, open};
 
 mod allocate;
 mod answer;
+mod binding;
 mod change;
 pub mod copy;
 mod fence;
@@ -54,6 +55,11 @@ const SCHEMA: &[Step] = &[
         sql: include_str!("../../../migrations/ledger/0003_contacts.sql"),
     },
     Step { version: 4, title: "counts of contacts", sql: include_str!("../../../migrations/ledger/0004_tallies.sql") },
+    Step {
+        version: 5,
+        title: "adoptions of stores",
+        sql: include_str!("../../../migrations/ledger/0005_adoptions.sql"),
+    },
 ];
 
 /// Rows in one statement of several rows; SQLite takes 32,766 values a statement.
@@ -107,16 +113,32 @@ impl Ledger for Sqlite {
         &self.id
     }
 
-    async fn bind(&self, store_id: &str, store_revision: u64) -> Result<Generation, Error> {
+    async fn bound(&self) -> Result<Bound, Error> {
+        binding::bound(&self.database.readers).await.map_err(reading("read its store"))
+    }
+
+    async fn bind(&self, store_id: &str) -> Result<(), Error> {
         let store = store_id.to_owned();
-        let bound = self.write("bind the store", move |c| Box::pin(fence::bind(c, store))).await?;
-        if bound.store_id != store_id {
-            return Err(Error::ForeignStore { bound: bound.store_id, found: store_id.into() });
-        }
-        if bound.highest_epoch > store_revision {
-            return Err(Error::StoreBehind { epoch: bound.highest_epoch, revision: store_revision });
-        }
-        Ok(bound.generation)
+        self.write("bind the store", move |c| Box::pin(binding::bind(c, store))).await
+    }
+
+    async fn adopt(
+        &self,
+        expected: Generation,
+        store_id: &str,
+        by: &str,
+        now: Micros,
+    ) -> Result<Option<Generation>, Error> {
+        let (store, by) = (store_id.to_owned(), by.to_owned());
+        self.write("adopt a store", move |c| Box::pin(binding::adopt(c, expected, store, by, now))).await
+    }
+
+    async fn adoptions(&self, limit: u32) -> Result<Vec<Adoption>, Error> {
+        binding::adoptions(&self.database.readers, limit).await.map_err(reading("read adoptions"))
+    }
+
+    async fn fences(&self) -> Result<Vec<(MailboxUid, Epoch)>, Error> {
+        binding::fences(&self.database.readers).await.map_err(reading("read fences"))
     }
 
     async fn open(&self, mailbox: &MailboxUid, fence: &Fence) -> Result<Option<Opened>, Error> {

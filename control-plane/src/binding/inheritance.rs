@@ -1,0 +1,129 @@
+//! Definitions that a store without any takes over from the one that this data folder had before: what makes a move from
+//! one machine's SQLite to etcd, or a restored backup, one step.
+//!
+//! Only the model moves. Sessions and assignments are of the past, and leadership is of the present.
+
+use std::path::Path;
+
+use crate::store::sqlite::{Sqlite, copy};
+use crate::store::{Entry, Error, Guard, MAX_COMMIT_BYTES, MAX_WRITES, Outcome, Store, Write, key};
+
+/// Keys read at once.
+const PAGE: usize = 200;
+
+/// Why definitions could not be taken over.
+#[derive(Debug, thiserror::Error)]
+pub enum NotInherited {
+    /// One of the stores failed.
+    #[error(transparent)]
+    Store(#[from] Error),
+    /// The former store cannot be looked at.
+    #[error("the store that this data folder had before cannot be read")]
+    Former(#[source] sqlx::Error),
+    /// The store got definitions meanwhile.
+    #[error("the store got definitions of its own meanwhile")]
+    Conflict,
+    /// A write may or may not have happened.
+    #[error("it is not known whether the definitions were written")]
+    Unknown,
+}
+
+/// Takes over the definitions of the store in `file` if it is store `id`, which the ledger belonged to. Answers the number
+/// of objects that were written; 0 when there was nothing to take over.
+pub(super) async fn inherit(store: &dyn Store, file: &Path, id: Option<&str>) -> Result<u32, NotInherited> {
+    if store.get(key::MODEL_HEAD).await?.is_some() || !file.exists() {
+        return Ok(0);
+    }
+    let description = copy::describe(file).await.map_err(NotInherited::Former)?;
+    if Some(description.id.as_str()) != id {
+        return Ok(0);
+    }
+    let former = Sqlite::open(file).await?;
+    let taken = take(store, &former).await;
+    former.close().await;
+    taken
+}
+
+/// Ordering: objects and history first, which nobody sees; the head, which shows them, last.
+async fn take(store: &dyn Store, former: &dyn Store) -> Result<u32, NotInherited> {
+    let Some(head) = former.get(key::MODEL_HEAD).await? else { return Ok(0) };
+    let mut objects = 0;
+    for prefix in [key::MODEL_OBJECTS, key::MODEL_REVISIONS] {
+        let mut after: Option<String> = None;
+        loop {
+            let page = former.list(prefix, after.as_deref(), PAGE).await?;
+            after = page.entries.last().map(|entry| entry.key.clone());
+            objects += u32::try_from(page.entries.len()).unwrap_or(u32::MAX);
+            write(store, page.entries).await?;
+            if !page.more {
+                break;
+            }
+        }
+    }
+    let guard = Guard::Absent(key::MODEL_HEAD.into());
+    match store.commit(vec![guard], vec![Write::Put(key::MODEL_HEAD.into(), head.value)]).await? {
+        Outcome::Committed(_) => Ok(objects),
+        Outcome::Conflict => Err(NotInherited::Conflict),
+        Outcome::Unknown => Err(NotInherited::Unknown),
+    }
+}
+
+/// Writes entries in as many commits as they need. Writing one again changes nothing.
+async fn write(store: &dyn Store, entries: Vec<Entry>) -> Result<(), NotInherited> {
+    let (mut writes, mut bytes) = (Vec::new(), 0);
+    for Entry { key, value, .. } in entries {
+        let size = key.len() + value.len();
+        if writes.len() == MAX_WRITES || bytes + size > MAX_COMMIT_BYTES {
+            commit(store, std::mem::take(&mut writes)).await?;
+            bytes = 0;
+        }
+        bytes += size;
+        writes.push(Write::Put(key, value));
+    }
+    if writes.is_empty() { Ok(()) } else { commit(store, writes).await }
+}
+
+async fn commit(store: &dyn Store, writes: Vec<Write>) -> Result<(), NotInherited> {
+    match store.commit(Vec::new(), writes).await? {
+        Outcome::Committed(_) => Ok(()),
+        Outcome::Conflict => Err(NotInherited::Conflict),
+        Outcome::Unknown => Err(NotInherited::Unknown),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::store::suite::{committed, put};
+
+    async fn former(file: &Path) -> String {
+        let store = Sqlite::open(file).await.unwrap();
+        let objects = (0..450).map(|n| put(&key::model_object(&format!("{n:064x}")), &"x".repeat(9000)));
+        for some in objects.collect::<Vec<_>>().chunks(50) {
+            committed(&store, vec![], some.to_vec()).await;
+        }
+        let others = vec![put("assign/a", "s1"), put(key::MODEL_HEAD, "head"), put(&key::model_revision(1), "head")];
+        committed(&store, vec![], others).await;
+        let id = store.name().await.unwrap();
+        store.close().await;
+        id
+    }
+
+    #[tokio::test]
+    async fn definitions_move_and_nothing_else() {
+        let folder = tempfile::tempdir().unwrap();
+        let file = folder.path().join("store.db");
+        let id = former(&file).await;
+        let store = Sqlite::memory().await.unwrap();
+        assert_eq!(inherit(&store, &file, Some("another")).await.unwrap(), 0, "not the ledger's");
+        assert_eq!(inherit(&store, &folder.path().join("none"), Some(&id)).await.unwrap(), 0);
+        assert!(store.list("", None, 10).await.unwrap().entries.is_empty());
+
+        assert_eq!(inherit(&store, &file, Some(&id)).await.unwrap(), 451);
+        assert_eq!(store.get(key::MODEL_HEAD).await.unwrap().unwrap().value, "head");
+        assert_eq!(store.get("assign/a").await.unwrap(), None);
+        let count = |page: crate::store::Page| page.entries.len();
+        assert_eq!(count(store.list(key::MODEL_OBJECTS, None, 1000).await.unwrap()), 450);
+        assert_eq!(inherit(&store, &file, Some(&id)).await.unwrap(), 0, "it has its own now");
+    }
+}
