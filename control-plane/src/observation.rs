@@ -87,13 +87,13 @@ impl Observer {
             .iter()
             .filter_map(|entry| Some((key::parse_session(&entry.key)?, SessionRecord::decode(&entry.value)?)))
             .filter(|(_, record)| !record.is_over())
-            .map(|(session, record)| (session, record.worker))
+            .map(|(session, record)| (session, record.profile.worker))
             .collect();
         let assigned = self.list(key::ASSIGNMENTS).await?;
         let mut holders: HashMap<MailboxUid, v1::Holder> = assigned
             .iter()
             .filter_map(assignment)
-            .filter_map(|(uid, Assignment { session, epoch })| {
+            .filter_map(|(uid, Assignment { session, epoch, .. })| {
                 let worker = workers.get(&session)?.clone();
                 Some((uid, v1::Holder { worker, session: session.to_string(), epoch: epoch.0, ..Default::default() }))
             })
@@ -152,7 +152,8 @@ impl Observer {
         if !workers.contains_key(&session) {
             let record = self.store.get(&key::session(&assignment.session)).await?;
             let record = record.and_then(|entry| SessionRecord::decode(&entry.value));
-            workers.insert(session.clone(), record.filter(|record| !record.is_over()).map(|record| record.worker));
+            workers
+                .insert(session.clone(), record.filter(|record| !record.is_over()).map(|record| record.profile.worker));
         }
         let worker = workers.get(&session).cloned().flatten();
         Ok(worker.map(|worker| v1::Holder { worker, session, epoch: assignment.epoch.0, ..Default::default() }))

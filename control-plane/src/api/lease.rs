@@ -5,15 +5,19 @@ use std::sync::Arc;
 use futures::stream::{BoxStream, StreamExt as _};
 use postroom_proto::id::{Epoch, MailboxUid, SessionId, is_name};
 use postroom_proto::lease::LeaseTerms;
-use postroom_proto::reason::Failure;
-use postroom_proto::v1::{self, lease_service_server::LeaseService};
+use postroom_proto::reason::{Failure, FieldFault};
+use postroom_proto::v1::{self, WorkerRole, lease_service_server::LeaseService};
 use tokio::sync::watch;
 use tonic::{Request, Response, Status};
 
-use crate::definition::model::Model;
+use crate::definition::model::{DEFAULT_POOL, Model};
 use crate::lease::desk::{Heartbeat, Held, Offer};
 use crate::lease::handle::Handle;
 use crate::lease::nudge::Nudges;
+use crate::lease::profile::{Profile, Role};
+
+/// Longest name of a build, in bytes.
+const BUILD: usize = 200;
 
 /// Serves [`LeaseService`].
 #[derive(Clone)]
@@ -48,11 +52,7 @@ impl Leases {
 impl LeaseService for Leases {
     async fn register(&self, request: Request<v1::RegisterRequest>) -> Result<Response<v1::RegisterResponse>, Status> {
         let request = request.into_inner();
-        if !is_name(&request.worker_name) {
-            let text = "must be 1 to 62 lower-case letters, digits and hyphens, a letter first";
-            return Err(Failure::invalid_field("workerName", text).into());
-        }
-        let session = self.leader.register(request.worker_name, request.build).await?;
+        let session = self.leader.register(profile(request)?).await?;
         Ok(Response::new(v1::RegisterResponse { session: session.to_string(), terms: Some(self.terms.into()) }))
     }
 
@@ -94,10 +94,79 @@ impl LeaseService for Leases {
     }
 }
 
+/// What a worker says about itself, or every fault of it.
+fn profile(request: v1::RegisterRequest) -> Result<Profile, Failure> {
+    let mut faults = Vec::new();
+    let mut fault = |field: &str, description: &str| {
+        faults.push(FieldFault { field: field.into(), description: description.into() });
+    };
+    let name = "must be 1 to 62 lower-case letters, digits and hyphens, a letter first";
+    if !is_name(&request.worker_name) {
+        fault("workerName", name);
+    }
+    let pool = if request.pool.is_empty() { DEFAULT_POOL.into() } else { request.pool };
+    if !is_name(&pool) {
+        fault("pool", name);
+    }
+    if request.build.len() > BUILD {
+        fault("build", "is longer than 200 bytes; name version and commit only");
+    }
+    let role = match WorkerRole::try_from(request.role) {
+        Ok(WorkerRole::Unspecified | WorkerRole::Active) => Role::Active,
+        Ok(WorkerRole::Spare) => Role::Spare,
+        Err(_) => {
+            fault("role", "is none that this version knows; give ACTIVE or SPARE");
+            Role::Active
+        }
+    };
+    let capacity = request.capacity;
+    if faults.is_empty() {
+        return Ok(Profile { worker: request.worker_name, build: request.build, pool, role, capacity });
+    }
+    Err(Failure::invalid(faults))
+}
+
 fn session(text: &str) -> Result<SessionId, Failure> {
     SessionId::parse(text).map_err(|error| Failure::invalid_field("session", error.to_string()))
 }
 
 fn mailbox(text: &str) -> Result<MailboxUid, Failure> {
     MailboxUid::parse(text).map_err(|error| Failure::invalid_field("held.mailbox", error.to_string()))
+}
+
+#[cfg(test)]
+mod tests {
+    use postroom_proto::reason::Reason;
+
+    use super::*;
+
+    #[test]
+    fn who_says_nothing_more_is_an_active_worker_of_the_default_pool() {
+        let request = v1::RegisterRequest { worker_name: "w1".into(), build: "1".into(), ..Default::default() };
+        assert_eq!(profile(request), Ok(Profile { build: "1".into(), ..Profile::new("w1") }));
+        let request = v1::RegisterRequest {
+            worker_name: "w1".into(),
+            pool: "north".into(),
+            role: WorkerRole::Spare.into(),
+            capacity: 7,
+            ..Default::default()
+        };
+        let expected = Profile { pool: "north".into(), role: Role::Spare, capacity: 7, ..Profile::new("w1") };
+        assert_eq!(profile(request), Ok(expected));
+    }
+
+    #[test]
+    fn every_fault_of_a_registration_is_named() {
+        let request = v1::RegisterRequest {
+            worker_name: "W 1".into(),
+            build: "x".repeat(BUILD + 1),
+            pool: "North".into(),
+            role: 9,
+            capacity: 0,
+        };
+        let failure = profile(request).unwrap_err();
+        assert_eq!(failure.reason, Reason::InvalidField);
+        let fields: Vec<_> = failure.fields.iter().map(|fault| fault.field.as_str()).collect();
+        assert_eq!(fields, ["workerName", "pool", "build", "role"]);
+    }
 }

@@ -153,12 +153,12 @@ impl Errands {
             && let Some((_, assignment)) = assignment(&entry)
             && let Some(record) = self.inner.record(&assignment.session).await?
         {
-            return Ok(Doer { session: assignment.session, worker: record.worker, holds: true });
+            return Ok(Doer { session: assignment.session, worker: record.profile.worker, holds: true });
         }
         let listening = self.inner.state().desk.listening(self.inner.now());
         for session in listening {
             match self.inner.record(&session).await? {
-                Some(record) => return Ok(Doer { session, worker: record.worker, holds: false }),
+                Some(record) => return Ok(Doer { session, worker: record.profile.worker, holds: false }),
                 None => self.inner.state().desk.forget(&session),
             }
         }

@@ -3,6 +3,8 @@
 use tokio::time::timeout;
 
 use super::*;
+use crate::lease::desk::Ended;
+use crate::lease::profile::Profile;
 use crate::lease::record::SessionRecord;
 use crate::store::Write;
 use crate::store::sqlite::Sqlite;
@@ -29,12 +31,13 @@ impl Bench {
 
     async fn begin(&self, worker: &str) -> SessionId {
         let session = SessionId::random();
-        self.put(key::session(&session), SessionRecord::begun(worker, "test").encode()).await;
+        self.put(key::session(&session), SessionRecord::begun(Profile::new(worker), 0).encode()).await;
         session
     }
 
     async fn end(&self, session: &SessionId) {
-        self.put(key::session(session), SessionRecord::begun("w", "test").ended(false).encode()).await;
+        self.put(key::session(session), SessionRecord::begun(Profile::new("w"), 0).ended(Ended::default()).encode())
+            .await;
     }
 
     async fn assign(&self, session: &SessionId) {

@@ -12,6 +12,7 @@ use crate::binding::Binding;
 use crate::blob::Blobs;
 use crate::contact::arrival::Arrivals;
 use crate::definition::model::Model;
+use crate::lease::record::assignment;
 use crate::ledger::{Fence, SharedLedger};
 use crate::store::{SharedStore, key};
 
@@ -66,7 +67,7 @@ impl Intake {
         let lost =
             || Failure::new(Reason::LeaseLost, format!("{mailbox} is not held by this session under epoch {epoch}"));
         let entry = self.store.get(&key::assignment(mailbox)).await.map_err(Failure::from)?.ok_or_else(lost)?;
-        let held = entry.mod_revision.0 == epoch.0 && entry.value == session.as_str();
+        let held = assignment(&entry).is_some_and(|(_, found)| found.epoch == epoch && found.session == *session);
         if held { Ok(()) } else { Err(lost()) }
     }
 

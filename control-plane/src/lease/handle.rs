@@ -5,6 +5,7 @@ use postroom_proto::reason::{Failure, Reason};
 use tokio::sync::{mpsc, oneshot};
 
 use super::desk::{Heartbeat, Offer, Running, Seen};
+use super::profile::Profile;
 use crate::store::Revision;
 
 /// Most calls that wait for the leader.
@@ -27,7 +28,7 @@ pub struct Offers {
 
 /// A call with the way back to its caller.
 pub(crate) enum Call {
-    Register { worker: String, build: String, answer: oneshot::Sender<Result<SessionId, Failure>> },
+    Register { profile: Profile, answer: oneshot::Sender<Result<SessionId, Failure>> },
     Heartbeat { heartbeat: Heartbeat, answer: oneshot::Sender<Result<Offers, Failure>> },
     Leave { session: SessionId, returning: bool, answer: oneshot::Sender<Result<(), Failure>> },
     Running { answer: oneshot::Sender<Result<Vec<Running>, Failure>> },
@@ -42,8 +43,8 @@ pub struct Handle {
 
 impl Handle {
     /// Opens a session.
-    pub async fn register(&self, worker: String, build: String) -> Result<SessionId, Failure> {
-        self.call(|answer| Call::Register { worker, build, answer }).await
+    pub async fn register(&self, profile: Profile) -> Result<SessionId, Failure> {
+        self.call(|answer| Call::Register { profile, answer }).await
     }
 
     /// Hears a session; everything it should hold.

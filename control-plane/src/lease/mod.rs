@@ -2,12 +2,15 @@
 //!
 //! [`plan`] decides who should hold what, [`desk`] how to get there without two holders at once; both are pure.
 //! [`run`] is the shell around them: it leads ([`leader`]), answers ([`handle`]) and carries out what the desk intends.
+//! What stands in the store is spelled out in [`record`] and [`decision`].
 
+pub mod decision;
 pub mod desk;
 pub mod handle;
 pub mod leader;
 pub mod nudge;
 pub mod plan;
+pub mod profile;
 pub mod record;
 pub mod run;
 mod term;

@@ -14,14 +14,16 @@ use tokio::sync::{mpsc, watch};
 use tokio::time::{Instant, sleep_until};
 use tokio_util::sync::CancellationToken;
 
-use super::desk::{Desk, Heartbeat, Refusal, Session};
+use super::desk::{Desk, Ended, Heartbeat, Refusal, Session};
 use super::handle::{self, Call, Handle, Offers, no_leader};
 use super::leader::Office;
 use super::nudge::Nudges;
 use super::plan::Mailbox;
+use super::profile::Profile;
 use super::record::{SessionRecord, assignment, session};
 use super::term::Term;
 use super::writing::batches;
+use crate::clock;
 use crate::definition::model::Model;
 use crate::failure::chain;
 use crate::store::{Entry, Error, Guard, Outcome, SharedStore, Write, key};
@@ -119,7 +121,7 @@ impl LeasePlane {
         for entry in sessions {
             let Some(record) = SessionRecord::decode(&entry.value).filter(|record| !record.is_over()) else { continue };
             let guards = vec![office.guard(), Guard::Unchanged(entry.key.clone(), entry.mod_revision)];
-            let write = Write::Put(entry.key.clone(), record.ended(false).encode());
+            let write = Write::Put(entry.key.clone(), record.ended(Ended { returning: false, silent: false }).encode());
             self.store.commit(guards, vec![write]).await?;
         }
         Ok(())
@@ -204,8 +206,8 @@ impl LeasePlane {
 
     async fn answer(&self, term: &mut Term, call: Call) {
         match call {
-            Call::Register { worker, build, answer } => {
-                let _ = answer.send(self.register(term, &worker, &build).await);
+            Call::Register { profile, answer } => {
+                let _ = answer.send(self.register(term, profile).await);
             }
             Call::Heartbeat { heartbeat, answer } => {
                 let _ = answer.send(self.heartbeat(term, &heartbeat).await);
@@ -225,10 +227,10 @@ impl LeasePlane {
         }
     }
 
-    async fn register(&self, term: &mut Term, worker: &str, build: &str) -> Result<SessionId, Failure> {
+    async fn register(&self, term: &mut Term, profile: Profile) -> Result<SessionId, Failure> {
         let id = SessionId::random();
         let at = key::session(&id);
-        let record = SessionRecord::begun(worker, build);
+        let record = SessionRecord::begun(profile, clock::now());
         let guards = vec![term.office.guard(), Guard::Absent(at.clone())];
         let outcome = self.store.commit(guards, vec![Write::Put(at.clone(), record.encode())]).await?;
         let revision = match outcome {
@@ -240,8 +242,9 @@ impl LeasePlane {
                 return Err(Failure::new(Reason::OutcomeUnknown, text));
             }
         };
-        tracing::info!(worker, session = %id, "a worker has registered");
-        let session = Session { id: id.clone(), worker: worker.into(), ended: None, revision };
+        let SessionRecord { profile, begun, .. } = record;
+        tracing::info!(worker = profile.worker, pool = profile.pool, session = %id, "a worker has registered");
+        let session = Session { id: id.clone(), profile, begun, ended: None, revision };
         term.desk.register(self.now(), session);
         Ok(id)
     }

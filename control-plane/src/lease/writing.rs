@@ -2,11 +2,10 @@
 
 use std::time::Duration;
 
-use bytes::Bytes;
-
 use super::desk::{Assign, Assignment, EndSession, Session, Settled, Write as Intent};
 use super::leader::guard;
-use super::record::{SessionRecord, assignment, session};
+use super::record::{AssignmentRecord, SessionRecord, assignment, session};
+use crate::clock;
 use crate::failure::chain;
 use crate::store::{Entry, Guard, Outcome, Revision, SharedStore, Write, key};
 
@@ -66,7 +65,7 @@ async fn end_session(store: &SharedStore, term: Revision, end: &EndSession) -> S
         return Settled::Conflict(found.as_ref().and_then(session));
     };
     let guards = vec![guard(term), Guard::Unchanged(at.clone(), end.expected)];
-    let writes = vec![Write::Put(at.clone(), record.ended(end.returning).encode())];
+    let writes = vec![Write::Put(at.clone(), record.ended(end.how).encode())];
     match commit(store, guards, writes).await {
         Outcome::Committed(revision) => Settled::Committed(revision),
         Outcome::Conflict => Settled::Conflict(read(store, &at).await.as_ref().and_then(session)),
@@ -77,13 +76,15 @@ async fn end_session(store: &SharedStore, term: Revision, end: &EndSession) -> S
 async fn assign(store: &SharedStore, term: Revision, moves: Vec<Assign>) -> Vec<(Assign, Settled<Assignment>)> {
     let mut guards = vec![guard(term)];
     let mut writes = Vec::with_capacity(moves.len());
+    let since = clock::now();
     for step in &moves {
         let at = key::assignment(&step.mailbox);
         guards.push(match step.expected {
             Some(epoch) => Guard::Unchanged(at.clone(), Revision(epoch.0)),
             None => Guard::Absent(at.clone()),
         });
-        writes.push(Write::Put(at, Bytes::copy_from_slice(step.to.as_str().as_bytes())));
+        let record = AssignmentRecord::new(&step.to, step.home.as_deref(), since, step.reason, step.former.as_deref());
+        writes.push(Write::Put(at, record.encode()));
         if step.forced {
             tracing::warn!(mailbox = %step.mailbox, "a mailbox is taken from an owner that did not let go in time");
         }

@@ -2,7 +2,8 @@
 
 use std::collections::BTreeMap;
 
-use postroom_control_plane::lease::desk::{Assign, Assignment, EndSession, Ended, Session};
+use postroom_control_plane::lease::desk::{Assign, Assignment, EndSession, Session};
+use postroom_control_plane::lease::profile::Profile;
 use postroom_control_plane::store::Revision;
 use postroom_proto::id::{Epoch, MailboxUid, SessionId};
 use postroom_proto::lease::Moment;
@@ -72,15 +73,16 @@ impl Store {
         for op in ops {
             match op.clone() {
                 Op::Register { session: id, worker } => {
-                    self.sessions.insert(id.clone(), Session { id, worker, ended: None, revision });
+                    let (profile, begun) = (Profile::new(worker), None);
+                    self.sessions.insert(id.clone(), Session { id, profile, begun, ended: None, revision });
                 }
-                Op::End(EndSession { session, returning, .. }) => {
+                Op::End(EndSession { session, how, .. }) => {
                     let session = self.sessions.get_mut(&session).expect("guarded");
-                    session.ended = Some(Ended { returning });
+                    session.ended = Some(how);
                     session.revision = revision;
                 }
-                Op::Assign(Assign { mailbox, to, .. }) => {
-                    let assignment = Assignment { session: to, epoch: Epoch(self.revision) };
+                Op::Assign(Assign { mailbox, to, home, .. }) => {
+                    let assignment = Assignment { session: to, epoch: Epoch(self.revision), home };
                     let former = self.assignments.insert(mailbox.clone(), assignment.clone());
                     assert!(former.is_none_or(|former| former.epoch < assignment.epoch), "epochs only grow");
                     self.log.push((mailbox, assignment));

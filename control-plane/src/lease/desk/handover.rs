@@ -5,6 +5,7 @@ use std::time::Duration;
 
 use postroom_proto::id::{Epoch, MailboxUid, SessionId};
 use postroom_proto::lease::Moment;
+use postroom_proto::v1::MoveReason;
 
 use super::session::Roster;
 use super::{Assign, Assignment};
@@ -76,7 +77,16 @@ impl Handovers {
             };
             self.writing.insert(mailbox.clone());
             let expected = current.map(|current| current.epoch);
-            writes.push(Assign { mailbox: mailbox.clone(), expected, to: wanted.clone(), forced });
+            let reason = if current.is_none() { MoveReason::New } else { MoveReason::Unspecified };
+            writes.push(Assign {
+                mailbox: mailbox.clone(),
+                expected,
+                to: wanted.clone(),
+                home: None,
+                reason,
+                former: None,
+                forced,
+            });
         }
         writes
     }

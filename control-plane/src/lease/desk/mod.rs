@@ -13,8 +13,11 @@ use std::time::Duration;
 
 use postroom_proto::id::{Epoch, MailboxUid, SessionId};
 use postroom_proto::lease::{LeaseTerms, Moment};
+use postroom_proto::v1::MoveReason;
 
 use super::plan::{self, Mailbox};
+use super::profile::Profile;
+use crate::ledger::Micros;
 use crate::store::Revision;
 
 mod handover;
@@ -30,8 +33,10 @@ pub use session::REJOIN;
 pub struct Session {
     /// Which one.
     pub id: SessionId,
-    /// Stable name of its worker.
-    pub worker: String,
+    /// What its worker said about itself.
+    pub profile: Profile,
+    /// When it began, for people. `None`: not recorded.
+    pub begun: Option<Micros>,
     /// Set once it has ended.
     pub ended: Option<Ended>,
     /// Revision of its record. Invariant: the record of a session is written when it begins and when it ends, so while
@@ -40,10 +45,12 @@ pub struct Session {
 }
 
 /// How a session ended.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
 pub struct Ended {
     /// It said that a process of the same name will be back soon.
     pub returning: bool,
+    /// It did not say goodbye: it was not heard for too long.
+    pub silent: bool,
 }
 
 /// Who has a mailbox, as the store has it.
@@ -53,6 +60,8 @@ pub struct Assignment {
     pub session: SessionId,
     /// Revision that made it the owner.
     pub epoch: Epoch,
+    /// Name of the active worker that the owner, a spare, stands in for.
+    pub home: Option<String>,
 }
 
 /// What a session says of itself.
@@ -145,7 +154,7 @@ pub struct EndSession {
     /// Guard: the revision of its record.
     pub expected: Revision,
     /// To be recorded with it.
-    pub returning: bool,
+    pub how: Ended,
 }
 
 /// Gives a mailbox to a session. The revision of the write becomes the epoch.
@@ -157,6 +166,12 @@ pub struct Assign {
     pub expected: Option<Epoch>,
     /// The new owner.
     pub to: SessionId,
+    /// Name of the active worker that the new owner, a spare, stands in for.
+    pub home: Option<String>,
+    /// Why it moves, for people.
+    pub reason: MoveReason,
+    /// Name of the worker that had it, for people.
+    pub former: Option<String>,
     /// The old owner did not let go in time. Safe, because the ledger's fence stops it, but worth a warning.
     pub forced: bool,
 }
@@ -288,7 +303,7 @@ impl Desk {
         let assignment = match settled {
             Settled::Committed(Revision(revision)) => {
                 self.handovers.certain(&write.mailbox);
-                Some(Assignment { session: write.to.clone(), epoch: Epoch(revision) })
+                Some(Assignment { session: write.to.clone(), epoch: Epoch(revision), home: write.home.clone() })
             }
             // Unchanged: another write of the commit met a conflict, and what was in doubt before still is.
             Settled::Conflict(found) if unchanged(&found) => {

@@ -8,6 +8,7 @@ use postroom_proto::lease::{LeaseTerms, Moment};
 
 use super::{EndSession, Ended, Heartbeat, Refusal, Running, Seen, Session, Settled};
 use crate::lease::plan::{State, Worker};
+use crate::lease::profile::Profile;
 use crate::store::Revision;
 
 /// How long the mailboxes of a session that said it would return wait for its worker's name.
@@ -23,7 +24,7 @@ pub(super) struct Roster {
 
 #[derive(Debug)]
 struct Life {
-    worker: String,
+    profile: Profile,
     revision: Revision,
     phase: Phase,
     /// Not ended before this moment, whatever is heard. See [`Roster::found`].
@@ -36,11 +37,11 @@ enum Phase {
     Alive,
     /// Its end is decided and never taken back. Its mailboxes stay where they are until the end is written.
     Ending {
-        returning: bool,
+        how: Ended,
         in_flight: bool,
     },
     Ended {
-        returning: bool,
+        how: Ended,
         at: Moment,
     },
 }
@@ -100,7 +101,7 @@ impl Roster {
     pub(super) fn end(&mut self, session: &SessionId, returning: bool) -> Option<EndSession> {
         let life = self.lives.get_mut(session)?;
         let Phase::Alive = life.phase else { return None };
-        Some(life.end(session, returning))
+        Some(life.end(session, Ended { returning, silent: false }))
     }
 
     /// Decides the end of every session that was silent for too long, and repeats the writes that left a decided end
@@ -108,8 +109,8 @@ impl Roster {
     pub(super) fn end_silent(&mut self, now: Moment) -> Vec<EndSession> {
         let ttl = self.terms.ttl;
         let ends = self.lives.iter_mut().filter_map(|(id, life)| match life.phase {
-            Phase::Alive if now >= life.deadline(ttl) => Some(life.end(id, false)),
-            Phase::Ending { returning, in_flight: false } => Some(life.end(id, returning)),
+            Phase::Alive if now >= life.deadline(ttl) => Some(life.end(id, Ended { returning: false, silent: true })),
+            Phase::Ending { how, in_flight: false } => Some(life.end(id, how)),
             _ => None,
         });
         ends.collect()
@@ -120,15 +121,15 @@ impl Roster {
         if let Phase::Ended { .. } = life.phase {
             return;
         }
-        let ended = Phase::Ended { returning: write.returning, at: now };
+        let ended = Phase::Ended { how: write.how, at: now };
         life.phase = match settled {
             Settled::Committed(_) => ended,
             Settled::Conflict(found) | Settled::Unknown(found) => match found {
                 Some(Session { ended: None, revision, .. }) => {
                     life.revision = revision;
-                    Phase::Ending { returning: write.returning, in_flight: false }
+                    Phase::Ending { how: write.how, in_flight: false }
                 }
-                Some(Session { ended: Some(Ended { returning }), .. }) => Phase::Ended { returning, at: now },
+                Some(Session { ended: Some(how), .. }) => Phase::Ended { how, at: now },
                 None => ended,
             },
         };
@@ -138,7 +139,7 @@ impl Roster {
     pub(super) fn workers(&self, now: Moment) -> Vec<Worker> {
         let workers = self.lives.iter().map(|(id, life)| Worker {
             session: id.clone(),
-            name: life.worker.clone(),
+            name: life.profile.worker.clone(),
             born: life.revision,
             state: life.state(now, self.terms.ttl),
         });
@@ -150,7 +151,7 @@ impl Roster {
         let alive = self.lives.iter().filter(|(_, life)| matches!(life.phase, Phase::Alive));
         let seen = alive.map(|(id, life)| Seen {
             session: id.clone(),
-            worker: life.worker.clone(),
+            worker: life.profile.worker.clone(),
             silent_for: life.heard.as_ref().map(|heard| now.saturating_sub(heard.at)),
             draining: life.heard.as_ref().is_some_and(|heard| heard.draining),
             mailboxes: 0,
@@ -190,7 +191,7 @@ impl Roster {
         let running = alive.map(|(id, life)| {
             let held = life.heard.iter().flat_map(|heard| &heard.held);
             let held = held.map(|(mailbox, (_, revision))| (mailbox.clone(), *revision)).collect();
-            Running { worker: life.worker.clone(), session: id.clone(), held }
+            Running { worker: life.profile.worker.clone(), session: id.clone(), held }
         });
         let mut running: Vec<Running> = running.collect();
         running.sort_by(|a, b| (&a.worker, &a.session).cmp(&(&b.worker, &b.session)));
@@ -201,7 +202,7 @@ impl Roster {
     pub(super) fn deadlines(&self) -> impl Iterator<Item = Moment> {
         self.lives.values().filter_map(|life| match life.phase {
             Phase::Alive => Some(life.deadline(self.terms.ttl)),
-            Phase::Ended { returning: true, at } => Some(at + REJOIN),
+            Phase::Ended { how: Ended { returning: true, .. }, at } => Some(at + REJOIN),
             _ => None,
         })
     }
@@ -211,14 +212,14 @@ impl Life {
     fn new(now: Moment, session: Session, grace: Moment) -> Self {
         let phase = match session.ended {
             None => Phase::Alive,
-            Some(Ended { returning }) => Phase::Ended { returning, at: now },
+            Some(how) => Phase::Ended { how, at: now },
         };
-        Self { worker: session.worker, revision: session.revision, phase, grace, heard: None }
+        Self { profile: session.profile, revision: session.revision, phase, grace, heard: None }
     }
 
-    fn end(&mut self, id: &SessionId, returning: bool) -> EndSession {
-        self.phase = Phase::Ending { returning, in_flight: true };
-        EndSession { session: id.clone(), expected: self.revision, returning }
+    fn end(&mut self, id: &SessionId, how: Ended) -> EndSession {
+        self.phase = Phase::Ending { how, in_flight: true };
+        EndSession { session: id.clone(), expected: self.revision, how }
     }
 
     fn deadline(&self, ttl: Duration) -> Moment {
@@ -227,7 +228,7 @@ impl Life {
 
     fn state(&self, now: Moment, ttl: Duration) -> State {
         match (self.phase, &self.heard) {
-            (Phase::Ended { returning, at }, _) => State::Ended { seats_until: returning.then_some(at + REJOIN) },
+            (Phase::Ended { how, at }, _) => State::Ended { seats_until: how.returning.then_some(at + REJOIN) },
             (Phase::Alive, Some(heard)) if !heard.draining && now < heard.at + ttl => State::Taking,
             _ => State::Keeping,
         }

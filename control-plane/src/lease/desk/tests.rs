@@ -3,6 +3,9 @@ use std::time::Duration;
 use super::*;
 
 const GRACE: f64 = 17.0;
+/// How a session ends that is not heard.
+const SILENT: Ended = Ended { returning: false, silent: true };
+const RETURNING: Ended = Ended { returning: true, silent: false };
 
 fn at(seconds: f64) -> Moment {
     Duration::from_secs_f64(seconds)
@@ -17,11 +20,11 @@ fn id(text: &str) -> SessionId {
 }
 
 fn record(text: &str, worker: &str, revision: u64) -> Session {
-    Session { id: id(text), worker: worker.into(), ended: None, revision: Revision(revision) }
+    Session { id: id(text), profile: Profile::new(worker), begun: None, ended: None, revision: Revision(revision) }
 }
 
 fn owner(text: &str, epoch: u64) -> Assignment {
-    Assignment { session: id(text), epoch: Epoch(epoch) }
+    Assignment { session: id(text), epoch: Epoch(epoch), home: None }
 }
 
 fn mailboxes(count: u64) -> Vec<Mailbox> {
@@ -69,11 +72,13 @@ fn hear(desk: &mut Desk, now: f64, heartbeat: &Heartbeat) -> Vec<(u64, u64)> {
 }
 
 fn assign(number: u64, expected: Option<u64>, to: &str) -> Assign {
-    Assign { mailbox: uid(number), expected: expected.map(Epoch), to: id(to), forced: false }
+    let reason = if expected.is_none() { MoveReason::New } else { MoveReason::Unspecified };
+    let (mailbox, expected, to) = (uid(number), expected.map(Epoch), id(to));
+    Assign { mailbox, expected, to, home: None, reason, former: None, forced: false }
 }
 
 fn end(session: &str, expected: u64) -> EndSession {
-    EndSession { session: id(session), expected: Revision(expected), returning: false }
+    EndSession { session: id(session), expected: Revision(expected), how: SILENT }
 }
 
 /// A desk where `a` has mailbox 0 under epoch 5 and the newer session `b` of its name wants it.
@@ -145,7 +150,7 @@ fn a_decided_end_is_never_taken_back() {
     desk.session_settled(at(19.0), &end("a", 1), Settled::Unknown(Some(record("a", "w", 1))));
     assert_eq!(desk.heartbeat(at(19.0), &heartbeat("a", 2, &[])), Err(Refusal::Ended));
     assert_eq!(desk.round(at(19.0), &mailboxes(1)), [Write::EndSession(end("a", 1))]);
-    let ended = Session { ended: Some(Ended { returning: false }), ..record("a", "w", 7) };
+    let ended = Session { ended: Some(SILENT), ..record("a", "w", 7) };
     desk.session_settled(at(20.0), &end("a", 1), Settled::Conflict(Some(ended)));
     assert_eq!(desk.round(at(20.0), &mailboxes(1)), [Write::Assign(assign(0, Some(5), "b"))]);
 }
@@ -264,7 +269,7 @@ fn the_seats_of_who_returns_wait_for_its_name() {
     let mut desk = office(&[record("a", "w", 1), record("b", "v", 2)], &[(0, owner("a", 5)), (1, owner("b", 6))]);
     hear(&mut desk, 4.0, &heartbeat("b", 1, &[(1, 6)]));
     hear(&mut desk, 4.0, &heartbeat("a", 1, &[]));
-    let goodbye = EndSession { returning: true, ..end("a", 1) };
+    let goodbye = EndSession { how: RETURNING, ..end("a", 1) };
     assert_eq!(desk.leave(&id("a"), true), Some(goodbye.clone()));
     assert_eq!(desk.leave(&id("a"), true), None, "it is being written");
     desk.session_settled(at(5.0), &goodbye, Settled::Committed(Revision(7)));
@@ -277,7 +282,7 @@ fn the_seats_of_who_returns_wait_for_its_name() {
 fn the_seats_of_who_does_not_return_go_to_others() {
     let mut desk = office(&[record("a", "w", 1), record("b", "v", 2)], &[(0, owner("a", 5))]);
     hear(&mut desk, 4.0, &heartbeat("a", 1, &[]));
-    let goodbye = EndSession { returning: true, ..end("a", 1) };
+    let goodbye = EndSession { how: RETURNING, ..end("a", 1) };
     desk.leave(&id("a"), true);
     desk.session_settled(at(5.0), &goodbye, Settled::Committed(Revision(7)));
     hear(&mut desk, 30.0, &heartbeat("b", 1, &[]));
