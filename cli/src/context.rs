@@ -1,88 +1,41 @@
 //! Where the control plane is, and with which token.
 //!
-//! An installation describes itself in `context.toml` in its data directory; `postroom up` writes it. Another control
+//! An installation describes itself in `context.toml` in its data directory; `postroom up` and
+//! `postroom-control-plane` write it. Another control
 //! plane is named by endpoint, token file and CA file. [`resolve`] decides between flags, environment and default.
 
 use std::fs;
-use std::io::{self, Write as _};
-use std::os::unix::fs::{MetadataExt as _, OpenOptionsExt as _, PermissionsExt as _};
+use std::io;
+use std::os::unix::fs::MetadataExt as _;
 use std::path::{Path, PathBuf};
 
-use secrecy::{ExposeSecret as _, SecretString};
-use serde::{Deserialize, Serialize};
+use postroom_control_plane::access::context as installed;
+pub use postroom_control_plane::access::context::{Context, FILE_NAME};
+use secrecy::SecretString;
 
 use crate::Environment;
 use crate::args::Connection;
 use crate::error::{Error, Kind};
 
-/// Name of the file in the data directory.
-pub const FILE_NAME: &str = "context.toml";
-
-/// How to reach a control plane.
-#[derive(Debug, Clone)]
-pub struct Context {
-    /// `https://host:port`, or `http://` for plaintext.
-    pub endpoint: String,
-    /// PEM file with the CA certificates to trust; none: the system's.
-    pub ca_file: Option<PathBuf>,
-    /// Bearer token.
-    pub token: SecretString,
+/// Reads `context.toml` of a data directory.
+pub fn read(data: &Path) -> Result<Context, Error> {
+    Context::read(data).map_err(|error| explained(&error))
 }
 
-/// The file's own form. It holds the token in clear and therefore never leaves this module.
-#[derive(Serialize, Deserialize)]
-#[serde(deny_unknown_fields)]
-struct File {
-    endpoint: String,
-    #[serde(skip_serializing_if = "Option::is_none")]
-    ca_file: Option<PathBuf>,
-    token: String,
-}
-
-impl Context {
-    /// Reads `context.toml` of a data directory. A relative `ca_file` is meant relative to that directory.
-    pub fn read(data: &Path) -> Result<Self, Error> {
-        let path = data.join(FILE_NAME);
-        let text = fs::read_to_string(&path).map_err(|error| match error.kind() {
-            io::ErrorKind::NotFound => {
-                Error::new(Kind::Usage, format!("there is no installation in {} ({FILE_NAME} is missing)", data.display()))
-                    .help("start one with `postroom up`, or say which control plane: --data DIR, or --endpoint URL --token-file FILE")
-            }
-            io::ErrorKind::PermissionDenied => {
-                Error::new(Kind::Refused, format!("cannot read {}: {error}", path.display()))
-                    .help("run the command as the user that runs `postroom up`")
-            }
-            _ => Error::new(Kind::Usage, format!("cannot read {}: {error}", path.display()))
-                .help("name another directory by --data DIR"),
-        })?;
-        // `message` and not the error itself: that one quotes the line, and the line may hold the token.
-        let file: File = toml::from_str(&text).map_err(|error| {
-            Error::new(Kind::Usage, format!("{}: {}", path.display(), error.message()))
-                .help("`postroom up` writes this file anew each time it starts")
-        })?;
-        Ok(Self {
-            endpoint: file.endpoint,
-            ca_file: file.ca_file.map(|ca_file| data.join(ca_file)),
-            token: file.token.into(),
-        })
-    }
-
-    /// Writes `context.toml` into a data directory, readable by its owner only. A reader sees the old file or the
-    /// new one, never a half of it.
-    pub fn write(&self, data: &Path) -> io::Result<()> {
-        let file = File {
-            endpoint: self.endpoint.clone(),
-            ca_file: self.ca_file.clone(),
-            token: self.token.expose_secret().into(),
-        };
-        let text = toml::to_string(&file).map_err(io::Error::other)?;
-        let draft = data.join(format!(".{FILE_NAME}.new"));
-        let mut written = fs::OpenOptions::new().write(true).create(true).truncate(true).mode(0o600).open(&draft)?;
-        // A draft left behind by somebody else keeps its mode through `open`.
-        written.set_permissions(fs::Permissions::from_mode(0o600))?;
-        written.write_all(text.as_bytes())?;
-        written.sync_all()?;
-        fs::rename(draft, data.join(FILE_NAME))
+/// What to do when a context cannot be had.
+pub fn explained(error: &installed::Error) -> Error {
+    let told = |kind| Error::new(kind, error.to_string());
+    match error {
+        installed::Error::Missing(_) => told(Kind::Usage).help(
+            "start one with `postroom up`, or say which control plane: --data DIR, or --endpoint URL --token-file FILE",
+        ),
+        installed::Error::Unreadable { source, .. } if source.kind() == io::ErrorKind::PermissionDenied => {
+            told(Kind::Refused).help("run the command as the user that runs the control plane")
+        }
+        installed::Error::Broken { .. } => {
+            told(Kind::Usage).help("the control plane writes this file anew each time it starts")
+        }
+        _ => told(Kind::Usage).help("name another directory by --data DIR"),
     }
 }
 
@@ -125,7 +78,7 @@ pub fn resolve(flags: &Connection, environment: Environment<'_>) -> Result<Conte
         (None, None) => variable(environment, "POSTROOM_ENDPOINT").map(|value| value.to_string_lossy().into_owned()),
     };
     let Some(endpoint) = endpoint else {
-        let mut context = Context::read(&data_dir(flags.data.as_deref(), environment)?)?;
+        let mut context = read(&data_dir(flags.data.as_deref(), environment)?)?;
         if let Some(path) = &flags.token_file {
             context.token = read_token(path)?;
         }
@@ -172,6 +125,8 @@ mod tests {
     use std::collections::HashMap;
     use std::ffi::OsString;
 
+    use secrecy::ExposeSecret as _;
+
     use super::*;
 
     fn installation(endpoint: &str) -> tempfile::TempDir {
@@ -188,29 +143,6 @@ mod tests {
     fn resolved(flags: &Connection, variables: &[(&str, &Path)]) -> Result<Context, Error> {
         let variables: HashMap<&str, OsString> = variables.iter().map(|(k, v)| (*k, v.as_os_str().into())).collect();
         resolve(flags, &|name| variables.get(name).cloned())
-    }
-
-    #[test]
-    fn what_is_written_is_read_by_its_owner_only() {
-        let dir = installation("https://a:1");
-        installation("https://unused:1");
-        let context = Context::read(dir.path()).unwrap();
-        assert_eq!(context.endpoint, "https://a:1");
-        assert_eq!(context.ca_file, Some(dir.path().join("ca.pem")));
-        assert_eq!(context.token.expose_secret(), "token of https://a:1");
-        let mode = fs::metadata(dir.path().join(FILE_NAME)).unwrap().permissions().mode();
-        assert_eq!(mode & 0o777, 0o600);
-        assert!(!format!("{context:?}").contains("token of"), "{context:?}");
-    }
-
-    #[test]
-    fn a_broken_file_does_not_show_the_token() {
-        let dir = tempfile::tempdir().unwrap();
-        for text in ["endpoint = \"x\"\ntoken = \"planted", "endpoint = \"x\"\ntoken = [\"planted\"]", "planted"] {
-            fs::write(dir.path().join(FILE_NAME), text).unwrap();
-            let error = Context::read(dir.path()).unwrap_err();
-            assert!(!error.render().contains("planted"), "{}", error.render());
-        }
     }
 
     #[test]

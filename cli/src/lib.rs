@@ -19,7 +19,6 @@ pub mod command;
 pub mod context;
 pub mod error;
 pub mod interrupt;
-pub mod logging;
 pub mod model_file;
 pub mod progress;
 pub mod render;

@@ -4,24 +4,26 @@
 //! in, and `up` uses it.
 
 use std::fs;
-use std::net::{IpAddr, Ipv4Addr, Ipv6Addr, SocketAddr};
+use std::net::SocketAddr;
 use std::os::unix::fs::DirBuilderExt as _;
 use std::path::{Path, PathBuf};
 use std::time::Duration;
 
 use postroom_control_plane as control_plane;
+use postroom_control_plane::access::context as installed;
 use postroom_control_plane::access::role::Role;
 use postroom_control_plane::access::token::{self, Tokens};
 use postroom_proto::lease::LeaseTerms;
+use postroom_proto::log;
 use postroom_worker as worker;
 use secrecy::SecretString;
 use tokio::signal::unix::{SignalKind, signal};
 
 use crate::client::Client;
-use crate::context::Context;
+use crate::context::{self, Context};
 use crate::error::{Error, Kind, chain};
 use crate::streams::Streams;
-use crate::{Environment, logging, model_file};
+use crate::{Environment, model_file};
 
 /// Name of the worker in this process.
 const WORKER: &str = "local";
@@ -53,8 +55,8 @@ pub struct Options {
 
 /// Runs until it is told to stop, by SIGINT or SIGTERM.
 pub async fn run(options: Options, environment: Environment<'_>, streams: &mut Streams<'_>) -> Result<(), Error> {
-    let filter = environment(logging::FILTER);
-    logging::init(filter.as_ref().and_then(|filter| filter.to_str()));
+    let filter = environment(log::FILTER);
+    log::init(filter.as_ref().and_then(|filter| filter.to_str()), log::Format::Text);
     // Ordering: signals are caught before anything runs that would have to be stopped.
     let mut interrupt = signal(SignalKind::interrupt())?;
     let mut terminate = signal(SignalKind::terminate())?;
@@ -112,16 +114,13 @@ impl Installation {
         tokens.grant(&admin, Role::Admin);
         tokens.grant(&own, Role::Worker);
         let control_plane = control_plane::app::App::start(control_plane::config::Config {
-            data: options.data.clone(),
-            listen: options.listen,
             insecure: options.insecure,
-            tokens,
             terms: terms(),
-            deadline_interval: Duration::from_millis(500),
+            ..control_plane::config::Config::new(options.data.clone(), options.listen, tokens)
         })
         .await
         .map_err(not_started)?;
-        let endpoint = format!("http://{}", reachable(control_plane.address()));
+        let endpoint = format!("http://{}", installed::reachable(control_plane.address()));
         let context = Context { endpoint: endpoint.clone(), ca_file: None, token: admin };
         let started = context
             .write(&options.data)
@@ -160,26 +159,15 @@ fn terms() -> LeaseTerms {
 
 /// The token of this installation: the one that stands in its context, or a new one.
 fn admin_token(data: &Path) -> Result<SecretString, Error> {
-    if data.join(crate::context::FILE_NAME).exists() {
-        return Context::read(data).map(|context| context.token).map_err(|error| {
-            let remedy = format!("move {} away: a new one with a new admin token is made", crate::context::FILE_NAME);
-            error.help(remedy)
-        });
-    }
-    token::mint().map_err(|error| no_randomness(&error))
+    installed::admin_token(data).map_err(|error| match error {
+        installed::Error::Random(error) => no_randomness(&error),
+        error => context::explained(&error)
+            .help(format!("move {} away: a new one with a new admin token is made", context::FILE_NAME)),
+    })
 }
 
 fn no_randomness(error: &impl std::fmt::Display) -> Error {
     Error::new(Kind::Internal, format!("the system gives no random numbers: {error}"))
-}
-
-/// The address by which this machine reaches itself.
-fn reachable(address: SocketAddr) -> SocketAddr {
-    match address.ip() {
-        IpAddr::V4(ip) if ip.is_unspecified() => (Ipv4Addr::LOCALHOST, address.port()).into(),
-        IpAddr::V6(ip) if ip.is_unspecified() => (Ipv6Addr::LOCALHOST, address.port()).into(),
-        _ => address,
-    }
 }
 
 fn not_started(error: control_plane::app::StartError) -> Error {

@@ -19,6 +19,7 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use futures::future::OptionFuture;
+use postroom_proto::settings::{Refusal, refusal};
 use postroom_proto::v1::backup_service_server::BackupServiceServer;
 use postroom_proto::v1::contact_service_server::ContactServiceServer;
 use postroom_proto::v1::definition_service_server::DefinitionServiceServer;
@@ -50,6 +51,7 @@ use crate::contact::taking::Allocator;
 use crate::contact::watching::Watcher;
 use crate::definition::Definitions;
 use crate::errand::Errands;
+use crate::failure::chain;
 use crate::intake::Intake;
 use crate::lease::nudge::Nudges;
 use crate::lease::run::{LeasePlane, Settings};
@@ -104,6 +106,17 @@ pub enum StartError {
     /// The model cannot be read.
     #[error(transparent)]
     Definitions(#[from] definition::ReadError),
+}
+
+impl From<StartError> for Refusal {
+    fn from(error: StartError) -> Self {
+        match &error {
+            StartError::Config(_) | StartError::Folder(_) | StartError::Listen { .. } => {
+                Self::new(refusal::USAGE, chain(&error), "see --help")
+            }
+            _ => Self::new(refusal::INTERNAL, chain(&error), "mend it and start again; nothing was changed"),
+        }
+    }
 }
 
 /// A running control plane.
@@ -205,8 +218,8 @@ impl App {
         let definitions = Arc::new(Definitions::load(ground.store.clone()).await?);
         let (following, told) = (definitions.clone(), self.keeping.clone());
         self.keep("definitions", async move { following.run(told).await });
-        let replica = format!("up-{}", std::process::id());
-        let settings = Settings { replica: replica.clone(), terms: config.terms, alone: true };
+        let Config { replica, alone, .. } = &config;
+        let settings = Settings { replica: replica.clone(), terms: config.terms, alone: *alone };
         let nudges = Nudges::new(self.serving.clone());
         let (leader, plane) = LeasePlane::new(ground.store.clone(), settings, definitions.subscribe(), nudges.clone());
         self.keep("lease plane", plane.run(self.keeping.clone()));
@@ -231,8 +244,14 @@ impl App {
         let checker = Checker::new(observer.clone(), errands.clone(), model.clone(), vault.clone());
         let messages = Messages::new(model.clone(), vault.clone(), ledger.clone(), intake.clone(), errands.clone());
         let messages = api::message::Service::new(messages, observer.clone(), blobs.clone());
-        let definitions_service =
-            api::definition::Service::new(definitions, vault, ledger.clone(), leader.clone(), binding.clone(), replica);
+        let definitions_service = api::definition::Service::new(
+            definitions,
+            vault,
+            ledger.clone(),
+            leader.clone(),
+            binding.clone(),
+            replica.clone(),
+        );
         let overview = Overview::new(observer.clone(), ledger.clone(), leader.clone(), model.clone(), binding.clone());
         let router = router(Gate::new(config.tokens))
             .add_service(limited!(DefinitionServiceServer, definitions_service))
@@ -334,8 +353,6 @@ async fn essential(
 mod tests {
     use std::path::PathBuf;
 
-    use postroom_proto::lease::LeaseTerms;
-
     use super::*;
     use crate::access::token::Tokens;
 
@@ -343,15 +360,7 @@ mod tests {
     const PATIENCE: Duration = Duration::from_secs(20);
 
     async fn start(data: &Path) -> Result<App, StartError> {
-        let config = Config {
-            data: data.into(),
-            listen: ([127, 0, 0, 1], 0).into(),
-            insecure: false,
-            tokens: Tokens::default(),
-            terms: LeaseTerms::default(),
-            deadline_interval: Duration::from_secs(1),
-        };
-        App::start(config).await
+        App::start(Config::new(data.into(), ([127, 0, 0, 1], 0).into(), Tokens::default())).await
     }
 
     fn logs(data: &Path) -> Vec<PathBuf> {

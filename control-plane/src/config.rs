@@ -8,7 +8,9 @@ use postroom_proto::lease::{InvalidTerms, LeaseTerms};
 
 use crate::access::token::Tokens;
 
-/// How a control plane on one machine is to be run.
+pub mod settings;
+
+/// How a control plane is to be run.
 #[derive(Debug)]
 pub struct Config {
     /// Folder with the store, the ledger, large bodies and the key. Created when it is missing.
@@ -17,6 +19,11 @@ pub struct Config {
     pub listen: SocketAddr,
     /// Listens beyond loopback without TLS.
     pub insecure: bool,
+    /// Name of this control plane among its replicas.
+    pub replica: String,
+    /// True: its workers live and die with it, so sessions of a former process are over when it starts. False: they
+    /// live on while it restarts.
+    pub alone: bool,
     /// Who may call.
     pub tokens: Tokens,
     /// Terms of the leases.
@@ -40,6 +47,20 @@ pub enum Invalid {
 }
 
 impl Config {
+    /// The usual settings of an installation that is one process.
+    pub fn new(data: PathBuf, listen: SocketAddr, tokens: Tokens) -> Self {
+        Self {
+            data,
+            listen,
+            insecure: false,
+            replica: format!("up-{}", std::process::id()),
+            alone: true,
+            tokens,
+            terms: LeaseTerms::default(),
+            deadline_interval: Duration::from_millis(500),
+        }
+    }
+
     /// Refuses what would be unsafe or could not work.
     pub fn check(&self) -> Result<(), Invalid> {
         if !self.listen.ip().is_loopback() && !self.insecure {
@@ -55,14 +76,7 @@ mod tests {
     use super::*;
 
     fn config(listen: &str) -> Config {
-        Config {
-            data: PathBuf::new(),
-            listen: listen.parse().unwrap(),
-            insecure: false,
-            tokens: Tokens::default(),
-            terms: LeaseTerms::default(),
-            deadline_interval: Duration::from_secs(1),
-        }
+        Config::new(PathBuf::new(), listen.parse().unwrap(), Tokens::default())
     }
 
     #[test]

@@ -20,6 +20,17 @@ pub fn is_name(text: &str) -> bool {
         && bytes.all(|b| b.is_ascii_lowercase() || b.is_ascii_digit() || b == b'-')
 }
 
+/// A name made of any text, such as the name of a host: what does not belong in one becomes a hyphen.
+pub fn name_of(text: &str) -> String {
+    let mut name: String = text.trim().to_lowercase();
+    if !name.starts_with(|first: char| first.is_ascii_lowercase()) {
+        name.insert_str(0, "host-");
+    }
+    let fits = |c: char| c.is_ascii_lowercase() || c.is_ascii_digit();
+    let name: String = name.chars().map(|c| if fits(c) { c } else { '-' }).take(62).collect();
+    name.trim_end_matches('-').to_owned()
+}
+
 /// One life of a worker process. Random, so that a restarted worker is never taken for its former self.
 #[derive(Debug, Clone, PartialEq, Eq, Hash, PartialOrd, Ord)]
 pub struct SessionId(String);
@@ -114,6 +125,21 @@ impl fmt::Display for Generation {
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn any_host_has_a_name() {
+        for (host, name) in [
+            ("mail-1", "mail-1"),
+            ("Mail-1.Example.org\n", "mail-1-example-org"),
+            ("7a1f", "host-7a1f"),
+            ("", "host"),
+            ("ünïcode_.", "host--n-code"),
+        ] {
+            assert_eq!(name_of(host), name);
+            assert!(is_name(&name_of(host)), "{host:?}");
+        }
+        assert_eq!(name_of(&"x".repeat(100)).len(), 62);
+    }
 
     #[test]
     fn a_mailbox_is_known_again_however_it_is_written() {

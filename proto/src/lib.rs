@@ -5,14 +5,21 @@
 //! Reading order: [`v1`] (what is on the wire), [`id`] (who is meant), [`lease`] (the times that worker and leader agree
 //! on), [`limits`], [`reason`] (why a call failed), [`catalogue`] (why a mailbox
 //! does not work), [`convert`] (values that protobuf spells differently).
+//!
+//! Behind the feature `process` stands what the binaries share: `settings` (where a value comes from, and every fault of
+//! them) and `log` (the only thing here that writes).
 
 pub mod catalogue;
 pub mod convert;
 pub mod id;
 pub mod lease;
 pub mod limits;
+#[cfg(feature = "process")]
+pub mod log;
 pub mod reason;
 mod redact;
+#[cfg(feature = "process")]
+pub mod settings;
 
 /// Wire types and gRPC stubs, generated from `proto/postroom/v1/*.proto`. Their manual is in those files.
 #[allow(missing_docs, unreachable_pub, clippy::all, rustdoc::invalid_html_tags, rustdoc::broken_intra_doc_links)]

@@ -9,11 +9,12 @@
 //!
 //! Every task but a mailbox's is essential: when one ends before it was told to, the worker stops.
 
-use std::sync::Arc;
+use std::sync::{Arc, OnceLock};
 use std::time::Duration;
 
 use futures::future::{BoxFuture, OptionFuture};
 use postroom_proto::lease::{LeaseTerms, Moment};
+use postroom_proto::v1;
 use tokio::sync::{mpsc, watch};
 use tokio::time::{Instant, sleep_until, timeout};
 use tokio_util::sync::CancellationToken;
@@ -31,8 +32,10 @@ use crate::supervisor::{Event, Supervisor};
 
 /// Longest time to drain everything and say goodbye.
 pub const GRACE: Duration = Duration::from_secs(12);
-/// Pause before a registration is tried again.
+/// Pause before a registration is tried again. It doubles each time.
 const REGISTER_AGAIN: Duration = Duration::from_millis(300);
+/// Longest such pause: a control plane that is back must not wait for its workers.
+const REGISTER_AT_LEAST: Duration = Duration::from_secs(3);
 /// With more new mailboxes than this at once their starts are spread, so that a fleet does not sign in all at once.
 const CROWD: usize = 20;
 
@@ -42,6 +45,7 @@ pub struct App {
     stopping: CancellationToken,
     quiet: CancellationToken,
     failed: CancellationToken,
+    refused: Arc<OnceLock<String>>,
     leases: TaskTracker,
     statuses: TaskTracker,
 }
@@ -49,7 +53,7 @@ pub struct App {
 impl App {
     /// Starts to register, and to read what is leased to this worker.
     pub fn start(config: Config) -> Result<Self, Invalid> {
-        let control = Control::new(&config.endpoint, &config.token)?;
+        let control = Control::new(&config.endpoints, &config.token)?;
         let (channel, bearer) = control.channel();
         let desk = Arc::new(errand::Client::new(channel.clone(), bearer.clone()));
         let reporter = Arc::new(Client::new(channel, bearer, Deadlines::default()));
@@ -58,6 +62,7 @@ impl App {
             stopping: CancellationToken::new(),
             quiet: CancellationToken::new(),
             failed: CancellationToken::new(),
+            refused: Arc::default(),
             leases: TaskTracker::new(),
             statuses: TaskTracker::new(),
         };
@@ -72,7 +77,15 @@ impl App {
         app.leases.spawn(essential("errands", errands, app.stopping.clone(), app.failed.clone()));
         let (supervisor, events) = Supervisor::new(shared, trust.clone());
         let leases = Leases {
-            name: config.name,
+            registration: v1::RegisterRequest {
+                worker_name: config.name,
+                build: env!("CARGO_PKG_VERSION").into(),
+                pool: config.pool,
+                role: config.role.into(),
+                capacity: config.capacity,
+            },
+            returning: config.returning,
+            refused: app.refused.clone(),
             control,
             reporter: Box::new(move |session| {
                 reporter.set_session(session);
@@ -85,6 +98,7 @@ impl App {
             trust,
             start: Instant::now(),
             jitter: 0.0,
+            registered: false,
         };
         let run = leases.run(events, app.stopping.clone());
         app.leases.spawn(essential("leases", run, app.stopping.clone(), app.failed.clone()));
@@ -94,6 +108,11 @@ impl App {
     /// Returns when a task ended that should not have; the worker must then be stopped.
     pub async fn failed(&self) {
         self.failed.cancelled().await;
+    }
+
+    /// Why the control plane does not take this worker, where that is why it [failed](App::failed).
+    pub fn refused(&self) -> Option<&str> {
+        self.refused.get().map(String::as_str)
     }
 
     /// Stops, in the order of the table above.
@@ -136,7 +155,12 @@ type Answer = Result<holder::Answer, control::Error>;
 
 /// The shell around the holder: heartbeats out, answers in, actions to the supervisor.
 struct Leases {
-    name: String,
+    /// What this worker says of itself.
+    registration: v1::RegisterRequest,
+    /// After a stop its mailboxes wait for a process of the same name.
+    returning: bool,
+    /// Why the control plane does not take this worker.
+    refused: Arc<OnceLock<String>>,
     control: Control,
     /// Tells the reporter, and who takes errands, under which session to call.
     reporter: Box<dyn Fn(&str) + Send + Sync>,
@@ -146,6 +170,8 @@ struct Leases {
     trust: Trust,
     start: Instant,
     jitter: f64,
+    /// The control plane has taken this worker once.
+    registered: bool,
 }
 
 impl Leases {
@@ -157,8 +183,9 @@ impl Leases {
             if self.holder.session().is_none() {
                 tokio::select! {
                     () = stopping.cancelled() => break,
-                    () = self.register() => in_flight = None,
+                    taken = self.register() => if !taken { return },
                 }
+                in_flight = None;
             }
             if stopping.is_cancelled() && until.is_none() {
                 until = Some(Instant::now() + GRACE);
@@ -194,20 +221,31 @@ impl Leases {
         self.start.elapsed()
     }
 
-    /// Registers, however long it takes.
-    async fn register(&mut self) {
+    /// Registers, however long it takes. False: the control plane refuses this worker, which it never took before; more
+    /// tries would not help. One that it took before may be refused for a moment only, as while it is restored.
+    async fn register(&mut self) -> bool {
+        let mut pause = REGISTER_AGAIN;
         loop {
-            match self.control.register(&self.name, env!("CARGO_PKG_VERSION")).await {
+            match self.control.register(self.registration.clone()).await {
                 Ok((session, terms)) => {
-                    tracing::info!(worker = self.name, %session, "registered");
+                    tracing::info!(worker = self.registration.worker_name, %session, "registered");
                     (self.reporter)(session.as_str());
                     self.terms = terms;
+                    self.registered = true;
                     self.holder.registered(session, terms);
-                    return;
+                    return true;
                 }
-                Err(error) => tracing::warn!(%error, "registering failed; trying again"),
+                Err(control::Error::Refused(why)) if !self.registered => {
+                    // A second word on it would say the same.
+                    let _ = self.refused.set(why);
+                    return false;
+                }
+                Err(error) => {
+                    tracing::warn!(%error, again_in = ?pause, "this worker is not registered yet; trying again");
+                }
             }
-            tokio::time::sleep(REGISTER_AGAIN).await;
+            tokio::time::sleep(pause.mul_f64(rand::random_range(0.8..=1.2))).await;
+            pause = (pause * 2).min(REGISTER_AT_LEAST);
         }
     }
 
@@ -231,7 +269,7 @@ impl Leases {
                 Some(session) => self.holder.session_ended(&session),
                 None => Vec::new(),
             },
-            Err(control::Error::Unanswered(why)) => {
+            Err(control::Error::Unanswered(why) | control::Error::Refused(why)) => {
                 tracing::debug!(why, "a heartbeat was not answered");
                 self.holder.abandoned(ticket);
                 Vec::new()
@@ -306,7 +344,7 @@ impl Leases {
             tracing::warn!("mailboxes were still being closed");
         }
         if let Some(session) = session
-            && let Err(error) = self.control.leave(&session, true).await
+            && let Err(error) = self.control.leave(&session, self.returning).await
         {
             tracing::warn!(%error, "the control plane could not be told goodbye; it will notice the silence");
         }
@@ -318,7 +356,6 @@ mod tests {
     use async_trait::async_trait;
     use bytes::Bytes;
     use postroom_proto::id::{Epoch, MailboxUid, SessionId};
-    use postroom_proto::v1;
     use secrecy::SecretString;
 
     use super::*;
@@ -355,8 +392,10 @@ mod tests {
         let shared = Shared::new(Reading::default(), Arc::new(Silent), Arc::new(Board::new()));
         let (supervisor, _) = Supervisor::new(shared, trust.clone());
         let mut leases = Leases {
-            name: "w".into(),
-            control: Control::new("http://127.0.0.1:1", &SecretString::from("t")).expect("a URL"),
+            registration: v1::RegisterRequest::default(),
+            returning: true,
+            refused: Arc::default(),
+            control: Control::new(&["http://127.0.0.1:1".into()], &SecretString::from("t")).expect("a URL"),
             reporter: Box::new(|_| {}),
             holder: Holder::new(LeaseTerms::default()),
             terms: LeaseTerms::default(),
@@ -364,6 +403,7 @@ mod tests {
             trust,
             start: Instant::now().checked_sub(before).expect("the machine runs longer"),
             jitter: 0.0,
+            registered: false,
         };
         leases.holder.registered(SessionId::parse("s").expect("a session"), LeaseTerms::default());
         let mailbox = MailboxUid::derive("a", "INBOX", "x.example");

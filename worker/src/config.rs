@@ -2,15 +2,26 @@
 
 use std::time::Duration;
 
+use postroom_proto::v1::WorkerRole;
 use secrecy::SecretString;
+
+pub mod settings;
 
 /// Everything that a worker is started with.
 #[derive(Debug, Clone)]
 pub struct Config {
-    /// URL of the control plane, for example `http://127.0.0.1:7430`.
-    pub endpoint: String,
+    /// URLs of the control plane, for example `http://127.0.0.1:7430`. The next is tried when one cannot be reached.
+    pub endpoints: Vec<String>,
     /// Stable name of this worker: `[a-z][a-z0-9-]{0,61}`.
     pub name: String,
+    /// Reads the queues of the instances that name this pool. Form as the name.
+    pub pool: String,
+    /// What it is for, unless an operator has set its role.
+    pub role: WorkerRole,
+    /// Most mailboxes that it can read. 0: no limit.
+    pub capacity: u32,
+    /// After a stop its mailboxes wait a while for a process of the same name.
+    pub returning: bool,
     /// Token of the role worker.
     pub token: SecretString,
     /// How mailboxes are read.
@@ -20,7 +31,16 @@ pub struct Config {
 impl Config {
     /// A worker that reads with the usual settings.
     pub fn new(endpoint: &str, token: SecretString, name: &str) -> Self {
-        Self { endpoint: endpoint.into(), name: name.into(), token, reading: Reading::default() }
+        Self {
+            endpoints: vec![endpoint.into()],
+            name: name.into(),
+            pool: "default".into(),
+            role: WorkerRole::Active,
+            capacity: 0,
+            returning: true,
+            token,
+            reading: Reading::default(),
+        }
     }
 }
 

@@ -18,6 +18,10 @@ use tonic::{Request, Status};
 
 use crate::holder::{Answer, Heartbeat, Offer};
 
+mod road;
+
+use road::Road;
+
 /// Longest wait for a connection.
 const CONNECT: Duration = Duration::from_secs(5);
 /// Longest wait for an answer other than a heartbeat's.
@@ -50,8 +54,11 @@ impl Interceptor for Bearer {
 #[derive(Debug, thiserror::Error)]
 pub enum Invalid {
     /// The endpoint is no URL.
-    #[error("the endpoint {0:?} is no URL; write http://host:port")]
+    #[error("the endpoint {0:?} is no URL of a control plane; write http://host:port")]
     Endpoint(String),
+    /// Nobody said where the control plane is.
+    #[error("no control plane is named")]
+    NoEndpoint,
     /// The token has characters that no token has.
     #[error("the worker's token has characters that cannot be sent in a header")]
     Token,
@@ -66,6 +73,9 @@ pub enum Error {
     /// No answer, or one that says nothing about the session. Try again.
     #[error("the control plane did not answer: {0}")]
     Unanswered(String),
+    /// The token is not known there, or is of another role.
+    #[error("the control plane refuses this worker: {0}")]
+    Refused(String),
 }
 
 /// The control plane, as a worker sees it.
@@ -78,11 +88,12 @@ pub struct Control {
 
 impl Control {
     /// Connections that are made when they are needed, and made again when they break.
-    pub fn new(endpoint: &str, token: &SecretString) -> Result<Self, Invalid> {
-        let endpoint = Endpoint::from_shared(endpoint.to_owned())
-            .map_err(|_| Invalid::Endpoint(endpoint.into()))?
+    pub fn new(endpoints: &[String], token: &SecretString) -> Result<Self, Invalid> {
+        let road = Road::to(endpoints)?;
+        let first = endpoints.first().ok_or(Invalid::NoEndpoint)?;
+        let endpoint = Endpoint::from_shared(first.clone())
+            .map_err(|_| Invalid::Endpoint(first.clone()))?
             .connect_timeout(CONNECT)
-            .tcp_nodelay(true)
             .http2_keep_alive_interval(Duration::from_secs(10))
             .keep_alive_timeout(Duration::from_secs(5))
             .keep_alive_while_idle(true);
@@ -92,9 +103,9 @@ impl Control {
         let bearer = Bearer { authorization };
         // A connection of its own: on one that is full of uploads, or whose window or streams are used up by reports, a
         // heartbeat would wait behind them until trust lapses, and every mailbox would stop for want of it.
-        let leases = LeaseServiceClient::with_interceptor(endpoint.connect_lazy(), bearer.clone())
+        let leases = LeaseServiceClient::with_interceptor(road.channel(&endpoint), bearer.clone())
             .max_decoding_message_size(LARGEST_ANSWER);
-        Ok(Self { leases, channel: endpoint.connect_lazy(), bearer })
+        Ok(Self { leases, channel: road.channel(&endpoint), bearer })
     }
 
     /// The other connection, for reports, which have deadlines and repetitions of their own.
@@ -103,8 +114,7 @@ impl Control {
     }
 
     /// Opens a session.
-    pub async fn register(&self, worker: &str, build: &str) -> Result<(SessionId, LeaseTerms), Error> {
-        let request = v1::RegisterRequest { worker_name: worker.into(), build: build.into(), ..Default::default() };
+    pub async fn register(&self, request: v1::RegisterRequest) -> Result<(SessionId, LeaseTerms), Error> {
         let mut leases = self.leases.clone();
         let answer = within(ANSWER, leases.register(request)).await?;
         let session = SessionId::parse(&answer.session).map_err(|error| Error::Unanswered(error.to_string()))?;
@@ -155,6 +165,9 @@ async fn within<T>(
         Ok(Ok(answer)) => Ok(answer.into_inner()),
         Ok(Err(status)) => match Failure::from_status(&status) {
             Some(failure) if failure.reason == Reason::SessionEnded => Err(Error::SessionEnded),
+            Some(failure) if matches!(failure.reason, Reason::Unauthenticated | Reason::PermissionDenied) => {
+                Err(Error::Refused(failure.message))
+            }
             Some(failure) => Err(Error::Unanswered(failure.message)),
             None => Err(Error::Unanswered(format!("{:?}: {}", status.code(), status.message()))),
         },

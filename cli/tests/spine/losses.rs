@@ -36,12 +36,9 @@ async fn lose_every_third(loss: Loss) {
     tokens.grant(&admin, Role::Admin);
     tokens.grant(&own, Role::Worker);
     let control_plane = app::App::start(config::Config {
-        data: stage.data(),
-        listen: "127.0.0.1:0".parse().unwrap(),
-        insecure: false,
-        tokens,
         terms: LeaseTerms { heartbeat: Duration::from_millis(200), ..LeaseTerms::default() },
         deadline_interval: Duration::from_millis(200),
+        ..config::Config::new(stage.data(), "127.0.0.1:0".parse().unwrap(), tokens)
     })
     .await
     .unwrap();

@@ -44,12 +44,9 @@ impl House {
         tokens.grant(&admin, Role::Admin);
         tokens.grant(&own, Role::Worker);
         let control_plane = app::App::start(config::Config {
-            data: stage.data(),
-            listen: "127.0.0.1:0".parse().unwrap(),
-            insecure: false,
-            tokens,
             terms: LeaseTerms { heartbeat: Duration::from_millis(200), ..LeaseTerms::default() },
             deadline_interval: Duration::from_millis(200),
+            ..config::Config::new(stage.data(), "127.0.0.1:0".parse().unwrap(), tokens)
         })
         .await
         .unwrap();

@@ -1,5 +1,6 @@
 //! Who may do what, and how secrets rest.
 
+pub mod context;
 pub mod gate;
 pub mod role;
 pub mod token;

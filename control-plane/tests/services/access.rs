@@ -2,12 +2,10 @@
 
 use std::fs::Permissions;
 use std::os::unix::fs::PermissionsExt as _;
-use std::time::Duration;
 
 use postroom_control_plane::access::token::Tokens;
 use postroom_control_plane::app::App;
 use postroom_control_plane::config::Config;
-use postroom_proto::lease::LeaseTerms;
 use postroom_proto::reason::Reason;
 use postroom_proto::v1::definition_service_client::DefinitionServiceClient;
 use postroom_proto::v1::operator_service_client::OperatorServiceClient;
@@ -55,14 +53,8 @@ async fn nobody_gets_past_the_gate_without_a_token_of_the_right_role() {
 async fn a_data_folder_belongs_to_one_process() {
     let data = tempfile::tempdir().unwrap();
     let bench = Bench::start(data.path()).await;
-    let second = App::start(Config {
-        data: data.path().into(),
-        listen: "127.0.0.1:0".parse().unwrap(),
-        insecure: false,
-        tokens: Tokens::default(),
-        terms: LeaseTerms::default(),
-        deadline_interval: Duration::from_secs(1),
-    });
+    let listen = "127.0.0.1:0".parse().unwrap();
+    let second = App::start(Config::new(data.path().into(), listen, Tokens::default()));
     let error = second.await.unwrap_err().to_string();
     assert!(error.contains("in use by another process"), "{error}");
     bench.app.stop().await;

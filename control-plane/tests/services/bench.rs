@@ -109,10 +109,6 @@ impl Bench {
 /// Settings with which tests are short, and nobody may call.
 pub(crate) fn settings(data: &Path) -> Config {
     Config {
-        data: data.into(),
-        listen: "127.0.0.1:0".parse().unwrap(),
-        insecure: false,
-        tokens: Tokens::default(),
         terms: LeaseTerms {
             heartbeat: Duration::from_millis(50),
             heartbeat_timeout: Duration::from_secs(1),
@@ -121,6 +117,7 @@ pub(crate) fn settings(data: &Path) -> Config {
             leader_ttl: Duration::from_secs(1),
         },
         deadline_interval: Duration::from_millis(50),
+        ..Config::new(data.into(), "127.0.0.1:0".parse().unwrap(), Tokens::default())
     }
 }
 

@@ -8,7 +8,7 @@ use std::time::{Duration, SystemTime};
 
 use anyhow::{Context as _, bail, ensure};
 use postroom_cli::client::Client;
-use postroom_cli::context::{Context, FILE_NAME};
+use postroom_cli::context::{self, FILE_NAME};
 use postroom_cli::model_file;
 use postroom_proto::convert;
 use postroom_proto::v1::{Mailbox, MailboxState};
@@ -113,7 +113,7 @@ async fn connect(child: &mut Child, data: &Path) -> anyhow::Result<Client> {
         ensure!(begun.elapsed() < START, "Postroom does not serve within {} s", START.as_secs());
         tokio::time::sleep(Duration::from_millis(5)).await;
     }
-    Ok(Client::new(&Context::read(data).map_err(shown)?, false)?)
+    Ok(Client::new(&context::read(data).map_err(shown)?, false)?)
 }
 
 fn shown(error: postroom_cli::error::Error) -> anyhow::Error {

@@ -1,0 +1,203 @@
+//! What an operator may set of a control plane that runs by itself.
+
+use std::net::SocketAddr;
+use std::path::PathBuf;
+
+use postroom_proto::id::name_of;
+use postroom_proto::lease::LeaseTerms;
+use postroom_proto::log;
+use postroom_proto::settings::{Default, Program, Refusal, Setting, Settings, form};
+
+use super::Config;
+use crate::access::token::Tokens;
+
+/// The `postroom-control-plane` command.
+pub const PROGRAM: Program = Program {
+    name: "postroom-control-plane",
+    about: "Keeps definitions, hands out mailbox leases to workers, holds the ledger and allocates contacts",
+    prefix: "POSTROOM_CONTROL_PLANE_",
+    settings: SETTINGS,
+    examples: "Examples:\n  postroom-control-plane --config /etc/postroom/control-plane.toml\n  \
+               postroom-control-plane --data /var/lib/postroom --check-config",
+};
+
+const SETTINGS: &[Setting] = &[
+    Setting {
+        name: "data",
+        value: "DIR",
+        default: Default::Required,
+        help: "Folder with the ledger, large bodies, the key of the secrets and the tokens; one process at a time",
+    },
+    Setting {
+        name: "listen",
+        value: "ADDR",
+        default: Default::Is("127.0.0.1:7430"),
+        help: "Where to serve workers, instances and operators",
+    },
+    Setting {
+        name: "insecure",
+        value: "",
+        default: Default::Is("false"),
+        help: "Listen beyond loopback in plaintext, where something else protects the connection",
+    },
+    Setting {
+        name: "replica",
+        value: "NAME",
+        default: Default::Nothing("made of the name of the host"),
+        help: "Name of this control plane among its replicas",
+    },
+    Setting {
+        name: "worker-token-file",
+        value: "FILE",
+        default: Default::Nothing("worker.token in the data folder"),
+        help: "Holds the token by which workers call; made at the first start when it is missing",
+    },
+    Setting {
+        name: "lease.heartbeat",
+        value: "TIME",
+        default: Default::Is("2s"),
+        help: "Time between two heartbeats of a worker",
+    },
+    Setting {
+        name: "lease.heartbeat-timeout",
+        value: "TIME",
+        default: Default::Is("1s"),
+        help: "How long a worker waits for the answer to a heartbeat",
+    },
+    Setting {
+        name: "lease.ttl",
+        value: "TIME",
+        default: Default::Is("12s"),
+        help: "A worker that is not heard for this time is given up, and its mailboxes go to others",
+    },
+    Setting {
+        name: "lease.margin",
+        value: "TIME",
+        default: Default::Is("1s"),
+        help: "How much earlier than that a worker stops by itself",
+    },
+    Setting {
+        name: "lease.leader-ttl",
+        value: "TIME",
+        default: Default::Is("5s"),
+        help: "A leader that does not renew its office for this time has lost it",
+    },
+    Setting {
+        name: "log.filter",
+        value: "FILTER",
+        default: Default::Is("info"),
+        help: "What is logged: a level, or directives such as postroom_control_plane=debug,info",
+    },
+    Setting {
+        name: "log.format",
+        value: "FORMAT",
+        default: Default::Is("text"),
+        help: "text, or json with an object a line",
+    },
+];
+
+/// A control plane as it is set, but for its tokens.
+#[derive(Debug)]
+pub struct Launch {
+    /// Everything but the tokens.
+    pub config: Config,
+    /// Where the workers' token is, or will be.
+    pub worker_token_file: PathBuf,
+    /// What is logged.
+    pub log_filter: String,
+    /// How it is logged.
+    pub log_format: log::Format,
+}
+
+/// What the settings make, or every fault of them.
+pub fn read(settings: &mut Settings, host: &str) -> Result<Launch, Refusal> {
+    let data = settings.path("data").unwrap_or_default();
+    let listen = settings.optional("listen", form::address);
+    let insecure = settings.value("insecure", form::switch);
+    let replica = settings.optional("replica", form::name).unwrap_or_else(|| name_of(host));
+    let worker_token_file = settings.path("worker-token-file").unwrap_or_else(|| data.join("worker.token"));
+    let terms = terms(settings);
+    let log_filter = settings.value("log.filter", log::filter);
+    let log_format = settings.value("log.format", form::choice(log::FORMATS));
+    if let Some(listen) = listen.filter(|listen| !listen.ip().is_loopback() && !insecure) {
+        settings.fault("listen", super::Invalid::Exposed(listen).to_string());
+    }
+    settings.end()?;
+    let listen = listen.unwrap_or_else(|| SocketAddr::from(([127, 0, 0, 1], 0)));
+    let config = Config { insecure, replica, terms, alone: false, ..Config::new(data, listen, Tokens::default()) };
+    Ok(Launch { config, worker_token_file, log_filter, log_format })
+}
+
+fn terms(settings: &mut Settings) -> LeaseTerms {
+    let mut time = |name| settings.optional(name, form::some_time);
+    let all = (
+        time("lease.heartbeat"),
+        time("lease.heartbeat-timeout"),
+        time("lease.ttl"),
+        time("lease.margin"),
+        time("lease.leader-ttl"),
+    );
+    let (Some(heartbeat), Some(heartbeat_timeout), Some(ttl), Some(margin), Some(leader_ttl)) = all else {
+        return LeaseTerms::default();
+    };
+    let terms = LeaseTerms { heartbeat, heartbeat_timeout, ttl, margin, leader_ttl };
+    if let Err(error) = terms.check() {
+        settings.fault("lease.ttl", error.to_string());
+    }
+    terms
+}
+
+#[cfg(test)]
+mod tests {
+    use std::path::Path;
+
+    use postroom_proto::settings::{CommandLine, Sources, uncommented};
+
+    use super::*;
+
+    fn settings(file: &str) -> Settings {
+        let sources = Sources {
+            typed: &CommandLine::default(),
+            variables: Vec::new(),
+            file: Some((Path::new("/etc/cp.toml"), file)),
+        };
+        Settings::gather(PROGRAM, &sources)
+    }
+
+    fn faults(file: &str) -> Vec<String> {
+        let refusal = read(&mut settings(file), "host").unwrap_err();
+        refusal.faults.iter().map(ToString::to_string).collect()
+    }
+
+    #[test]
+    fn the_defaults_are_those_of_the_code() {
+        let launch = read(&mut settings("data = \"/d\""), "Mail-1.example.org").unwrap();
+        assert_eq!(launch.config.terms, LeaseTerms::default());
+        assert_eq!(launch.config.replica, "mail-1-example-org");
+        assert_eq!(launch.worker_token_file, Path::new("/d/worker.token"));
+        assert!(!launch.config.alone, "its workers live on while it restarts");
+        launch.config.check().unwrap();
+    }
+
+    #[test]
+    fn faults_that_show_only_together_are_told_with_the_others() {
+        let told = faults("listen = \"0.0.0.0:7430\"\n[lease]\nttl = \"3s\"\n[log]\nformat = \"xml\"\n");
+        assert_eq!(told.len(), 4, "{told:?}");
+        assert!(told[0].starts_with("data: is missing"), "{told:?}");
+        assert!(told.iter().any(|it| it.starts_with("log.format (/etc/cp.toml): ")), "{told:?}");
+        assert!(told.iter().any(|it| it.starts_with("lease.ttl (/etc/cp.toml): ttl - margin is 2s")), "{told:?}");
+        assert!(
+            told.iter().any(|it| it.starts_with("listen (/etc/cp.toml): ") && it.contains("--insecure")),
+            "{told:?}"
+        );
+    }
+
+    #[test]
+    fn the_commented_example_has_every_setting_and_starts() {
+        let example = include_str!("../../../deploy/config/control-plane.toml");
+        read(&mut settings(example), "host").unwrap();
+        let mut whole = settings(&uncommented(example));
+        assert_eq!(whole.unsaid(), [""; 0], "the example does not mention them");
+        read(&mut whole, "host").unwrap();
+    }
+}

@@ -1,0 +1,128 @@
+//! The `postroom-control-plane` command: settings in, a running control plane, and a clean stop.
+
+use std::io::Write as _;
+use std::path::Path;
+use std::process::ExitCode;
+use std::{env, fs, io};
+
+use postroom_control_plane::access::context::{self, Context};
+use postroom_control_plane::access::role::Role;
+use postroom_control_plane::app::App;
+use postroom_control_plane::config::settings::{self, Launch, PROGRAM};
+use postroom_proto::log;
+use postroom_proto::settings::{Refusal, Settings, Sources, refusal};
+use tokio::signal::unix::{Signal, SignalKind, signal};
+
+#[tokio::main]
+async fn main() -> ExitCode {
+    // Ordering: before anything that may speak TLS; rustls has no provider of its own here. A second installation is
+    // refused, which is harmless.
+    let _ = rustls::crypto::ring::default_provider().install_default();
+    match Box::pin(run()).await {
+        Ok(()) => ExitCode::SUCCESS,
+        Err(refusal) => {
+            // Nothing is left to tell it to when standard error is closed.
+            let _ = io::stderr().write_all(refusal.render().as_bytes());
+            ExitCode::from(refusal.exit_code)
+        }
+    }
+}
+
+async fn run() -> Result<(), Refusal> {
+    let typed = PROGRAM.typed(&PROGRAM.command().get_matches(), |name| env::var(name).ok());
+    let read = |file: &Path| fs::read_to_string(file).map_err(|e| Refusal::unreadable("the settings file", file, &e));
+    let text = typed.file.as_deref().map(read).transpose()?;
+    let variables =
+        env::vars_os().filter_map(|(name, value)| Some((name.into_string().ok()?, value.into_string().ok()?)));
+    let sources =
+        Sources { typed: &typed, variables: variables.collect(), file: typed.file.as_deref().zip(text.as_deref()) };
+    let mut gathered = Settings::gather(PROGRAM, &sources);
+    let launch = settings::read(&mut gathered, &host_name())?;
+    if typed.check {
+        return io::stdout().write_all(gathered.show().as_bytes()).map_err(|error| {
+            Refusal::new(refusal::INTERNAL, format!("cannot write: {error}"), "see where standard output goes")
+        });
+    }
+    log::init(Some(&launch.log_filter), launch.log_format);
+    serve(launch).await
+}
+
+/// Serves until it is told to stop, by SIGINT or SIGTERM. A second signal ends the process at once.
+async fn serve(launch: Launch) -> Result<(), Refusal> {
+    let Launch { mut config, worker_token_file, .. } = launch;
+    // Ordering: signals are caught before anything runs that would have to be stopped.
+    let mut signals = Signals::catch()?;
+    fs::create_dir_all(&config.data).map_err(|error| {
+        let message = format!("the data folder {} cannot be made: {error}", config.data.display());
+        Refusal::new(refusal::USAGE, message, "make it, or name another in the setting data")
+    })?;
+    let admin = context::admin_token(&config.data).map_err(|error| no_token(&error))?;
+    config.tokens.grant(&admin, Role::Admin);
+    config.tokens.grant(&context::token_in(&worker_token_file).map_err(|error| no_token(&error))?, Role::Worker);
+    let data = config.data.clone();
+    let app = App::start(config).await?;
+    let endpoint = format!("http://{}", context::reachable(app.address()));
+    let context = Context { endpoint: endpoint.clone(), ca_file: None, token: admin };
+    if let Err(error) = context.write(&data) {
+        app.stop().await;
+        let message = format!("cannot write {}: {error}", data.join(context::FILE_NAME).display());
+        return Err(Refusal::new(refusal::USAGE, message, "see who owns the data folder"));
+    }
+    tracing::info!(
+        %endpoint,
+        admin = %data.join(context::FILE_NAME).display(),
+        workers = %worker_token_file.display(),
+        "the control plane is up"
+    );
+    let failed = tokio::select! {
+        () = signals.next() => false,
+        () = app.failed() => true,
+    };
+    tracing::info!("stopping");
+    tokio::spawn(async move {
+        signals.next().await;
+        std::process::exit(refusal::INTERRUPTED.into());
+    });
+    app.stop().await;
+    tracing::info!("stopped");
+    if failed {
+        let help = "the log above says why; start it again, nothing is lost";
+        return Err(Refusal::new(refusal::INTERNAL, "a part of the control plane has ended by itself", help));
+    }
+    Ok(())
+}
+
+fn no_token(error: &context::Error) -> Refusal {
+    let help = "see who owns the file; one that is moved away is made anew, with another token";
+    Refusal::new(refusal::USAGE, error.to_string(), help)
+}
+
+/// The host's name, from which that of the replica is made.
+fn host_name() -> String {
+    let read = |path| fs::read_to_string(path);
+    read("/proc/sys/kernel/hostname").or_else(|_| read("/etc/hostname")).unwrap_or_default()
+}
+
+/// What tells a process to stop.
+struct Signals {
+    interrupt: Signal,
+    terminate: Signal,
+}
+
+impl Signals {
+    fn catch() -> Result<Self, Refusal> {
+        let catch = |kind| {
+            signal(kind).map_err(|error| {
+                Refusal::new(refusal::INTERNAL, format!("signals cannot be caught: {error}"), "see the system's limits")
+            })
+        };
+        Ok(Self { interrupt: catch(SignalKind::interrupt())?, terminate: catch(SignalKind::terminate())? })
+    }
+
+    async fn next(&mut self) {
+        tokio::select! {
+            _ = self.interrupt.recv() => {}
+            _ = self.terminate.recv() => {}
+        }
+    }
+}
