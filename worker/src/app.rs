@@ -4,6 +4,7 @@
 //! |---|---|---|
 //! | leases | heartbeats, and hands what may be read to the supervisor | first: drains every mailbox, says goodbye |
 //! | mailboxes | one each, owned by the supervisor | drained by the task above, closed when that takes too long |
+//! | nudges | hears when a heartbeat is due early | with the leases: dropped at once |
 //! | errands | finds out what the control plane asks, a task each | with the leases: dropped at once |
 //! | statuses | tells how reading goes | last, so that the last words are heard |
 //!
@@ -15,7 +16,7 @@ use std::time::Duration;
 use futures::future::{BoxFuture, OptionFuture};
 use postroom_proto::lease::{LeaseTerms, Moment};
 use postroom_proto::v1;
-use tokio::sync::{mpsc, watch};
+use tokio::sync::{Notify, mpsc, watch};
 use tokio::time::{Instant, sleep_until, timeout};
 use tokio_util::sync::CancellationToken;
 use tokio_util::task::TaskTracker;
@@ -27,6 +28,7 @@ use crate::holder::{self, Action, Holder, Offer, Ticket};
 use crate::mailbox::lease::Trust;
 use crate::mailbox::session::Shared;
 use crate::mailbox::status::Board;
+use crate::nudge;
 use crate::report::{Client, Deadlines, Reporter};
 use crate::supervisor::{Event, Supervisor};
 
@@ -36,8 +38,6 @@ pub const GRACE: Duration = Duration::from_secs(12);
 const REGISTER_AGAIN: Duration = Duration::from_millis(300);
 /// Longest such pause: a control plane that is back must not wait for its workers.
 const REGISTER_AT_LEAST: Duration = Duration::from_secs(3);
-/// With more new mailboxes than this at once their starts are spread, so that a fleet does not sign in all at once.
-const CROWD: usize = 20;
 
 /// A running worker.
 #[derive(Debug)]
@@ -71,8 +71,12 @@ impl App {
         app.statuses.spawn(essential("statuses", forward, app.quiet.clone(), app.failed.clone()));
 
         let trust = Trust::new();
+        let crowd = config.reading.start.burst as usize;
         let shared = Shared::new(config.reading.clone(), reporter.clone() as Arc<dyn Reporter>, board);
         let (registered, sessions) = watch::channel(String::new());
+        let nudged = Arc::new(Notify::new());
+        let nudges = nudge::listen(control.clone(), sessions.clone(), nudged.clone(), app.stopping.clone());
+        app.leases.spawn(essential("nudges", nudges, app.stopping.clone(), app.failed.clone()));
         let errands = Errands::new(desk, shared.clone(), sessions).run(app.stopping.clone());
         app.leases.spawn(essential("errands", errands, app.stopping.clone(), app.failed.clone()));
         let (supervisor, events) = Supervisor::new(shared, trust.clone());
@@ -99,6 +103,8 @@ impl App {
             start: Instant::now(),
             jitter: 0.0,
             registered: false,
+            crowd,
+            nudged,
         };
         let run = leases.run(events, app.stopping.clone());
         app.leases.spawn(essential("leases", run, app.stopping.clone(), app.failed.clone()));
@@ -172,6 +178,10 @@ struct Leases {
     jitter: f64,
     /// The control plane has taken this worker once.
     registered: bool,
+    /// With more new mailboxes than this at once their starts are spread: only with the first that this process is given.
+    crowd: usize,
+    /// A heartbeat is worth sending before its time.
+    nudged: Arc<Notify>,
 }
 
 impl Leases {
@@ -211,6 +221,7 @@ impl Leases {
                     let actions = self.holder.tick(self.now());
                     self.act(actions);
                 }
+                () = self.nudged.notified() => self.holder.nudged(),
                 Some(event) = events.recv() => self.happened(event),
             }
         }
@@ -288,6 +299,10 @@ impl Leases {
 
     fn act(&mut self, actions: Vec<Action>) {
         let opens = actions.iter().filter(|action| matches!(action, Action::Open(_))).count();
+        let spread = opens > self.crowd;
+        if opens > 0 {
+            self.crowd = usize::MAX;
+        }
         for action in actions {
             match action {
                 // The loop registers whenever there is no session.
@@ -295,7 +310,7 @@ impl Leases {
                 Action::Open(offer) => {
                     let Offer { mailbox, epoch, definition_revision } = offer;
                     tracing::info!(%mailbox, %epoch, "a mailbox is leased to this worker");
-                    self.supervisor.open(&mailbox, epoch, definition_revision, opens > CROWD);
+                    self.supervisor.open(&mailbox, epoch, definition_revision, spread);
                 }
                 Action::Reopen(offer) => self.supervisor.reopen(&offer.mailbox, offer.definition_revision),
                 Action::Drain(mailbox, _) => self.supervisor.drain(&mailbox),
@@ -404,6 +419,8 @@ mod tests {
             start: Instant::now().checked_sub(before).expect("the machine runs longer"),
             jitter: 0.0,
             registered: false,
+            crowd: 50,
+            nudged: Arc::default(),
         };
         leases.holder.registered(SessionId::parse("s").expect("a session"), LeaseTerms::default());
         let mailbox = MailboxUid::derive("a", "INBOX", "x.example");

@@ -63,12 +63,35 @@ pub struct Reading {
     pub token_timeout: Duration,
     /// Longest time for a mailbox to finish its report when it is handed over.
     pub drain_timeout: Duration,
-    /// New mailboxes start within this time, spread at random, unless they are taken over from another worker.
-    pub start_spread: Duration,
+    /// How fast mailboxes begin to connect.
+    pub start: Start,
     /// Most messages fetched, and reported, at once.
     pub batch_messages: usize,
     /// Most bytes of messages fetched at once, by the server's own estimate; a larger message goes alone.
     pub batch_bytes: u64,
+}
+
+/// How fast mailboxes begin to connect, at the start of a worker and after their connections broke.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct Start {
+    /// So many at once.
+    pub burst: u32,
+    /// Then so many a second.
+    pub rate: u32,
+    /// Most that connect at once to one host.
+    pub per_host: u32,
+    /// Most that connect at once for one tenant.
+    pub per_tenant: u32,
+    /// The mailboxes that a worker is given at its own start, when they are more than `burst`, begin within this time,
+    /// each at a moment of its own, so that a fleet does not begin as one. Those that come later, as from a worker that
+    /// died, begin at once.
+    pub spread: Duration,
+}
+
+impl Default for Start {
+    fn default() -> Self {
+        Self { burst: 50, rate: 10, per_host: 10, per_tenant: 10, spread: Duration::from_secs(2) }
+    }
 }
 
 impl Default for Reading {
@@ -82,7 +105,7 @@ impl Default for Reading {
             step_timeout: Duration::from_secs(60),
             token_timeout: Duration::from_secs(15),
             drain_timeout: Duration::from_secs(10),
-            start_spread: Duration::from_secs(2),
+            start: Start::default(),
             batch_messages: 200,
             batch_bytes: 2 * 1024 * 1024,
         }

@@ -14,7 +14,7 @@ use tonic::metadata::{Ascii, MetadataValue};
 use tonic::service::Interceptor;
 use tonic::service::interceptor::InterceptedService;
 use tonic::transport::{Channel, Endpoint};
-use tonic::{Request, Status};
+use tonic::{Request, Status, Streaming};
 
 use crate::holder::{Answer, Heartbeat, Offer};
 
@@ -144,6 +144,12 @@ impl Control {
             Some(Offer { mailbox, epoch: Epoch(offered.epoch), definition_revision: offered.definition_revision })
         });
         Ok(Answer { term: answer.term, terms: terms(answer.terms), offers: offers.collect() })
+    }
+
+    /// Nudges of a session from now on. One comes at once.
+    pub async fn watch_nudge(&self, session: &SessionId) -> Result<Streaming<v1::Nudge>, Error> {
+        let mut leases = self.leases.clone();
+        within(ANSWER, leases.watch_nudge(v1::WatchNudgeRequest { session: session.to_string() })).await
     }
 
     /// Ends the session, after everything was let go.

@@ -227,6 +227,11 @@ impl Holder {
         actions
     }
 
+    /// The leader has something to say: the next heartbeat comes early.
+    pub fn nudged(&mut self) {
+        self.urgent = true;
+    }
+
     /// A mailbox that was to be drained is closed.
     pub fn let_go(&mut self, mailbox: &MailboxUid, epoch: Epoch) {
         if self.holds.get(mailbox).is_some_and(|hold| hold.draining && hold.epoch == epoch) {

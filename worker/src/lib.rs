@@ -2,7 +2,8 @@
 //!
 //! Reading order, which is the way of a message: [`holder`] (what may be read, pure) → [`supervisor`] (one task a
 //! mailbox) → [`mailbox`] (sign in, catch up, settle, wait) → [`contact`] (bytes to contact, pure) → [`report`].
-//! Beside it [`errand`] finds out what the control plane asks.
+//! Beside it [`errand`] finds out what the control plane asks, [`nudge`] hears when a heartbeat is due early, and [`pace`]
+//! keeps mailboxes from connecting all at once.
 //! [`net`], [`tls`] and [`certificate`] connect, [`token`] signs in, [`control`] talks to the control plane, [`diagnosis`] turns errors into causes with
 //! remedies, [`app`] says what runs and in which order it stops.
 
@@ -16,6 +17,8 @@ pub mod errand;
 pub mod holder;
 pub mod mailbox;
 pub mod net;
+pub mod nudge;
+pub mod pace;
 pub mod report;
 pub mod supervisor;
 pub mod tls;

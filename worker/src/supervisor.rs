@@ -87,7 +87,7 @@ impl Supervisor {
         {
             former.switch.close();
         }
-        let longest = if spread { self.shared.reading.start_spread } else { Duration::ZERO };
+        let longest = if spread { self.shared.reading.start.spread } else { Duration::ZERO };
         let task = Task {
             shared: self.shared.clone(),
             mailbox: mailbox.clone(),

@@ -64,7 +64,7 @@ impl House {
         let hold = relay.hold("/Report");
         let mut settings = worker::config::Config::new(&format!("http://{}", relay.addr()), own, "local");
         settings.reading.pending_retry = Duration::from_millis(300);
-        settings.reading.start_spread = Duration::ZERO;
+        settings.reading.start.spread = Duration::ZERO;
         settings.reading.batch_messages = 20;
         let reader = worker::app::App::start(settings).unwrap();
         (Self { control_plane, relay, reader, client, data: stage.data() }, hold)

@@ -14,7 +14,7 @@ use crate::contact::arrival::Arrivals;
 use crate::definition::model::Model;
 use crate::lease::record::assignment;
 use crate::ledger::{Fence, SharedLedger};
-use crate::store::{SharedStore, key};
+use crate::store::{Entry, SharedStore, key};
 
 use self::unstored::Unstored;
 
@@ -64,11 +64,8 @@ impl Intake {
     /// Invariant: only an epoch that the store minted for this session reaches the ledger's fence. Without this check
     /// any worker could raise the fence of a foreign mailbox so far that nobody could ever report for it again.
     async fn check_held(&self, session: &SessionId, mailbox: &MailboxUid, epoch: Epoch) -> Result<(), Failure> {
-        let lost =
-            || Failure::new(Reason::LeaseLost, format!("{mailbox} is not held by this session under epoch {epoch}"));
-        let entry = self.store.get(&key::assignment(mailbox)).await.map_err(Failure::from)?.ok_or_else(lost)?;
-        let held = assignment(&entry).is_some_and(|(_, found)| found.epoch == epoch && found.session == *session);
-        if held { Ok(()) } else { Err(lost()) }
+        let entry = self.store.get(&key::assignment(mailbox)).await?;
+        check(entry.as_ref(), session, mailbox, epoch)
     }
 
     fn generation(&self) -> Generation {
@@ -78,6 +75,15 @@ impl Intake {
     fn fence(&self, epoch: Epoch, session: &SessionId) -> Fence {
         Fence { generation: self.generation(), epoch, session: session.clone() }
     }
+}
+
+/// The same for what was found in the store.
+fn check(entry: Option<&Entry>, session: &SessionId, mailbox: &MailboxUid, epoch: Epoch) -> Result<(), Failure> {
+    let found = entry.and_then(assignment);
+    if found.is_some_and(|(_, found)| found.epoch == epoch && found.session == *session) {
+        return Ok(());
+    }
+    Err(Failure::new(Reason::LeaseLost, format!("{mailbox} is not held by this session under epoch {epoch}")))
 }
 
 fn session(text: &str) -> Result<SessionId, Failure> {

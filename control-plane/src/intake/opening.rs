@@ -1,11 +1,12 @@
 //! Opening mailboxes: the fence is raised, and the worker gets all it needs to read.
 
-use postroom_proto::id::{Epoch, SessionId};
+use postroom_proto::id::{Epoch, MailboxUid, SessionId};
 use postroom_proto::reason::{Failure, Reason, name};
 use postroom_proto::v1;
 
-use super::{Intake, mailbox, session};
+use super::{Intake, check, mailbox, session};
 use crate::definition;
+use crate::store::{MAX_WRITES, key};
 
 /// Most leases of one call.
 const MOST: usize = 500;
@@ -18,7 +19,12 @@ impl Intake {
         if request.leases.len() > MOST {
             return Err(Failure::invalid_field("leases", format!("are more than {MOST}; open them in several calls")));
         }
-        let openings = request.leases.iter().map(|lease| self.open_one(&session, lease));
+        // Ordering: the store is asked before the ledger's fence moves, and secrets leave only once it has.
+        let held = self.leased(&session, &request.leases).await?;
+        let openings = held.into_iter().map(async |held| {
+            let (uid, epoch) = held?;
+            self.open_one(&session, uid, epoch).await
+        });
         let outcomes = futures::future::join_all(openings).await;
         let outcomes = request.leases.iter().zip(outcomes).map(|(lease, outcome)| v1::OpenOutcome {
             mailbox: lease.mailbox.clone(),
@@ -33,12 +39,29 @@ impl Intake {
         Ok(v1::OpenMailboxesResponse { outcomes: outcomes.collect() })
     }
 
-    async fn open_one(&self, session: &SessionId, lease: &v1::MailboxLease) -> Result<v1::OpenedMailbox, Failure> {
-        let uid = mailbox("leases.mailbox", &lease.mailbox)?;
-        let epoch = Epoch(lease.epoch);
-        // Ordering: the store is asked before the ledger's fence moves, and secrets leave only once it has. A definition
-        // that cannot be resolved comes after the fence as well, so that the reader's word on it is taken.
-        self.check_held(session, &uid, epoch).await?;
+    /// Which of the leases the store says are held, each with what is wrong otherwise.
+    async fn leased(
+        &self,
+        session: &SessionId,
+        leases: &[v1::MailboxLease],
+    ) -> Result<Vec<Result<(MailboxUid, Epoch), Failure>>, Failure> {
+        let mut held: Vec<_> = leases.iter().map(|lease| mailbox("leases.mailbox", &lease.mailbox)).collect();
+        let keys: Vec<String> = held.iter().flatten().map(key::assignment).collect();
+        let mut found = Vec::with_capacity(keys.len());
+        for keys in keys.chunks(MAX_WRITES) {
+            found.extend(self.store.get_many(keys).await?);
+        }
+        let mut found = found.into_iter();
+        let checked = held.drain(..).zip(leases).map(|(uid, lease)| {
+            let (uid, epoch) = (uid?, Epoch(lease.epoch));
+            check(found.next().flatten().as_ref(), session, &uid, epoch)?;
+            Ok((uid, epoch))
+        });
+        Ok(checked.collect())
+    }
+
+    /// A definition that cannot be resolved comes after the fence as well, so that the reader's word on it is taken.
+    async fn open_one(&self, session: &SessionId, uid: MailboxUid, epoch: Epoch) -> Result<v1::OpenedMailbox, Failure> {
         let fence = self.fence(epoch, session);
         let opened = self.ledger.open(&uid, &fence).await?.ok_or_else(|| {
             Failure::new(Reason::LeaseLost, format!("{uid} was opened under a higher epoch than {epoch}"))

@@ -29,7 +29,7 @@ const START: Duration = Duration::from_secs(30);
 pub(crate) struct Laps {
     /// From the moment when the worker begins to ask for its token and to connect: what the other clients do.
     pub(crate) connected: Lap,
-    /// From the moment when the model is applied: besides, the lease and the random delay that spreads starts.
+    /// From the moment when the model is applied: besides, the lease.
     pub(crate) applied: Lap,
     /// From the first committed batch on, whose messages do not count: reading at full speed.
     pub(crate) flowing: Lap,

@@ -10,7 +10,7 @@ use postroom_proto::settings::{Default, Program, Refusal, Setting, Settings, for
 use postroom_proto::v1::WorkerRole;
 use secrecy::SecretString;
 
-use super::{Config, Reading};
+use super::{Config, Reading, Start};
 
 /// The `postroom-worker` command.
 pub const PROGRAM: Program = Program {
@@ -109,6 +109,36 @@ const SETTINGS: &[Setting] = &[
         help: "Longest time for a mailbox to finish its report when it is let go",
     },
     Setting {
+        name: "start.burst",
+        value: "COUNT",
+        default: Default::Is("50"),
+        help: "So many mailboxes connect at once, at the start and after their connections broke",
+    },
+    Setting {
+        name: "start.rate",
+        value: "COUNT",
+        default: Default::Is("10"),
+        help: "After the burst, so many mailboxes a second connect",
+    },
+    Setting {
+        name: "start.per-host",
+        value: "COUNT",
+        default: Default::Is("10"),
+        help: "Most mailboxes that connect at once to one mail server",
+    },
+    Setting {
+        name: "start.per-tenant",
+        value: "COUNT",
+        default: Default::Is("10"),
+        help: "Most mailboxes that connect at once for one tenant",
+    },
+    Setting {
+        name: "start.spread",
+        value: "TIME",
+        default: Default::Is("2s"),
+        help: "The mailboxes of a worker that starts, if more than the burst, begin at random within this time; 0s: at once",
+    },
+    Setting {
         name: "log.filter",
         value: "FILTER",
         default: Default::Is("info"),
@@ -169,6 +199,13 @@ pub fn read(
 
 fn reading(settings: &mut Settings) -> Reading {
     let byte_budget = settings.value("reading.byte-budget", form::bytes);
+    let start = Start {
+        burst: settings.value("start.burst", form::some),
+        rate: settings.value("start.rate", form::some),
+        per_host: settings.value("start.per-host", form::some),
+        per_tenant: settings.value("start.per-tenant", form::some),
+        spread: settings.value("start.spread", form::duration),
+    };
     let mut time = |name| settings.value(name, form::some_time);
     Reading {
         poll: time("reading.poll"),
@@ -178,6 +215,7 @@ fn reading(settings: &mut Settings) -> Reading {
         token_timeout: time("reading.token-timeout"),
         drain_timeout: time("reading.drain-timeout"),
         byte_budget,
+        start,
         ..Reading::default()
     }
 }

@@ -61,6 +61,22 @@ fn what_is_offered_is_opened_once_and_listed() {
 }
 
 #[test]
+fn a_nudge_brings_the_next_heartbeat_forward_but_never_two_at_once() {
+    let mut holder = registered();
+    beat(&mut holder, 0.0, &[]);
+    assert_eq!(holder.heartbeat_due(0.0), Some(at(2.0)));
+    holder.nudged();
+    assert_eq!(holder.heartbeat_due(0.0), Some(at(0.2)), "a tenth of the distance is kept");
+    let ticket = holder.heartbeat(at(0.2)).unwrap().ticket;
+    holder.nudged();
+    assert_eq!(holder.heartbeat_due(0.0), None, "one is under way");
+    holder.answered(at(0.3), ticket, answer(&[]));
+    assert_eq!(holder.heartbeat_due(0.0), Some(at(0.4)), "what happened after it was sent is asked for at once");
+    beat(&mut holder, 0.4, &[]);
+    assert_eq!(holder.heartbeat_due(0.0), Some(at(2.4)), "each nudge counts once");
+}
+
+#[test]
 fn trust_counts_from_sending() {
     let mut holder = registered();
     let ticket = holder.heartbeat(at(10.0)).unwrap().ticket;

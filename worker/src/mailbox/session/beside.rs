@@ -17,9 +17,9 @@ pub(crate) async fn connect(
     definition: &MailboxDefinition,
     limits: Limits,
 ) -> Result<Mail, Diagnosis> {
-    let connected = match Box::pin(sign_in(shared, definition, limits)).await {
+    let connected = match Box::pin(sign_in(shared, definition, limits, || {})).await {
         // The token was a stale one, and is dropped: once more with a new one.
-        Err(Trouble::TokenExpired) => Box::pin(sign_in(shared, definition, limits)).await,
+        Err(Trouble::TokenExpired) => Box::pin(sign_in(shared, definition, limits, || {})).await,
         connected => connected,
     };
     connected.map_err(diagnosed)

@@ -23,6 +23,7 @@ use crate::mailbox::recall::Recalls;
 use crate::mailbox::retry;
 use crate::mailbox::status::{Board, Teller, now};
 use crate::net::Secure;
+use crate::pace::Pace;
 use crate::report::{self, Reporter};
 use crate::tls::Roots;
 use crate::token::Credential;
@@ -52,6 +53,8 @@ pub struct Shared {
     pub reporter: Arc<dyn Reporter>,
     /// Where statuses go.
     pub board: Arc<Board>,
+    /// When a mailbox may connect.
+    pub pace: Pace,
     /// How much may be in memory.
     pub budget: Budget,
     /// How a session is called back to what else there is to settle.
@@ -63,9 +66,10 @@ impl Shared {
     pub fn new(reading: Reading, reporter: Arc<dyn Reporter>, board: Arc<Board>) -> Self {
         let roots = Arc::new(Roots::new());
         let broker = Arc::new(Broker::new(roots.clone(), reading.token_timeout));
+        let pace = Pace::new(reading.start);
         let budget = Budget::new(reading.byte_budget);
         let recalls = Recalls::default();
-        Self { reading: Arc::new(reading), roots, broker, reporter, board, budget, recalls }
+        Self { reading: Arc::new(reading), roots, broker, reporter, board, pace, budget, recalls }
     }
 }
 

@@ -17,11 +17,12 @@ use crate::token::broker::{self, Issued};
 use crate::token::{Credential, CredentialDigest, Token};
 
 impl Session {
-    /// Connects, signs in and selects the folder.
+    /// Connects, signs in and selects the folder, once it is this mailbox's turn.
     pub(super) async fn connect(&mut self, definition: &MailboxDefinition) -> Result<Mail, Trouble> {
+        let mut permit = self.shared.pace.permit(definition).await;
         self.announce_try(definition).await?;
         let limits = Limits::for_messages(definition.max_message_bytes);
-        let signed_in = sign_in(&self.shared, definition, limits).await;
+        let signed_in = sign_in(&self.shared, definition, limits, || permit.used()).await;
         self.tell_refusals(definition).await;
         signed_in
     }
@@ -85,12 +86,18 @@ pub(crate) fn with_password(definition: &MailboxDefinition) -> SignIn {
     }
 }
 
-/// One try to connect, sign in and select the folder.
-pub(super) async fn sign_in(shared: &Shared, definition: &MailboxDefinition, limits: Limits) -> Result<Mail, Trouble> {
+/// One try to connect, sign in and select the folder. `reached`: called when the server was.
+pub(super) async fn sign_in(
+    shared: &Shared,
+    definition: &MailboxDefinition,
+    limits: Limits,
+    reached: impl FnOnce() + Send,
+) -> Result<Mail, Trouble> {
     let (sign_in, token) = credentials(shared, definition).await?;
     let reading = &shared.reading;
     let tls = shared.roots.client_config(&definition.ca_file).await.map_err(|error| error.diagnosis())?;
     let stream = net::connect(&place(definition), &tls, reading.connect_timeout).await?;
+    reached();
     let opened = Box::pin(connection::open(stream, limits, reading.step_timeout, &sign_in, &definition.folder)).await;
     let (digest, lockout) = (CredentialDigest::of(definition), shared.broker.lockout());
     match (opened, token) {
