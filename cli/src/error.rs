@@ -271,7 +271,7 @@ fn of_reason(reason: Reason) -> (Kind, &'static str) {
         }
         Reason::StorageFailed => (Kind::Unavailable, "see the control plane's log, and whether its disk is full"),
         Reason::TooMany => (Kind::Unavailable, "the control plane is busy: try again in a moment"),
-        Reason::NoWorker => (Kind::Unavailable, "see whether a worker runs: `postroom mailbox list` names them"),
+        Reason::NoWorker => (Kind::Unavailable, "see whether a worker runs: `postroom worker list`"),
         Reason::StoreNotOurs => (Kind::Unavailable, "see `postroom store show` for what is wrong and what to do"),
         Reason::ErrandFailed => (Kind::Unavailable, "mend what the message names, then try again"),
         Reason::SecretUnreadable => (Kind::Internal, "restore the control plane's key file"),

@@ -21,6 +21,8 @@ pub use self::mailbox::Mailbox;
 pub use self::message::{Disposition, ListMessages, Message};
 pub use self::shell::{Completions, Man};
 pub use self::status::Status;
+pub use self::store::Store;
+pub use self::worker::{Role, Worker};
 use crate::error::EXIT_CODES;
 use crate::up;
 
@@ -33,6 +35,8 @@ mod mailbox;
 mod message;
 mod shell;
 mod status;
+mod store;
+mod worker;
 
 /// E-mail for contact centres: every message once, in priority order.
 #[derive(Debug, Parser)]
@@ -155,6 +159,12 @@ pub enum Command {
     /// The mailboxes that are read: who reads each, and what is wrong with it.
     #[command(subcommand)]
     Mailbox(Mailbox),
+    /// The processes that read mailboxes: what each holds, and what is decided about it.
+    #[command(subcommand)]
+    Worker(Worker),
+    /// Where definitions, assignments and sessions are kept, and whether that belongs to the ledger.
+    #[command(subcommand)]
+    Store(Store),
     /// E-mails that wait for an instance, or were taken by it.
     #[command(subcommand)]
     Contact(Contact),

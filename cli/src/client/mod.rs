@@ -24,6 +24,8 @@ mod connect;
 mod contact;
 mod message;
 mod retry;
+mod store;
+mod worker;
 
 pub use retry::Repeat;
 

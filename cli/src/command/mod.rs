@@ -25,6 +25,8 @@ mod reconcile;
 mod rollout;
 mod shell;
 mod status;
+mod store;
+mod worker;
 
 /// Runs a command.
 pub async fn run(cli: Cli, environment: Environment<'_>, streams: &mut Streams<'_>) -> Result<(), Error> {
@@ -63,6 +65,8 @@ async fn run_verb(command: Command, session: &mut Session<'_, '_>) -> Result<(),
         Command::OutgoingServer(verb) => definition::outgoing_server(session, verb).await,
         Command::Queue(verb) => definition::queue(session, verb).await,
         Command::Mailbox(verb) => mailbox::run(session, verb).await,
+        Command::Worker(verb) => worker::run(session, verb).await,
+        Command::Store(verb) => store::run(session, verb).await,
         Command::Contact(verb) => Box::pin(contact::run(session, verb)).await,
         Command::Explain(args) => explain::run(session, &args),
         Command::Backup(verb) => backup::run(session, verb).await,

@@ -86,7 +86,10 @@ pub(super) fn tone(heading: &str, cell: &str) -> Option<Tone> {
         (_, "" | "-") => None,
         ("PROBLEM" | "REASON", _) => Some(Tone::Bad),
         ("STATE", "idle" | "accepted" | "ended" | "ok" | "live") => Some(Tone::Good),
-        ("STATE", "failing" | "dead" | "quarantined" | "failed" | "lost") => Some(Tone::Bad),
+        ("STATE", "failing" | "dead" | "quarantined" | "failed" | "lost" | "silent" | "gone") => Some(Tone::Bad),
+        ("STATE", "stopping" | "returning") => Some(Tone::Waiting),
+        ("FIT", "ours") => Some(Tone::Good),
+        ("FIT", _) => Some(Tone::Bad),
         ("STATE", "unassigned" | "connecting" | "catching-up" | "queued" | "allocated") => Some(Tone::Waiting),
         _ => None,
     }

@@ -48,6 +48,12 @@ words! {
     message_decision: MessageDecisionKind, "MESSAGE_DECISION_KIND_";
     /// `missing`, `pending`, `gone`, …
     finding_kind: FindingKind, "FINDING_KIND_";
+    /// `live`, `silent`, `stopping`, `returning`, `gone`.
+    worker_state: WorkerState, "WORKER_STATE_";
+    /// `active`, `spare`.
+    worker_role: WorkerRole, "WORKER_ROLE_";
+    /// `ours`, `foreign`, `empty`, `behind`, `other-ledger`.
+    store_fit: StoreFit, "STORE_FIT_";
     /// `transient`, `throttled`, …
     problem_kind: ProblemKind, "PROBLEM_KIND_";
 }

@@ -36,6 +36,8 @@ pub(crate) fn state() -> State {
         messages: messages(),
         reconciliation: reconciliation(),
         status: status(),
+        fleet: fleet(),
+        store: store(),
         raw: vec![b"Subject: Invoice 4711\r\n", b"\r\nHello,\r\n"],
         ..State::default()
     }
@@ -335,6 +337,65 @@ fn busy(failing: v1::Mailbox) -> v1::Mailbox {
         next_attempt_time: at(5),
     };
     v1::Mailbox { email: "support@contoso.example".into(), problem: Some(problem), ..failing }
+}
+
+fn fleet() -> v1::ListWorkersResponse {
+    let worker = |name: &str, state: v1::WorkerState, count: u32| v1::Worker {
+        name: name.into(),
+        state: state.into(),
+        pool: "default".into(),
+        role: v1::WorkerRole::Active.into(),
+        mailbox_count: count,
+        held_count: count,
+        session: format!("session-of-{name}"),
+        build: "0.1.0".into(),
+        start_time: at(-86_400),
+        heartbeat_time: at(-1),
+        ..Default::default()
+    };
+    v1::ListWorkersResponse {
+        workers: vec![
+            worker("mail-1", v1::WorkerState::Live, 120),
+            v1::Worker { held_count: 0, heartbeat_time: at(-9), ..worker("mail-2", v1::WorkerState::Silent, 80) },
+            v1::Worker {
+                role: v1::WorkerRole::Spare.into(),
+                role_set: true,
+                capacity: 200,
+                stands_in_for: vec!["mail-3".into()],
+                decision_time: at(-3600),
+                decided_by: "admin".into(),
+                ..worker("mail-9", v1::WorkerState::Live, 75)
+            },
+        ],
+        freeze: Some(v1::Freeze {
+            since_time: at(-60),
+            until_time: at(1740),
+            frozen_by: "admin".into(),
+            note: "switch of rack 4 is replaced".into(),
+        }),
+        brake_until_time: at(30),
+    }
+}
+
+fn store() -> v1::StoreInfo {
+    v1::StoreInfo {
+        location: "etcd http://10.0.0.1:2379,http://10.0.0.2:2379 /postroom/".into(),
+        store_id: "store-2".into(),
+        revision: 4711,
+        ledger_id: "ledger-1".into(),
+        bound_store_id: "store-1".into(),
+        generation: 3,
+        fit: v1::StoreFit::Foreign.into(),
+        cause: "the store is store-2, and the ledger belongs to store-1".into(),
+        remedy: "name the right store in the settings, or run `postroom store adopt`".into(),
+        adoptions: vec![v1::Adoption {
+            time: at(-86_400),
+            adopted_by: "admin".into(),
+            generation: 3,
+            former_store_id: "store-0".into(),
+            store_id: "store-1".into(),
+        }],
+    }
 }
 
 fn status() -> v1::Status {

@@ -14,6 +14,8 @@ use postroom_proto::v1::contact_service_server::{ContactService, ContactServiceS
 use postroom_proto::v1::definition_service_server::{DefinitionService, DefinitionServiceServer};
 use postroom_proto::v1::message_service_server::{MessageService, MessageServiceServer};
 use postroom_proto::v1::operator_service_server::{OperatorService, OperatorServiceServer};
+use postroom_proto::v1::store_service_server::StoreServiceServer;
+use postroom_proto::v1::worker_service_server::WorkerServiceServer;
 use tokio::net::TcpListener;
 use tokio_stream::wrappers::TcpListenerStream;
 use tokio_util::sync::{CancellationToken, DropGuard};
@@ -21,6 +23,7 @@ use tonic::transport::{Identity, Server, ServerTlsConfig};
 use tonic::{Request, Response, Status};
 
 pub(crate) mod fixture;
+mod fleet;
 
 pub(crate) const TOKEN: &str = "planted-token";
 
@@ -55,6 +58,8 @@ pub(crate) struct State {
     /// What a watch tells before it ends.
     pub(crate) events: Vec<Result<v1::WatchContactsResponse, Status>>,
     pub(crate) messages: Vec<v1::Message>,
+    pub(crate) fleet: v1::ListWorkersResponse,
+    pub(crate) store: v1::StoreInfo,
     /// What a reconciliation tells.
     pub(crate) reconciliation: Vec<v1::reconcile_mailbox_response::Told>,
 }
@@ -139,6 +144,8 @@ impl ControlPlane {
             .add_service(DefinitionServiceServer::new(fake.clone()))
             .add_service(OperatorServiceServer::new(fake.clone()))
             .add_service(MessageServiceServer::new(fake.clone()))
+            .add_service(WorkerServiceServer::new(fake.clone()))
+            .add_service(StoreServiceServer::new(fake.clone()))
             .add_service(ContactServiceServer::new(fake.clone()));
         let stopped = stop.clone().cancelled_owned();
         tokio::spawn(async move {
