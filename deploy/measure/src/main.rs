@@ -3,10 +3,11 @@
 //! Absolute figures belong to a machine and its load; what counts are the ratios of one run, for which the clients take
 //! turns. Reading order: [`mailbox`] (what is measured, and in which order) → [`bare`], [`mbsync`], [`postroom`] (the
 //! clients) → [`process`] (what a client used) → [`figures`] (medians and ratios) → [`table`] (how it is shown) and
-//! [`machine`] (what it ran on).
+//! [`machine`] (what it ran on). [`fleet`] measures a control plane under workers that read no mail.
 
 mod bare;
 mod figures;
+mod fleet;
 mod machine;
 mod mailbox;
 mod mbsync;
@@ -30,6 +31,8 @@ struct Command {
 enum Verb {
     /// Read one full mailbox: a bare socket reader, mbsync, and Postroom until every contact is durable.
     Mailbox(mailbox::Args),
+    /// Run a control plane under many workers that read no mail: what it costs, and what moves when one comes or goes.
+    Fleet(fleet::Args),
     /// The bare reader, once; `mailbox` starts it.
     #[command(hide = true)]
     Bare(bare::Args),
@@ -39,6 +42,7 @@ enum Verb {
 async fn main() -> ExitCode {
     let done = match Command::parse().verb {
         Verb::Mailbox(args) => Box::pin(mailbox::run(args)).await,
+        Verb::Fleet(args) => Box::pin(fleet::run(args)).await,
         Verb::Bare(args) => bare::run(args).await,
     };
     match done {

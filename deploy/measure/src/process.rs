@@ -98,10 +98,19 @@ fn stat(pid: u32) -> Option<String> {
     text.rsplit_once(')').map(|(_, fields)| fields.to_owned())
 }
 
-/// `VmHWM` in bytes; 0 when the process has ended.
+/// Largest resident memory so far, in bytes; 0 when the process has ended.
 fn peak_rss(pid: u32) -> u64 {
+    status(pid, "VmHWM:")
+}
+
+/// Resident memory now, in bytes; 0 when the process has ended.
+pub(crate) fn rss(pid: u32) -> u64 {
+    status(pid, "VmRSS:")
+}
+
+fn status(pid: u32, field: &str) -> u64 {
     let text = std::fs::read_to_string(format!("/proc/{pid}/status")).unwrap_or_default();
-    let kib = text.lines().find_map(|line| line.strip_prefix("VmHWM:")?.trim().strip_suffix("kB")?.trim().parse().ok());
+    let kib = text.lines().find_map(|line| line.strip_prefix(field)?.trim().strip_suffix("kB")?.trim().parse().ok());
     kib.map_or(0, |kib: u64| kib * 1024)
 }
 

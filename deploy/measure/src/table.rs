@@ -5,6 +5,7 @@ use std::io::Write as _;
 use comfy_table::{CellAlignment, Table, presets};
 
 use crate::figures::{Lap, Series, Spread};
+use crate::fleet;
 use crate::mailbox::{BARE, MBSYNC, Measured};
 
 /// Writes a result to standard output.
@@ -58,6 +59,67 @@ pub(crate) fn render(measured: &Measured) -> String {
         load.join(" "),
         measured.dovecot,
         measured.mbsync,
+    )
+}
+
+/// The figures of a fleet for people.
+pub(crate) fn render_fleet(measured: &fleet::Measured) -> String {
+    let fleet::Measured { cold, steady, death, join, restart, .. } = measured;
+    let mut table = Table::new();
+    table.load_style(presets::ASCII_MARKDOWN);
+    table.set_header(["what", "seconds", "control plane CPU s", "mailboxes moved"]);
+    let seconds = |value: f64| format!("{value:.2}");
+    table.add_row([
+        format!("model applied, {} requests", measured.apply_requests),
+        seconds(measured.apply_seconds),
+        "-".into(),
+        "-".into(),
+    ]);
+    table.add_row(["all workers start: every mailbox held".into(), seconds(cold.held_seconds), "-".into(), "-".into()]);
+    table.add_row([
+        "all workers start: every mailbox opened".into(),
+        seconds(cold.opened_seconds),
+        seconds(cold.cpu_seconds),
+        "-".into(),
+    ]);
+    for (what, change) in [
+        (format!("a worker with {} mailboxes dies", death.due), death),
+        ("a worker joins".into(), join),
+        ("all workers restarted, names kept".into(), restart),
+    ] {
+        table.add_row([what, seconds(change.seconds), seconds(change.cpu_seconds), change.moves.to_string()]);
+    }
+    for column in table.column_iter_mut().skip(1) {
+        column.set_cell_alignment(CellAlignment::Right);
+    }
+    let megabytes = |bytes: u64| bytes as f64 / 1e6;
+    format!(
+        "{} mailboxes, {} workers, a heartbeat every {} s, store in {}.\n\n{table}\n\n\
+         Calm, over {:.0} s: control plane {:.1} % of a core, {:.0} MB resident (at most {:.0} MB in the whole run);\n\
+         {:.1} heartbeats/s, {:.0} kB/s up, {:.0} kB/s down, {} not answered in time.\n\
+         Mailboxes that two workers held at once: {}.\n\n\
+         {} cores, {}; files on {}; load {:.1} before, {:.1} after\n",
+        measured.mailboxes,
+        measured.workers,
+        measured.heartbeat_seconds,
+        match measured.store {
+            fleet::Store::Sqlite => "SQLite",
+            fleet::Store::Etcd => "etcd",
+        },
+        steady.seconds,
+        steady.cpu_share * 100.0,
+        megabytes(steady.rss_bytes),
+        megabytes(measured.peak_rss_bytes),
+        steady.heartbeats_per_second,
+        steady.bytes_up_per_second / 1e3,
+        steady.bytes_down_per_second / 1e3,
+        steady.abandoned,
+        measured.overlaps,
+        measured.machine.cores,
+        measured.machine.processor,
+        measured.machine.file_system,
+        measured.load[0],
+        measured.load[1],
     )
 }
 

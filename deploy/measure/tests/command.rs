@@ -1,4 +1,4 @@
-//! The command on a small mailbox: what it counts, not how fast it is.
+//! The command on a small mailbox and a small fleet: what it counts, not how fast it is.
 
 use std::process::Command;
 
@@ -17,4 +17,21 @@ fn a_small_mailbox_is_read_whole() {
     assert_eq!(runs.iter().map(|run| run["messages"].as_u64().unwrap()).collect::<Vec<_>>(), [200, 200]);
     assert!(runs.iter().all(|run| run["seconds"].as_f64().unwrap() > 0.0), "{measured}");
     assert!(measured["dovecot"].as_str().unwrap().starts_with("2."), "{measured}");
+}
+
+#[test]
+fn a_small_fleet_moves_what_it_must_and_nothing_else() {
+    let output = Command::new(env!("CARGO_BIN_EXE_postroom-bench"))
+        .args(["fleet", "--mailboxes", "60", "--workers", "3", "--heartbeat", "300ms", "--steady", "2s", "--json"])
+        .output()
+        .unwrap();
+    let said = String::from_utf8_lossy(&output.stderr);
+    assert!(output.status.success(), "{said}");
+    let measured: serde_json::Value = serde_json::from_slice(&output.stdout).unwrap();
+    let number = |path: &str| measured.pointer(path).and_then(serde_json::Value::as_u64).unwrap();
+    assert_eq!((number("/death/moves"), number("/death/due")), (20, 20), "{measured}");
+    assert!((1..=30).contains(&number("/join/moves")), "{measured}");
+    assert_eq!((number("/restart/moves"), number("/overlaps")), (0, 0), "{measured}");
+    assert!(measured["steady"]["cpuShare"].as_f64().unwrap() > 0.0, "{measured}");
+    assert!(measured["steady"]["bytesUpPerSecond"].as_f64().unwrap() > 0.0, "{measured}");
 }
