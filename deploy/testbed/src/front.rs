@@ -1,5 +1,5 @@
 //! A front before the IMAP server that speaks for it where Exchange differs from Dovecot: it announces other ways to
-//! sign in, and refuses to open a mailbox although the sign-in worked. Everything else goes through.
+//! sign in, and refuses to open a mailbox although the sign-in worked, or asks to stay away. Everything else goes through.
 
 use std::{
     net::{Ipv4Addr, SocketAddr},
@@ -7,6 +7,7 @@ use std::{
         Arc, Mutex, PoisonError,
         atomic::{AtomicBool, Ordering},
     },
+    time::Duration,
 };
 
 use rustls_pki_types::ServerName;
@@ -38,6 +39,7 @@ struct Shared {
     upstream: SocketAddr,
     connector: Arc<rustls::ClientConfig>,
     not_connected: AtomicBool,
+    throttled: Mutex<Option<Duration>>,
     offers: Mutex<Option<String>>,
     mechanisms: Mutex<Vec<String>>,
 }
@@ -53,6 +55,7 @@ impl Front {
             upstream,
             connector: authority.client_config()?,
             not_connected: AtomicBool::new(false),
+            throttled: Mutex::default(),
             offers: Mutex::default(),
             mechanisms: Mutex::default(),
         });
@@ -78,6 +81,12 @@ impl Front {
         self.shared.not_connected.store(not_connected, Ordering::SeqCst);
     }
 
+    /// Opens no mailbox and asks to stay away for this time, as Exchange does when there were too many requests; or
+    /// opens them again.
+    pub fn set_throttled(&self, backoff: Option<Duration>) {
+        *self.shared.throttled.lock().unwrap_or_else(PoisonError::into_inner) = backoff;
+    }
+
     /// Announces these capabilities before the sign-in, for example `IMAP4rev1 AUTH=OAUTHBEARER`, in place of the
     /// server's own.
     pub fn set_offers(&self, capabilities: &str) {
@@ -93,6 +102,21 @@ impl Front {
 impl Drop for Front {
     fn drop(&mut self) {
         self.stop.cancel();
+    }
+}
+
+impl Shared {
+    /// What a command is answered in place of the server.
+    fn refusal(&self, verb: &str) -> Option<String> {
+        if verb != "SELECT" {
+            return None;
+        }
+        let throttled = *self.throttled.lock().unwrap_or_else(PoisonError::into_inner);
+        if let Some(backoff) = throttled {
+            let millis = backoff.as_millis();
+            return Some(format!("BAD Request is throttled. Suggested Backoff Time: {millis} milliseconds"));
+        }
+        self.not_connected.load(Ordering::SeqCst).then(|| NOT_CONNECTED.to_owned())
     }
 }
 
@@ -138,9 +162,9 @@ async fn serve(tcp: TcpStream, acceptor: TlsAcceptor, shared: &Shared) {
                 let mut words = text.split_whitespace();
                 let (tag, verb) = (words.next().unwrap_or_default(), words.next().unwrap_or_default());
                 note(shared, verb, words.next());
-                if verb == "SELECT" && shared.not_connected.load(Ordering::SeqCst) {
+                if let Some(answer) = shared.refusal(verb) {
                     let mut to_client = to_client.lock().await;
-                    to_client.write_all(format!("{tag} {NOT_CONNECTED}\r\n").as_bytes()).await?;
+                    to_client.write_all(format!("{tag} {answer}\r\n").as_bytes()).await?;
                     to_client.flush().await?;
                     continue;
                 }

@@ -1,0 +1,15 @@
+//! Control plane and workers as processes of their own: how they start, refuse to start, stop, and stand in for each
+//! other.
+
+#![allow(clippy::unwrap_used, clippy::expect_used, reason = "a test that cannot go on fails")]
+
+#[allow(dead_code, reason = "each test crate uses a part of it")]
+#[path = "../spine/harness.rs"]
+mod harness;
+
+mod app_token;
+mod back_off;
+mod fleet;
+mod namesakes;
+mod refusals;
+mod stops;
