@@ -61,3 +61,6 @@ async fn listen_to(control: &Control, session: &SessionId, nudged: &Notify) {
         pause = (pause * 2).min(AGAIN_AT_LEAST);
     }
 }
+
+#[cfg(test)]
+mod tests;

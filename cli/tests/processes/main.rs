@@ -9,6 +9,7 @@ mod harness;
 
 mod app_token;
 mod back_off;
+mod dead_host;
 mod fleet;
 mod namesakes;
 mod refusals;
