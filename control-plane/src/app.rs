@@ -54,6 +54,7 @@ use crate::errand::Errands;
 use crate::failure::chain;
 use crate::intake::Intake;
 use crate::lease::nudge::Nudges;
+use crate::lease::nudging;
 use crate::lease::run::{LeasePlane, Settings};
 use crate::ledger::SharedLedger;
 use crate::message::Messages;
@@ -221,8 +222,15 @@ impl App {
         let Config { replica, alone, .. } = &config;
         let settings = Settings { replica: replica.clone(), terms: config.terms, alone: *alone };
         let nudges = Nudges::new(self.serving.clone());
-        let (leader, plane) = LeasePlane::new(ground.store.clone(), settings, definitions.subscribe(), nudges.clone());
+        let (leader, plane) = LeasePlane::new(
+            ground.store.clone(),
+            settings,
+            definitions.subscribe(),
+            ground.binding.may_lead(),
+            nudges.clone(),
+        );
         self.keep("lease plane", plane.run(self.keeping.clone()));
+        self.keep("nudges", nudging::run(ground.store.clone(), nudges.clone(), self.keeping.clone()));
 
         let arrivals = Arc::new(Arrivals::default());
         let allocator = Allocator::new(ground.ledger.clone(), arrivals.clone(), self.serving.clone());

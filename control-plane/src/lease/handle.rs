@@ -1,9 +1,13 @@
 //! How the services talk to the leader: calls over a bounded channel, each with its answer.
 
-use postroom_proto::id::SessionId;
+use std::collections::HashMap;
+
+use postroom_proto::id::{MailboxUid, SessionId};
 use postroom_proto::reason::{Failure, Reason};
+use postroom_proto::v1::UnassignedReason;
 use tokio::sync::{mpsc, oneshot};
 
+use super::desk::look::FleetSeen;
 use super::desk::{Heartbeat, Offer, Running, Seen};
 use super::profile::Profile;
 use crate::store::Revision;
@@ -33,7 +37,12 @@ pub(crate) enum Call {
     Leave { session: SessionId, returning: bool, answer: oneshot::Sender<Result<(), Failure>> },
     Running { answer: oneshot::Sender<Result<Vec<Running>, Failure>> },
     Sessions { answer: oneshot::Sender<Result<Vec<Seen>, Failure>> },
+    Fleet { answer: oneshot::Sender<Result<FleetSeen, Failure>> },
+    Unassigned { mailboxes: Vec<MailboxUid>, answer: oneshot::Sender<Result<Reasons, Failure>> },
 }
+
+/// Why nobody reads some mailboxes.
+pub type Reasons = HashMap<MailboxUid, UnassignedReason>;
 
 /// How the services talk to the leader.
 #[derive(Debug, Clone)]
@@ -67,6 +76,16 @@ impl Handle {
         self.call(|answer| Call::Sessions { answer }).await
     }
 
+    /// The fleet, as the leader sees it.
+    pub async fn fleet(&self) -> Result<FleetSeen, Failure> {
+        self.call(|answer| Call::Fleet { answer }).await
+    }
+
+    /// Why nobody reads each of these mailboxes; those that somebody has are left out.
+    pub async fn unassigned(&self, mailboxes: Vec<MailboxUid>) -> Result<Reasons, Failure> {
+        self.call(|answer| Call::Unassigned { mailboxes, answer }).await
+    }
+
     async fn call<T>(&self, call: impl FnOnce(oneshot::Sender<Result<T, Failure>>) -> Call) -> Result<T, Failure> {
         let stopping = || Failure::new(Reason::ShuttingDown, "the lease plane is stopping; try again");
         let (answer, receiver) = oneshot::channel();
@@ -82,17 +101,25 @@ impl std::fmt::Debug for Call {
 }
 
 impl Call {
-    /// Nobody leads here.
-    pub(super) fn refuse(self) {
+    /// Nobody leads here, for this reason.
+    pub(super) fn refuse(self, why: &Failure) {
         // Whoever asked may have gone.
         match self {
-            Self::Register { answer, .. } => drop(answer.send(Err(no_leader()))),
-            Self::Heartbeat { answer, .. } => drop(answer.send(Err(no_leader()))),
-            Self::Leave { answer, .. } => drop(answer.send(Err(no_leader()))),
-            Self::Running { answer } => drop(answer.send(Err(no_leader()))),
-            Self::Sessions { answer } => drop(answer.send(Err(no_leader()))),
+            Self::Register { answer, .. } => drop(answer.send(Err(why.clone()))),
+            Self::Heartbeat { answer, .. } => drop(answer.send(Err(why.clone()))),
+            Self::Leave { answer, .. } => drop(answer.send(Err(why.clone()))),
+            Self::Running { answer } => drop(answer.send(Err(why.clone()))),
+            Self::Sessions { answer } => drop(answer.send(Err(why.clone()))),
+            Self::Fleet { answer } => drop(answer.send(Err(why.clone()))),
+            Self::Unassigned { answer, .. } => drop(answer.send(Err(why.clone()))),
         }
     }
+}
+
+pub(super) fn not_ours() -> Failure {
+    let text =
+        "no mailbox is leased, because the store is not the one that the ledger belongs to; see `postroom store show`";
+    Failure::new(Reason::StoreNotOurs, text)
 }
 
 pub(super) fn no_leader() -> Failure {

@@ -6,13 +6,16 @@
 use std::time::Duration;
 
 use bytes::Bytes;
+use futures::future::BoxFuture;
 use postroom_proto::lease::{LeaseTerms, Moment};
 
 use crate::store::{Error, Guard, Revision, Store, Tenure, key};
 
 /// A term of office, held by whoever renews it.
 pub struct Office {
-    tenure: Box<dyn Tenure>,
+    /// Absent while it is being renewed.
+    tenure: Option<Box<dyn Tenure>>,
+    term: Revision,
     trusted_until: Moment,
     terms: LeaseTerms,
 }
@@ -21,6 +24,13 @@ impl std::fmt::Debug for Office {
     fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
         f.debug_struct("Office").field("term", &self.term()).finish_non_exhaustive()
     }
+}
+
+/// What became of confirming an office.
+pub struct Confirmed {
+    tenure: Box<dyn Tenure>,
+    sent: Moment,
+    outcome: Result<bool, Error>,
 }
 
 /// What every write of this leader must be guarded by.
@@ -42,12 +52,13 @@ impl Office {
     ) -> Result<Option<Self>, Error> {
         let value = Bytes::copy_from_slice(replica.as_bytes());
         let tenure = store.tenure(key::LEADER, value, terms.leader_ttl, alone).await?;
-        Ok(tenure.map(|tenure| Self { tenure, trusted_until: sent + terms.leader_trust(), terms }))
+        let trusted_until = sent + terms.leader_trust();
+        Ok(tenure.map(|tenure| Self { term: tenure.revision(), tenure: Some(tenure), trusted_until, terms }))
     }
 
     /// Names this term of office; a later one is higher.
     pub fn term(&self) -> Revision {
-        self.tenure.revision()
+        self.term
     }
 
     /// What every write of this leader must be guarded by.
@@ -65,11 +76,23 @@ impl Office {
         self.terms.leader_ttl / 3
     }
 
-    /// Confirms the office. False: it is lost for good.
+    /// Confirms the office, beside everything else that a leader does: a store that is slow must not keep a worker
+    /// waiting. To be handed to [`Office::confirmed`]. `None`: one is under way.
     ///
     /// Ordering: `sent` is the moment before the call, so that a slow answer never lengthens the trust.
-    pub async fn confirm(&mut self, sent: Moment) -> Result<bool, Error> {
-        let ours = self.tenure.renew().await?;
+    pub fn confirm(&mut self, sent: Moment) -> Option<BoxFuture<'static, Confirmed>> {
+        let mut tenure = self.tenure.take()?;
+        Some(Box::pin(async move {
+            let outcome = tenure.renew().await;
+            Confirmed { tenure, sent, outcome }
+        }))
+    }
+
+    /// Takes in what became of confirming. False: the office is lost for good.
+    pub fn confirmed(&mut self, confirmed: Confirmed) -> Result<bool, Error> {
+        let Confirmed { tenure, sent, outcome } = confirmed;
+        self.tenure = Some(tenure);
+        let ours = outcome?;
         if ours {
             self.trusted_until = self.trusted_until.max(sent + self.terms.leader_trust());
         }
@@ -78,6 +101,8 @@ impl Office {
 
     /// Gives the office up, so that another replica need not wait.
     pub async fn resign(self) {
-        self.tenure.resign().await;
+        if let Some(tenure) = self.tenure {
+            tenure.resign().await;
+        }
     }
 }

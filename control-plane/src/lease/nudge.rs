@@ -36,6 +36,13 @@ impl Nudges {
         }
     }
 
+    /// Nudges everybody who listens here.
+    pub fn raise_all(&self) {
+        for listener in self.lock().values() {
+            listener.send_replace(());
+        }
+    }
+
     /// One item for each nudge from now on, and one at once, for what happened before.
     pub fn listen(&self, session: &SessionId) -> Result<BoxStream<'static, ()>, Failure> {
         let mut listeners = self.lock();

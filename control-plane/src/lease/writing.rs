@@ -2,7 +2,9 @@
 
 use std::time::Duration;
 
-use super::desk::{Assign, Assignment, EndSession, Session, Settled, Write as Intent};
+use postroom_proto::id::MailboxUid;
+
+use super::desk::{Assign, Assignment, EndSession, Forget, Session, Settled, Unassign, Write as Intent};
 use super::leader::guard;
 use super::record::{AssignmentRecord, SessionRecord, assignment, session};
 use crate::clock;
@@ -20,6 +22,9 @@ const READ_AGAIN: Duration = Duration::from_millis(200);
 pub(super) enum Done {
     Ended(EndSession, Settled<Session>),
     Assigned(Vec<(Assign, Settled<Assignment>)>),
+    Unassigned(Vec<(Unassign, Settled<Assignment>)>),
+    /// Whether the records are gone.
+    Forgotten(Vec<Forget>, bool),
 }
 
 /// Intents that are committed as one.
@@ -27,23 +32,34 @@ pub(super) enum Done {
 pub(super) enum Batch {
     End(EndSession),
     Assign(Vec<Assign>),
+    Unassign(Vec<Unassign>),
+    Forget(Vec<Forget>),
 }
 
 /// Ordering: ends come first, as the desk intended them.
 pub(super) fn batches(intents: Vec<Intent>) -> Vec<Batch> {
     let mut batches = Vec::new();
-    let mut moves = Vec::new();
+    let (mut moves, mut retired, mut forgotten) = (Vec::new(), Vec::new(), Vec::new());
     for intent in intents {
         match intent {
             Intent::EndSession(end) => batches.push(Batch::End(end)),
             Intent::Assign(assign) => moves.push(assign),
+            Intent::Unassign(unassign) => retired.push(unassign),
+            Intent::Forget(forget) => forgotten.push(forget),
         }
     }
-    while !moves.is_empty() {
-        let rest = moves.split_off(moves.len().min(MOVES));
-        batches.push(Batch::Assign(std::mem::replace(&mut moves, rest)));
-    }
+    batches.extend(chunks(moves).map(Batch::Assign));
+    batches.extend(chunks(retired).map(Batch::Unassign));
+    batches.extend(chunks(forgotten).map(Batch::Forget));
     batches
+}
+
+fn chunks<T>(intents: Vec<T>) -> impl Iterator<Item = Vec<T>> {
+    let mut intents = intents.into_iter().peekable();
+    std::iter::from_fn(move || {
+        intents.peek()?;
+        Some(intents.by_ref().take(MOVES).collect())
+    })
 }
 
 /// Commits a batch and says what became of each intent. Returns only once that is known, however long it takes.
@@ -54,6 +70,11 @@ pub(super) async fn carry_out(store: SharedStore, term: Revision, batch: Batch) 
             Done::Ended(end, settled)
         }
         Batch::Assign(moves) => Done::Assigned(assign(&store, term, moves).await),
+        Batch::Unassign(retired) => Done::Unassigned(unassign(&store, term, retired).await),
+        Batch::Forget(forgotten) => {
+            let gone = forget(&store, term, &forgotten).await;
+            Done::Forgotten(forgotten, gone)
+        }
     }
 }
 
@@ -94,16 +115,44 @@ async fn assign(store: &SharedStore, term: Revision, moves: Vec<Assign>) -> Vec<
     for step in moves {
         let result = match outcome {
             Outcome::Committed(revision) => Settled::Committed(revision),
-            Outcome::Conflict => Settled::Conflict(holder(store, &step).await),
-            Outcome::Unknown => Settled::Unknown(holder(store, &step).await),
+            Outcome::Conflict => Settled::Conflict(holder(store, &step.mailbox).await),
+            Outcome::Unknown => Settled::Unknown(holder(store, &step.mailbox).await),
         };
         settled.push((step, result));
     }
     settled
 }
 
-async fn holder(store: &SharedStore, step: &Assign) -> Option<Assignment> {
-    let entry = read(store, &key::assignment(&step.mailbox)).await?;
+async fn unassign(store: &SharedStore, term: Revision, retired: Vec<Unassign>) -> Vec<(Unassign, Settled<Assignment>)> {
+    let keys = retired.iter().map(|step| (key::assignment(&step.mailbox), step.expected));
+    let (guards, writes) = keys
+        .map(|(at, epoch)| (Guard::Unchanged(at.clone(), Revision(epoch.0)), Write::Delete(at)))
+        .unzip::<_, _, Vec<_>, Vec<_>>();
+    let outcome = commit(store, [vec![guard(term)], guards].concat(), writes).await;
+    let mut settled = Vec::with_capacity(retired.len());
+    for step in retired {
+        let result = match outcome {
+            Outcome::Committed(revision) => Settled::Committed(revision),
+            Outcome::Conflict => Settled::Conflict(holder(store, &step.mailbox).await),
+            Outcome::Unknown => Settled::Unknown(holder(store, &step.mailbox).await),
+        };
+        settled.push((step, result));
+    }
+    settled
+}
+
+/// What is not known to be gone is removed another time.
+async fn forget(store: &SharedStore, term: Revision, forgotten: &[Forget]) -> bool {
+    let keys = forgotten.iter().map(|step| (key::session(&step.session), step.expected));
+    let (guards, writes) = keys
+        .map(|(at, revision)| (Guard::Unchanged(at.clone(), revision), Write::Delete(at)))
+        .unzip::<_, _, Vec<_>, Vec<_>>();
+    let outcome = commit(store, [vec![guard(term)], guards].concat(), writes).await;
+    matches!(outcome, Outcome::Committed(_))
+}
+
+async fn holder(store: &SharedStore, mailbox: &MailboxUid) -> Option<Assignment> {
+    let entry = read(store, &key::assignment(mailbox)).await?;
     assignment(&entry).map(|(_, assignment)| assignment)
 }
 

@@ -3,6 +3,7 @@
 use std::collections::BTreeMap;
 
 use postroom_control_plane::lease::desk::{Heartbeat, Offer, Refusal};
+use postroom_control_plane::lease::profile::Profile;
 use postroom_proto::id::{Epoch, MailboxUid, SessionId};
 use postroom_proto::lease::Moment;
 use postroom_worker::holder::{self, Action, Answer, Holder, Ticket};
@@ -100,7 +101,7 @@ fn down(world: &mut World, i: usize, back_in: f64) {
 }
 
 fn register(world: &mut World, i: usize) {
-    let (replica, worker) = (world.any_replica(), format!("worker-{}", world.processes[i].name));
+    let (replica, profile) = (world.any_replica(), Profile::new(format!("worker-{}", world.processes[i].name)));
     world.send(Actor::Replica(replica), move |world| {
         let reply = Box::new(move |world: &mut World, session: SessionId| {
             world.send(Actor::Process(i), move |world| {
@@ -110,7 +111,7 @@ fn register(world: &mut World, i: usize) {
                 }
             });
         });
-        replica::register(world, replica, worker, false, reply);
+        replica::register(world, replica, profile, false, reply);
     });
     let again = move |world: &mut World| {
         if world.processes[i].holder.session().is_none() {

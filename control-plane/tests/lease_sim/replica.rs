@@ -8,6 +8,7 @@ use postroom_control_plane::lease::desk::{
     Assign, Assignment, Desk, EndSession, Heartbeat, Offer, Refusal, Session, Settled, Write,
 };
 use postroom_control_plane::lease::plan::Mailbox;
+use postroom_control_plane::lease::profile::Profile;
 use postroom_control_plane::store::Revision;
 use postroom_proto::id::{Epoch, MailboxUid, SessionId};
 use postroom_proto::lease::Moment;
@@ -121,13 +122,16 @@ fn lead(world: &mut World, replica: usize, term: u64) {
     };
     let Some(office) = world.replicas[replica].office.as_mut().filter(|office| office.term == term) else { return };
     if settled && now < office.trusted_until && office.desk.next_wake(now).is_some_and(|wake| wake <= now) {
-        let mailboxes: Vec<_> = (0..MAILBOXES).map(|i| Mailbox { uid: mailbox(i), weight: 1 }).collect();
+        let mailboxes: Vec<_> =
+            (0..MAILBOXES).map(|i| Mailbox { uid: mailbox(i), weight: 1, pool: "default".into() }).collect();
         let writes = office.desk.round(now, &mailboxes);
         let mut moves = Vec::new();
         for write in writes {
             match write {
                 Write::EndSession(end) => commit(world, replica, term, vec![Op::End(end)], |_, _| ()),
                 Write::Assign(assign) => moves.push(Op::Assign(assign)),
+                Write::Unassign(unassign) => moves.push(Op::Unassign(unassign)),
+                Write::Forget(forget) => commit(world, replica, term, vec![Op::Forget(forget)], |_, _| ()),
             }
         }
         let size = world.pick(&[1, 5, 50]);
@@ -214,7 +218,18 @@ fn settle(world: &mut World, replica: usize, term: u64, ops: &[Op], outcome: Opt
                 let found = world.store.assignments.get(&assign.mailbox).cloned();
                 if let Some(office) = office(world, replica, term) {
                     office.in_flight.retain(|other| other != assign);
-                    office.desk.mailbox_settled(assign, settled(outcome, found));
+                    office.desk.mailbox_settled(now, assign, settled(outcome, found));
+                }
+            }
+            Op::Unassign(unassign) => {
+                let found = world.store.assignments.get(&unassign.mailbox).cloned();
+                if let Some(office) = office(world, replica, term) {
+                    office.desk.mailbox_retired(unassign, settled(outcome, found));
+                }
+            }
+            Op::Forget(forget) => {
+                if let Some(office) = office(world, replica, term) {
+                    office.desk.session_forgotten(now, forget, outcome.flatten().is_some());
                 }
             }
         }
@@ -229,7 +244,10 @@ fn office(world: &mut World, replica: usize, term: u64) -> Option<&mut Office> {
 fn watch(world: &mut World, replica: usize) {
     let view = &mut world.replicas[replica].view;
     for (mailbox, assignment) in &world.store.log[view.seen..] {
-        view.assignments.insert(mailbox.clone(), assignment.clone());
+        match assignment {
+            Some(assignment) => view.assignments.insert(mailbox.clone(), assignment.clone()),
+            None => view.assignments.remove(mailbox),
+        };
     }
     view.seen = world.store.log.len();
     view.revision = world.store.revision();
@@ -255,15 +273,15 @@ fn route(world: &World, replica: usize, forwarded: bool) -> Option<Route> {
 type Reply<T> = Box<dyn FnOnce(&mut World, T)>;
 
 /// Answers the session, or nothing.
-pub(crate) fn register(world: &mut World, replica: usize, worker: String, forwarded: bool, reply: Reply<SessionId>) {
+pub(crate) fn register(world: &mut World, replica: usize, profile: Profile, forwarded: bool, reply: Reply<SessionId>) {
     match route(world, replica, forwarded) {
         None => {}
         Some(Route::To(leader)) => {
-            world.send(Actor::Replica(leader), move |world| register(world, leader, worker, true, reply));
+            world.send(Actor::Replica(leader), move |world| register(world, leader, profile, true, reply));
         }
         Some(Route::Here { term }) => {
             let session = SessionId::parse(&format!("s{}", world.mint())).unwrap();
-            let op = Op::Register { session: session.clone(), worker };
+            let op = Op::Register { session: session.clone(), profile };
             commit(world, replica, term, vec![op], move |world, committed| {
                 if committed {
                     reply(world, session);

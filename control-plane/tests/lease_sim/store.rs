@@ -2,7 +2,7 @@
 
 use std::collections::BTreeMap;
 
-use postroom_control_plane::lease::desk::{Assign, Assignment, EndSession, Session};
+use postroom_control_plane::lease::desk::{Assign, Assignment, EndSession, Forget, Session, Unassign};
 use postroom_control_plane::lease::profile::Profile;
 use postroom_control_plane::store::Revision;
 use postroom_proto::id::{Epoch, MailboxUid, SessionId};
@@ -15,7 +15,9 @@ pub(crate) struct Store {
     pub(crate) sessions: BTreeMap<SessionId, Session>,
     pub(crate) assignments: BTreeMap<MailboxUid, Assignment>,
     /// Every change of an assignment, for those who watch.
-    pub(crate) log: Vec<(MailboxUid, Assignment)>,
+    pub(crate) log: Vec<(MailboxUid, Option<Assignment>)>,
+    /// The highest epoch of each mailbox, which outlives its assignment.
+    epochs: BTreeMap<MailboxUid, Epoch>,
 }
 
 /// The leader's key.
@@ -29,9 +31,11 @@ pub(crate) struct Leader {
 
 #[derive(Debug, Clone)]
 pub(crate) enum Op {
-    Register { session: SessionId, worker: String },
+    Register { session: SessionId, profile: Profile },
     End(EndSession),
     Assign(Assign),
+    Unassign(Unassign),
+    Forget(Forget),
 }
 
 impl Store {
@@ -72,9 +76,8 @@ impl Store {
         let revision = Revision(self.revision);
         for op in ops {
             match op.clone() {
-                Op::Register { session: id, worker } => {
-                    let (profile, begun) = (Profile::new(worker), None);
-                    self.sessions.insert(id.clone(), Session { id, profile, begun, ended: None, revision });
+                Op::Register { session: id, profile } => {
+                    self.sessions.insert(id.clone(), Session { id, profile, begun: None, ended: None, revision });
                 }
                 Op::End(EndSession { session, how, .. }) => {
                     let session = self.sessions.get_mut(&session).expect("guarded");
@@ -83,20 +86,36 @@ impl Store {
                 }
                 Op::Assign(Assign { mailbox, to, home, .. }) => {
                     let assignment = Assignment { session: to, epoch: Epoch(self.revision), home };
-                    let former = self.assignments.insert(mailbox.clone(), assignment.clone());
-                    assert!(former.is_none_or(|former| former.epoch < assignment.epoch), "epochs only grow");
-                    self.log.push((mailbox, assignment));
+                    self.assignments.insert(mailbox.clone(), assignment.clone());
+                    let former = self.epochs.insert(mailbox.clone(), assignment.epoch);
+                    assert!(former.is_none_or(|former| former < assignment.epoch), "epochs only grow");
+                    self.log.push((mailbox, Some(assignment)));
+                }
+                Op::Unassign(Unassign { mailbox, .. }) => {
+                    self.assignments.remove(&mailbox);
+                    self.log.push((mailbox, None));
+                }
+                Op::Forget(Forget { session, .. }) => {
+                    self.sessions.remove(&session);
                 }
             }
         }
         Some(revision)
     }
 
+    fn epoch(&self, mailbox: &MailboxUid) -> Option<Epoch> {
+        self.assignments.get(mailbox).map(|found| found.epoch)
+    }
+
     fn guard(&self, op: &Op) -> bool {
         match op {
             Op::Register { session, .. } => !self.sessions.contains_key(session),
             Op::End(end) => self.sessions.get(&end.session).is_some_and(|session| session.revision == end.expected),
-            Op::Assign(assign) => self.assignments.get(&assign.mailbox).map(|found| found.epoch) == assign.expected,
+            Op::Assign(assign) => self.epoch(&assign.mailbox) == assign.expected,
+            Op::Unassign(unassign) => self.epoch(&unassign.mailbox) == Some(unassign.expected),
+            Op::Forget(Forget { session, expected }) => {
+                self.sessions.get(session).is_some_and(|session| session.revision == *expected)
+            }
         }
     }
 }

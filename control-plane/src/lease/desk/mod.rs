@@ -2,31 +2,43 @@
 //!
 //! The desk lives for one term of office. It begins with what the store holds ([`Desk::take_office`]), hears sessions
 //! ([`Desk::heartbeat`]), and in rounds ([`Desk::round`]) intends writes that the shell carries out and reports back
-//! ([`Desk::session_settled`], [`Desk::mailbox_settled`]). Every write must be guarded by the leader's key and by the
+//! ([`Desk::session_settled`] and others). Every write must be guarded by the leader's key and by the
 //! revision that the intent names, so that a leader that was replaced without noticing changes nothing.
 //!
+//! What operators have decided it is told ([`Desk::decide`]), and people look at it through [`look`].
+//!
 //! Invariant: a mailbox is in the answer to at most one session, that to which it is assigned, and in nobody's while
-//! anything about it is under way. See `handover` for how it changes hands and `session` for when a session is ended.
+//! anything about it is under way. See `handover` for how it changes hands, `session` for when a session is ended and
+//! `brake` for when none is.
 
-use std::collections::{BTreeMap, BTreeSet};
+use std::collections::{BTreeMap, BTreeSet, HashMap, HashSet};
 use std::time::Duration;
 
 use postroom_proto::id::{Epoch, MailboxUid, SessionId};
 use postroom_proto::lease::{LeaseTerms, Moment};
-use postroom_proto::v1::MoveReason;
+use postroom_proto::v1::{MoveReason, UnassignedReason};
 
-use super::plan::{self, Mailbox};
+use super::decision::{Decision, Freeze};
+use super::plan::{self, Limits, Mailbox, Seat, Wanted};
 use super::profile::Profile;
 use crate::ledger::Micros;
 use crate::store::Revision;
 
+mod brake;
 mod handover;
+pub mod look;
 mod session;
 #[cfg(test)]
 mod tests;
 
+pub use brake::BRAKE;
 pub use handover::DRAIN_MAX;
-pub use session::REJOIN;
+pub use session::{REJOIN, REMEMBERED, SETTLED};
+
+/// Most moves at a time that nothing but the wish for a better place asks for.
+pub const VOLUNTARY: usize = 200;
+/// How long a mailbox stays that was moved to even out the load.
+pub const PINNED: Duration = Duration::from_secs(60);
 
 /// A session as the store has it.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -137,6 +149,15 @@ pub enum Refusal {
     Unknown,
 }
 
+/// What operators have decided.
+#[derive(Debug, Clone, Default, PartialEq, Eq)]
+pub struct Decided {
+    /// About workers, by name.
+    pub workers: BTreeMap<String, Decision>,
+    /// The fleet is frozen.
+    pub freeze: Option<Freeze>,
+}
+
 /// A write that the desk wants done.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub enum Write {
@@ -144,6 +165,10 @@ pub enum Write {
     EndSession(EndSession),
     /// To a mailbox's assignment.
     Assign(Assign),
+    /// Removes a mailbox's assignment.
+    Unassign(Unassign),
+    /// Removes a session's record.
+    Forget(Forget),
 }
 
 /// Marks a session as ended.
@@ -176,6 +201,25 @@ pub struct Assign {
     pub forced: bool,
 }
 
+/// Takes a mailbox that is no longer to be read from whoever had it. If it is ever to be read again, its next assignment
+/// has a higher epoch, since revisions of the store only grow.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Unassign {
+    /// Which mailbox.
+    pub mailbox: MailboxUid,
+    /// Guard: the revision of the assignment.
+    pub expected: Epoch,
+}
+
+/// Removes the record of a session that ended and owns nothing.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Forget {
+    /// Which one.
+    pub session: SessionId,
+    /// Guard: the revision of its record.
+    pub expected: Revision,
+}
+
 /// What became of a write.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub enum Settled<T> {
@@ -194,12 +238,21 @@ pub struct Desk {
     terms: LeaseTerms,
     office: Moment,
     sessions: session::Roster,
-    assignments: BTreeMap<MailboxUid, Assignment>,
+    assignments: HashMap<MailboxUid, Assignment>,
     /// Mailboxes by owner; the other side of `assignments`.
-    owned: BTreeMap<SessionId, BTreeSet<MailboxUid>>,
+    owned: HashMap<SessionId, BTreeMap<MailboxUid, Epoch>>,
     handovers: handover::Handovers,
+    /// Why the last plan found nobody for a mailbox.
+    unplaced: HashMap<MailboxUid, UnassignedReason>,
+    /// What was moved to even out the load, and until when it stays.
+    pinned: HashMap<MailboxUid, Moment>,
+    freeze: Option<Freeze>,
+    /// When the freeze ends by itself.
+    thaw: Option<Moment>,
     /// Something happened that a round may act on.
     stirred: bool,
+    /// There is more to move than may be moved at a time.
+    capped: bool,
     last_round: Option<Moment>,
 }
 
@@ -219,16 +272,32 @@ impl Desk {
             terms,
             office: now,
             sessions: session::Roster::found(now, term, terms, sessions),
-            assignments: BTreeMap::new(),
-            owned: BTreeMap::new(),
+            assignments: HashMap::new(),
+            owned: HashMap::new(),
             handovers: handover::Handovers::default(),
+            unplaced: HashMap::new(),
+            pinned: HashMap::new(),
+            freeze: None,
+            thaw: None,
             stirred: true,
+            capped: false,
             last_round: None,
         };
         for (mailbox, assignment) in assignments {
             desk.set_assignment(&mailbox, Some(assignment));
         }
         desk
+    }
+
+    /// Takes in what operators have decided, instead of what was known. `wall` is the time of day at `now`.
+    pub fn decide(&mut self, now: Moment, wall: Micros, decided: Decided) {
+        let Decided { workers, freeze } = decided;
+        let freeze = freeze.filter(|freeze| freeze.holds(wall));
+        self.stirred |= self.sessions.decisions != workers || self.freeze != freeze;
+        self.sessions.decisions = workers;
+        let left = |until: Micros| Duration::from_micros(u64::try_from(until.saturating_sub(wall)).unwrap_or(0));
+        self.thaw = freeze.as_ref().and_then(|freeze| freeze.until).map(|until| now + left(until));
+        self.freeze = freeze;
     }
 
     /// Takes in a session whose record was just committed. Counts as its first heartbeat.
@@ -241,29 +310,23 @@ impl Desk {
     /// answered, but changes nothing.
     pub fn heartbeat(&mut self, now: Moment, heartbeat: &Heartbeat) -> Result<Vec<Offer>, Refusal> {
         self.stirred |= self.sessions.hear(now, heartbeat)?;
-        let owned = self.owned.get(&heartbeat.session);
-        let mut offers = Vec::new();
-        for mailbox in owned.into_iter().flatten() {
-            let Some(assignment) = self.assignments.get(mailbox) else { continue };
-            let offer = Offer { mailbox: mailbox.clone(), epoch: assignment.epoch };
-            let holds = self.sessions.holds(&heartbeat.session, mailbox, assignment.epoch);
+        let Some(owned) = self.owned.get(&heartbeat.session) else { return Ok(Vec::new()) };
+        let quiet = self.handovers.is_quiet();
+        if quiet && !heartbeat.draining {
+            let offers = owned.iter().map(|(mailbox, &epoch)| Offer { mailbox: mailbox.clone(), epoch });
+            return Ok(offers.collect());
+        }
+        let held = self.sessions.held(&heartbeat.session);
+        let mut offers = Vec::with_capacity(owned.len());
+        for (mailbox, &epoch) in owned {
+            let holds = session::holds(held, mailbox, epoch);
             if self.handovers.under_way(mailbox) {
-                self.stirred |= !holds;
+                self.stirred |= !holds && self.handovers.awaits(mailbox);
             } else if holds || !heartbeat.draining {
-                offers.push(offer);
+                offers.push(Offer { mailbox: mailbox.clone(), epoch });
             }
         }
         Ok(offers)
-    }
-
-    /// The sessions that live, by worker. Changes nothing.
-    pub fn seen(&self, now: Moment) -> Vec<Seen> {
-        let mut seen = self.sessions.seen(now);
-        for session in &mut seen {
-            session.mailboxes = self.owned.get(&session.session).map_or(0, BTreeSet::len);
-        }
-        seen.sort_by(|a, b| (&a.worker, &a.session).cmp(&(&b.worker, &b.session)));
-        seen
     }
 
     /// A session that has let go of everything says goodbye. Answers the write to be done before the goodbye is
@@ -272,22 +335,61 @@ impl Desk {
         self.sessions.end(session, returning)
     }
 
-    /// Decides what to write now. `mailboxes` are all that should be read, in a fixed order. What is intended here is
-    /// under way until it is settled.
+    /// Decides what to write now. `mailboxes` are all that should be read. What is intended here is under way until it
+    /// is settled.
     pub fn round(&mut self, now: Moment, mailboxes: &[Mailbox]) -> Vec<Write> {
         self.stirred = false;
         self.last_round = Some(now);
-        let mut writes: Vec<_> = self.sessions.end_silent(now).into_iter().map(Write::EndSession).collect();
+        if self.thaw.is_some_and(|thaw| now >= thaw) {
+            (self.freeze, self.thaw) = (None, None);
+        }
+        let frozen = self.freeze.is_some();
+        let ends = self.sessions.end_silent(now, frozen);
+        let mut writes: Vec<_> = ends.into_iter().map(Write::EndSession).collect();
         if now < self.office + self.terms.settle() {
             return writes;
         }
+        self.pinned.retain(|_, until| now < *until);
         let workers = self.sessions.workers(now);
-        let owner = |mailbox: &MailboxUid| self.assignments.get(mailbox).map(|assignment| &assignment.session);
-        let wanted = plan::plan(now, mailboxes, &workers, owner);
-        let wanted = mailboxes.iter().map(|mailbox| &mailbox.uid).zip(wanted);
-        let moves = self.handovers.advance(now, wanted, &self.assignments, &self.sessions);
+        let mut seated = 0;
+        let owners: Vec<Option<&Assignment>> =
+            mailboxes.iter().map(|mailbox| self.assignments.get(&mailbox.uid).inspect(|_| seated += 1)).collect();
+        let seats = mailboxes.iter().zip(&owners).map(|(mailbox, owner)| {
+            owner.map(|owner| Seat {
+                session: &owner.session,
+                home: owner.home.as_deref(),
+                pinned: self.pinned.contains_key(&mailbox.uid),
+            })
+        });
+        let seats: Vec<Option<Seat<'_>>> = seats.collect();
+        let plan = plan::plan(now, mailboxes, &workers, Limits { voluntary: VOLUNTARY, frozen }, &seats);
+        self.capped = plan.capped;
+        self.unplaced = mailboxes
+            .iter()
+            .zip(&plan.wanted)
+            .filter_map(|(mailbox, wanted)| match wanted {
+                Wanted::Nobody(reason) => Some((mailbox.uid.clone(), *reason)),
+                Wanted::At { .. } => None,
+            })
+            .collect();
+        let gone = if seated < self.assignments.len() { self.no_longer_read(mailboxes) } else { Vec::new() };
+        let wanted = mailboxes.iter().map(|mailbox| &mailbox.uid).zip(plan.wanted);
+        let (moves, retired) = self.handovers.advance(now, wanted, &gone, &self.assignments, &self.sessions);
         writes.extend(moves.into_iter().map(Write::Assign));
+        writes.extend(retired.into_iter().map(Write::Unassign));
+        writes.extend(
+            self.sessions.forget(now, |session| self.owned.contains_key(session)).into_iter().map(Write::Forget),
+        );
         writes
+    }
+
+    /// Assignments of mailboxes that are not among these, in the order of their uids.
+    fn no_longer_read(&self, mailboxes: &[Mailbox]) -> Vec<(MailboxUid, Assignment)> {
+        let read: HashSet<&MailboxUid> = mailboxes.iter().map(|mailbox| &mailbox.uid).collect();
+        let gone = self.assignments.iter().filter(|(mailbox, _)| !read.contains(mailbox));
+        let mut gone: Vec<_> = gone.map(|(mailbox, owner)| (mailbox.clone(), owner.clone())).collect();
+        gone.sort_unstable_by(|a, b| a.0.cmp(&b.0));
+        gone
     }
 
     /// Says what became of an [`EndSession`], with the session's record.
@@ -297,32 +399,59 @@ impl Desk {
     }
 
     /// Says what became of an [`Assign`].
-    pub fn mailbox_settled(&mut self, write: &Assign, settled: Settled<Assignment>) {
-        let expected = self.assignments.get(&write.mailbox).map(|assignment| assignment.epoch);
+    pub fn mailbox_settled(&mut self, now: Moment, write: &Assign, settled: Settled<Assignment>) {
+        let committed = matches!(settled, Settled::Committed(_));
+        if committed && write.reason == MoveReason::Balance {
+            self.pinned.insert(write.mailbox.clone(), now + PINNED);
+        }
+        let assigned = |epoch| Assignment { session: write.to.clone(), epoch, home: write.home.clone() };
+        self.settle(&write.mailbox, settled, |epoch| Some(assigned(epoch)));
+        // A move that went as it was planned asks for no other plan.
+        self.stirred |= !committed || self.capped || self.handovers.missed();
+    }
+
+    /// Says what became of an [`Unassign`].
+    pub fn mailbox_retired(&mut self, write: &Unassign, settled: Settled<Assignment>) {
+        self.settle(&write.mailbox, settled, |_| None);
+        // It may have come back meanwhile.
+        self.stirred = true;
+    }
+
+    /// Says whether a session's record is gone, after a [`Forget`].
+    pub fn session_forgotten(&mut self, now: Moment, write: &Forget, gone: bool) {
+        self.sessions.forgotten(now, &write.session, gone);
+    }
+
+    fn settle(
+        &mut self,
+        mailbox: &MailboxUid,
+        settled: Settled<Assignment>,
+        committed: impl FnOnce(Epoch) -> Option<Assignment>,
+    ) {
+        let expected = self.assignments.get(mailbox).map(|assignment| assignment.epoch);
         let unchanged = |found: &Option<Assignment>| found.as_ref().map(|assignment| assignment.epoch) == expected;
         let assignment = match settled {
             Settled::Committed(Revision(revision)) => {
-                self.handovers.certain(&write.mailbox);
-                Some(Assignment { session: write.to.clone(), epoch: Epoch(revision), home: write.home.clone() })
+                self.handovers.certain(mailbox);
+                committed(Epoch(revision))
             }
             // Unchanged: another write of the commit met a conflict, and what was in doubt before still is.
             Settled::Conflict(found) if unchanged(&found) => {
-                self.handovers.settled(&write.mailbox);
+                self.handovers.settled(mailbox);
                 found
             }
             // Unchanged: the write may still arrive.
             Settled::Unknown(found) if unchanged(&found) => {
-                self.handovers.doubtful(&write.mailbox);
+                self.handovers.doubtful(mailbox);
                 found
             }
             // Changed: every earlier write to this key has arrived or fails at its guard.
             Settled::Conflict(found) | Settled::Unknown(found) => {
-                self.handovers.certain(&write.mailbox);
+                self.handovers.certain(mailbox);
                 found
             }
         };
-        self.set_assignment(&write.mailbox, assignment);
-        self.stirred = true;
+        self.set_assignment(mailbox, assignment);
     }
 
     /// When the next round is due at the latest, counted like `now`. `None`: not before something happens. Changes of
@@ -334,7 +463,14 @@ impl Desk {
         // What the last round has seen and not acted on waits for an event, not for the clock.
         let ahead = |at: &Moment| self.last_round.is_none_or(|last| *at > last);
         let settled = self.office + self.terms.settle();
-        self.sessions.deadlines().chain(self.handovers.deadlines()).chain([settled]).filter(ahead).min()
+        let own = self.thaw.into_iter().chain(self.pinned.values().copied()).chain([settled]);
+        self.sessions.deadlines().chain(self.handovers.deadlines()).chain(own).filter(ahead).min()
+    }
+
+    /// The sessions that were asked to let something go since this was last called: they should send a heartbeat before
+    /// the clock says so.
+    pub fn take_nudged(&mut self) -> BTreeSet<SessionId> {
+        self.handovers.take_nudged()
     }
 
     /// What the sessions that live say they run, by worker and session.
@@ -357,7 +493,7 @@ impl Desk {
             }
         }
         if let Some(assignment) = assignment {
-            self.owned.entry(assignment.session.clone()).or_default().insert(mailbox.clone());
+            self.owned.entry(assignment.session.clone()).or_default().insert(mailbox.clone(), assignment.epoch);
             self.assignments.insert(mailbox.clone(), assignment);
         }
     }

@@ -1,39 +1,51 @@
 //! Which sessions live, and when one that is silent is ended.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet, HashMap};
 use std::time::Duration;
 
 use postroom_proto::id::{Epoch, MailboxUid, SessionId};
 use postroom_proto::lease::{LeaseTerms, Moment};
 
-use super::{EndSession, Ended, Heartbeat, Refusal, Running, Seen, Session, Settled};
+use super::brake::Brake;
+use super::{EndSession, Ended, Forget, Heartbeat, Held, Refusal, Running, Seen, Session, Settled};
+use crate::lease::decision::Decision;
 use crate::lease::plan::{State, Worker};
 use crate::lease::profile::Profile;
+use crate::ledger::Micros;
 use crate::store::Revision;
 
 /// How long the mailboxes of a session that said it would return wait for its worker's name.
 pub const REJOIN: Duration = Duration::from_secs(30);
+/// How long a worker must have lived before it is given what spares hold.
+pub const SETTLED: Duration = Duration::from_secs(60);
+/// How long a session that ended and owns nothing is remembered.
+pub const REMEMBERED: Duration = Duration::from_secs(60);
 
-/// The sessions of the cluster.
+/// The sessions of the cluster, and what operators have decided about their workers.
 #[derive(Debug)]
 pub(super) struct Roster {
     term: Revision,
     terms: LeaseTerms,
-    lives: BTreeMap<SessionId, Life>,
+    pub(super) lives: HashMap<SessionId, Life>,
+    pub(super) decisions: BTreeMap<String, Decision>,
+    brake: Option<Brake>,
 }
 
 #[derive(Debug)]
-struct Life {
-    profile: Profile,
-    revision: Revision,
-    phase: Phase,
+pub(super) struct Life {
+    pub(super) profile: Profile,
+    pub(super) begun: Option<Micros>,
+    pub(super) revision: Revision,
+    pub(super) phase: Phase,
+    /// When this desk learned of it.
+    since: Moment,
     /// Not ended before this moment, whatever is heard. See [`Roster::found`].
     grace: Moment,
-    heard: Option<Heard>,
+    pub(super) heard: Option<Heard>,
 }
 
 #[derive(Debug, Clone, Copy)]
-enum Phase {
+pub(super) enum Phase {
     Alive,
     /// Its end is decided and never taken back. Its mailboxes stay where they are until the end is written.
     Ending {
@@ -43,19 +55,21 @@ enum Phase {
     Ended {
         how: Ended,
         at: Moment,
+        /// Its record is being removed.
+        forgetting: bool,
     },
 }
 
 /// The latest heartbeat, by its number.
 #[derive(Debug)]
-struct Heard {
-    at: Moment,
+pub(super) struct Heard {
+    pub(super) at: Moment,
     sequence: u64,
     /// It had taken an answer of this term when it was sent. From then on it takes none of an earlier term.
     follows: bool,
-    /// Epoch, and revision of the definition.
-    held: BTreeMap<MailboxUid, (Epoch, u64)>,
-    draining: bool,
+    /// In the order of the uids.
+    pub(super) held: Vec<Held>,
+    pub(super) draining: bool,
 }
 
 impl Roster {
@@ -71,13 +85,13 @@ impl Roster {
     ) -> Self {
         let grace = now + terms.ttl + terms.leader_ttl;
         let lives = sessions.into_iter().map(|session| (session.id.clone(), Life::new(now, session, grace)));
-        Self { term, terms, lives: lives.collect() }
+        Self { term, terms, lives: lives.collect(), decisions: BTreeMap::new(), brake: None }
     }
 
     pub(super) fn register(&mut self, now: Moment, session: Session) {
         let id = session.id.clone();
         let mut life = Life::new(now, session, now + self.terms.ttl);
-        life.heard = Some(Heard { at: now, sequence: 0, follows: false, held: BTreeMap::new(), draining: false });
+        life.heard = Some(Heard { at: now, sequence: 0, follows: false, held: Vec::new(), draining: false });
         self.lives.entry(id).or_insert(life);
     }
 
@@ -92,7 +106,10 @@ impl Roster {
         let stirred =
             former.is_none_or(|heard| heard.draining != heartbeat.draining || now >= heard.at + self.terms.ttl);
         let &Heartbeat { sequence, term, draining, .. } = heartbeat;
-        let held = heartbeat.held.iter().map(|it| (it.mailbox.clone(), (it.epoch, it.definition_revision))).collect();
+        let mut held = heartbeat.held.clone();
+        if !held.is_sorted_by(|a, b| a.mailbox <= b.mailbox) {
+            held.sort_unstable_by(|a, b| a.mailbox.cmp(&b.mailbox));
+        }
         life.heard = Some(Heard { at: now, sequence, follows: term == self.term.0, held, draining });
         Ok(stirred)
     }
@@ -105,15 +122,34 @@ impl Roster {
     }
 
     /// Decides the end of every session that was silent for too long, and repeats the writes that left a decided end
-    /// unwritten.
-    pub(super) fn end_silent(&mut self, now: Moment) -> Vec<EndSession> {
+    /// unwritten. In the order of the sessions.
+    pub(super) fn end_silent(&mut self, now: Moment, frozen: bool) -> Vec<EndSession> {
         let ttl = self.terms.ttl;
-        let ends = self.lives.iter_mut().filter_map(|(id, life)| match life.phase {
-            Phase::Alive if now >= life.deadline(ttl) => Some(life.end(id, Ended { returning: false, silent: true })),
-            Phase::Ending { how, in_flight: false } => Some(life.end(id, how)),
-            _ => None,
-        });
-        ends.collect()
+        let over = |life: &Life| matches!(life.phase, Phase::Alive) && now >= life.deadline(ttl);
+        let spared = frozen || (self.lives.values().any(over) && self.brakes(now));
+        let mut ends: Vec<_> = self
+            .lives
+            .iter_mut()
+            .filter_map(|(id, life)| match life.phase {
+                Phase::Alive if !spared && over(life) => Some(life.end(id, Ended { returning: false, silent: true })),
+                Phase::Ending { how, in_flight: false } => Some(life.end(id, how)),
+                _ => None,
+            })
+            .collect();
+        ends.sort_unstable_by(|a, b| a.session.cmp(&b.session));
+        ends
+    }
+
+    /// True while so many are silent at once that none of them is ended.
+    fn brakes(&mut self, now: Moment) -> bool {
+        let alive = self.lives.values().filter(|life| matches!(life.phase, Phase::Alive));
+        let silent_since: Vec<Moment> = alive.map(Life::last_sign).collect();
+        Brake::pulled(&mut self.brake, now, self.terms.ttl / 2, &silent_since)
+    }
+
+    /// Until when nobody is ended because too many are silent at once.
+    pub(super) fn brake_until(&self, now: Moment) -> Option<Moment> {
+        self.brake.map(|brake| brake.until).filter(|until| now < *until)
     }
 
     pub(super) fn settle(&mut self, now: Moment, write: &EndSession, settled: Settled<Session>) {
@@ -121,27 +157,71 @@ impl Roster {
         if let Phase::Ended { .. } = life.phase {
             return;
         }
-        let ended = Phase::Ended { how: write.how, at: now };
+        let ended = |how| Phase::Ended { how, at: now, forgetting: false };
         life.phase = match settled {
-            Settled::Committed(_) => ended,
+            Settled::Committed(revision) => {
+                life.revision = revision;
+                ended(write.how)
+            }
             Settled::Conflict(found) | Settled::Unknown(found) => match found {
                 Some(Session { ended: None, revision, .. }) => {
                     life.revision = revision;
                     Phase::Ending { how: write.how, in_flight: false }
                 }
-                Some(Session { ended: Some(how), .. }) => Phase::Ended { how, at: now },
-                None => ended,
+                Some(Session { ended: Some(how), revision, .. }) => {
+                    life.revision = revision;
+                    ended(how)
+                }
+                None => ended(write.how),
             },
         };
     }
 
+    /// The sessions that ended a while ago and of which `owns` says that they own nothing: their records can go.
+    pub(super) fn forget(&mut self, now: Moment, owns: impl Fn(&SessionId) -> bool) -> Vec<Forget> {
+        let mut forgotten = Vec::new();
+        for (id, life) in &mut self.lives {
+            if let Phase::Ended { at, forgetting, .. } = &mut life.phase
+                && !*forgetting
+                && now >= *at + REMEMBERED
+                && !owns(id)
+            {
+                *forgetting = true;
+                forgotten.push(Forget { session: id.clone(), expected: life.revision });
+            }
+        }
+        forgotten.sort_unstable_by(|a, b| a.session.cmp(&b.session));
+        forgotten
+    }
+
+    /// The record of a session is gone. False: it may still be there, and is removed another time.
+    pub(super) fn forgotten(&mut self, now: Moment, session: &SessionId, gone: bool) {
+        if gone {
+            self.lives.remove(session);
+        } else if let Some(Phase::Ended { at, forgetting, .. }) =
+            self.lives.get_mut(session).map(|life| &mut life.phase)
+        {
+            (*at, *forgetting) = (now, false);
+        }
+    }
+
     /// The sessions as the planner sees them.
     pub(super) fn workers(&self, now: Moment) -> Vec<Worker> {
-        let workers = self.lives.iter().map(|(id, life)| Worker {
-            session: id.clone(),
-            name: life.profile.worker.clone(),
-            born: life.revision,
-            state: life.state(now, self.terms.ttl),
+        let workers = self.lives.iter().map(|(id, life)| {
+            let decision = self.decisions.get(&life.profile.worker);
+            let set = decision.and_then(|decision| decision.role);
+            Worker {
+                session: id.clone(),
+                name: life.profile.worker.clone(),
+                pool: life.profile.pool.clone(),
+                role: set.unwrap_or(life.profile.role),
+                role_set: set.is_some(),
+                capacity: life.profile.capacity,
+                drained: decision.is_some_and(|decision| decision.drained),
+                settled: now >= life.since + SETTLED,
+                born: life.revision,
+                state: life.state(now, self.terms.ttl),
+            }
         });
         workers.collect()
     }
@@ -164,6 +244,16 @@ impl Roster {
         self.lives.get(session).is_none_or(|life| matches!(life.phase, Phase::Ended { .. }))
     }
 
+    /// True when the session has ended and its worker is expected back.
+    pub(super) fn returns(&self, now: Moment, session: &SessionId) -> bool {
+        self.lives.get(session).is_some_and(|life| life.returns(now))
+    }
+
+    /// Name of the worker of a session.
+    pub(super) fn worker(&self, session: &SessionId) -> Option<&str> {
+        self.lives.get(session).map(|life| life.profile.worker.as_str())
+    }
+
     /// Number of the latest heartbeat of a session that lives. `None`: this desk never heard it, or its end is decided.
     pub(super) fn sequence(&self, session: &SessionId) -> Option<u64> {
         let life = self.lives.get(session).filter(|life| matches!(life.phase, Phase::Alive))?;
@@ -176,13 +266,12 @@ impl Roster {
     /// that a former leader answered with the mailbox, which then is being read.
     pub(super) fn let_go(&self, session: &SessionId, mailbox: &MailboxUid, epoch: Epoch, known: u64) -> bool {
         let heard = self.lives.get(session).and_then(|life| life.heard.as_ref());
-        heard.is_some_and(|heard| heard.follows && heard.sequence > known) && !self.holds(session, mailbox, epoch)
+        heard.is_some_and(|heard| heard.follows && heard.sequence > known && !holds(&heard.held, mailbox, epoch))
     }
 
-    /// True when the latest heartbeat of the session listed the mailbox.
-    pub(super) fn holds(&self, session: &SessionId, mailbox: &MailboxUid, epoch: Epoch) -> bool {
-        let heard = self.lives.get(session).and_then(|life| life.heard.as_ref());
-        heard.is_some_and(|heard| heard.held.get(mailbox).is_some_and(|(held, _)| *held == epoch))
+    /// What a session listed in its latest heartbeat, in the order of the uids.
+    pub(super) fn held(&self, session: &SessionId) -> &[Held] {
+        self.lives.get(session).and_then(|life| life.heard.as_ref()).map_or(&[], |heard| &heard.held)
     }
 
     /// What the sessions that live last said, by worker and session.
@@ -190,7 +279,7 @@ impl Roster {
         let alive = self.lives.iter().filter(|(_, life)| matches!(life.phase, Phase::Alive));
         let running = alive.map(|(id, life)| {
             let held = life.heard.iter().flat_map(|heard| &heard.held);
-            let held = held.map(|(mailbox, (_, revision))| (mailbox.clone(), *revision)).collect();
+            let held = held.map(|it| (it.mailbox.clone(), it.definition_revision)).collect();
             Running { worker: life.profile.worker.clone(), session: id.clone(), held }
         });
         let mut running: Vec<Running> = running.collect();
@@ -198,23 +287,36 @@ impl Roster {
         running
     }
 
-    /// When sessions fall silent, and when seats grow cold.
-    pub(super) fn deadlines(&self) -> impl Iterator<Item = Moment> {
-        self.lives.values().filter_map(|life| match life.phase {
-            Phase::Alive => Some(life.deadline(self.terms.ttl)),
-            Phase::Ended { how: Ended { returning: true, .. }, at } => Some(at + REJOIN),
-            _ => None,
-        })
+    /// The names of all workers that are known or decided about.
+    pub(super) fn names(&self) -> BTreeSet<&str> {
+        let known = self.lives.values().map(|life| life.profile.worker.as_str());
+        known.chain(self.decisions.keys().map(String::as_str)).collect()
     }
+
+    /// When sessions fall silent or have settled, and when seats grow cold.
+    pub(super) fn deadlines(&self) -> impl Iterator<Item = Moment> {
+        let lives = self.lives.values().flat_map(|life| match life.phase {
+            Phase::Alive => [Some(life.deadline(self.terms.ttl)), Some(life.since + SETTLED)],
+            Phase::Ended { how, at, .. } => [how.returning.then_some(at + REJOIN), Some(at + REMEMBERED)],
+            Phase::Ending { .. } => [None, None],
+        });
+        lives.flatten().chain(self.brake.map(|brake| brake.until))
+    }
+}
+
+/// True when a mailbox is in a list that is in the order of the uids, under this epoch.
+pub(super) fn holds(held: &[Held], mailbox: &MailboxUid, epoch: Epoch) -> bool {
+    held.binary_search_by(|it| it.mailbox.cmp(mailbox)).is_ok_and(|i| held[i].epoch == epoch)
 }
 
 impl Life {
     fn new(now: Moment, session: Session, grace: Moment) -> Self {
         let phase = match session.ended {
             None => Phase::Alive,
-            Some(how) => Phase::Ended { how, at: now },
+            Some(how) => Phase::Ended { how, at: now, forgetting: false },
         };
-        Self { profile: session.profile, revision: session.revision, phase, grace, heard: None }
+        let Session { profile, begun, revision, .. } = session;
+        Self { profile, begun, revision, phase, since: now, grace, heard: None }
     }
 
     fn end(&mut self, id: &SessionId, how: Ended) -> EndSession {
@@ -226,9 +328,24 @@ impl Life {
         self.heard.as_ref().map_or(self.grace, |heard| self.grace.max(heard.at + ttl))
     }
 
+    /// The last moment at which it was known to live.
+    fn last_sign(&self) -> Moment {
+        self.heard.as_ref().map_or(self.since, |heard| heard.at)
+    }
+
+    pub(super) fn silent_for(&self, now: Moment) -> Duration {
+        now.saturating_sub(self.last_sign())
+    }
+
+    pub(super) fn returns(&self, now: Moment) -> bool {
+        matches!(self.phase, Phase::Ended { how: Ended { returning: true, .. }, at, .. } if now < at + REJOIN)
+    }
+
     fn state(&self, now: Moment, ttl: Duration) -> State {
         match (self.phase, &self.heard) {
-            (Phase::Ended { how, at }, _) => State::Ended { seats_until: how.returning.then_some(at + REJOIN) },
+            (Phase::Ended { how, at, .. }, _) => {
+                State::Ended { seats_until: how.returning.then_some(at + REJOIN), silent: how.silent }
+            }
             (Phase::Alive, Some(heard)) if !heard.draining && now < heard.at + ttl => State::Taking,
             _ => State::Keeping,
         }
