@@ -22,6 +22,7 @@ pub mod interrupt;
 pub mod model_file;
 pub mod progress;
 pub mod render;
+pub mod store_choice;
 pub mod streams;
 pub mod up;
 

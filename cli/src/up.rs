@@ -13,6 +13,7 @@ use postroom_control_plane as control_plane;
 use postroom_control_plane::access::context as installed;
 use postroom_control_plane::access::role::Role;
 use postroom_control_plane::access::token::{self, Tokens};
+use postroom_control_plane::config::StoreChoice;
 use postroom_proto::lease::LeaseTerms;
 use postroom_proto::log;
 use postroom_worker as worker;
@@ -22,6 +23,7 @@ use tokio::signal::unix::{SignalKind, signal};
 use crate::client::Client;
 use crate::context::{self, Context};
 use crate::error::{Error, Kind, chain};
+use crate::store_choice::StoreArgs;
 use crate::streams::Streams;
 use crate::{Environment, model_file};
 
@@ -30,7 +32,9 @@ const WORKER: &str = "local";
 
 /// `up`.
 #[derive(Debug, clap::Args)]
-#[command(after_help = "Examples:\n  postroom up\n  postroom up --data /var/lib/postroom -f model.yaml")]
+#[command(
+    after_help = "Examples:\n  postroom up\n  postroom up --data /var/lib/postroom -f model.yaml\n  postroom up --store etcds://postroom@etcd1:2379,etcd2:2379 --store-password-file etcd.password"
+)]
 pub struct Args {
     /// Address to serve on.
     #[arg(long, value_name = "ADDR", default_value = "127.0.0.1:7430")]
@@ -38,6 +42,9 @@ pub struct Args {
     /// Model file to apply at start.
     #[arg(short = 'f', long = "file", value_name = "MODEL")]
     pub model: Option<PathBuf>,
+    /// Where definitions and leases are kept.
+    #[command(flatten)]
+    pub store: StoreArgs,
 }
 
 /// What `up` is asked to do.
@@ -45,6 +52,8 @@ pub struct Args {
 pub struct Options {
     /// Where everything is kept. May not exist yet.
     pub data: PathBuf,
+    /// Where definitions and leases are kept.
+    pub store: StoreChoice,
     /// Address to serve on.
     pub listen: SocketAddr,
     /// Model file to apply at start.
@@ -115,7 +124,8 @@ impl Installation {
         tokens.grant(&own, Role::Worker);
         let control_plane = control_plane::app::App::start(control_plane::config::Config {
             insecure: options.insecure,
-            terms: terms(),
+            store: options.store.clone(),
+            terms: terms(&options.store),
             ..control_plane::config::Config::new(options.data.clone(), options.listen, tokens)
         })
         .await
@@ -152,9 +162,10 @@ impl Installation {
 }
 
 /// Terms of a worker that lives and dies with its leader: heartbeats cost nothing here, and short ones make a mailbox
-/// that was just defined be read at once.
-fn terms() -> LeaseTerms {
-    LeaseTerms { heartbeat: Duration::from_millis(500), leader_ttl: Duration::from_secs(1), ..LeaseTerms::default() }
+/// that was just defined be read at once. A store elsewhere may be slow to confirm the leader.
+fn terms(store: &StoreChoice) -> LeaseTerms {
+    let leader_ttl = Duration::from_secs(if *store == StoreChoice::Sqlite { 1 } else { 3 });
+    LeaseTerms { heartbeat: Duration::from_millis(500), leader_ttl, ..LeaseTerms::default() }
 }
 
 /// The token of this installation: the one that stands in its context, or a new one.

@@ -45,7 +45,7 @@ use crate::backup::making::{self, Backups};
 use crate::binding::{self, Binding};
 use crate::blob::Blobs;
 use crate::check::Checker;
-use crate::config::{Config, Invalid};
+use crate::config::{Config, Invalid, StoreChoice};
 use crate::contact::arrival::Arrivals;
 use crate::contact::taking::Allocator;
 use crate::contact::watching::Watcher;
@@ -62,6 +62,7 @@ use crate::observation::Observer;
 use crate::sqlite::Location;
 use crate::status::Overview;
 use crate::store::SharedStore;
+use crate::store::opened::Opened;
 use crate::{access, blob, definition, folder, ledger, store};
 
 /// How long calls under way may take when the control plane stops.
@@ -129,7 +130,7 @@ pub struct App {
     failed: CancellationToken,
     front: TaskTracker,
     back: TaskTracker,
-    store: Option<Arc<store::sqlite::Sqlite>>,
+    store: Option<Opened>,
     ledger: Option<Arc<ledger::sqlite::Sqlite>>,
     // Held until the end: whoever has the lock owns the data folder.
     _lock: File,
@@ -205,7 +206,7 @@ impl App {
         // Ordering: after every task, so that whoever still has something to write is heard.
         let closed = async {
             tokio::join!(
-                OptionFuture::from(self.store.as_ref().map(|store| store.close())),
+                OptionFuture::from(self.store.as_ref().map(Opened::close)),
                 OptionFuture::from(self.ledger.as_ref().map(|ledger| ledger.close())),
             )
         };
@@ -215,7 +216,7 @@ impl App {
     }
 
     async fn run(&mut self, listener: TcpListener, config: Config) -> Result<(), StartError> {
-        let ground = self.open(&config.data).await?;
+        let ground = self.open(&config.data, &config.store).await?;
         let definitions = Arc::new(Definitions::load(ground.store.clone()).await?);
         let (following, told) = (definitions.clone(), self.keeping.clone());
         self.keep("definitions", async move { following.run(told).await });
@@ -284,13 +285,14 @@ impl App {
         Ok(())
     }
 
-    async fn open(&mut self, data: &Path) -> Result<Ground, StartError> {
-        let store = Arc::new(store::sqlite::Sqlite::open(&data.join(folder::STORE)).await?);
-        self.store = Some(store.clone());
+    async fn open(&mut self, data: &Path, choice: &StoreChoice) -> Result<Ground, StartError> {
+        let file = data.join(folder::STORE);
+        let opened = Opened::open(choice, &file).await?;
+        self.store = Some(opened.clone());
         let ledger = Arc::new(ledger::sqlite::Sqlite::open(&Location::File(data.join(folder::LEDGER))).await?);
         self.ledger = Some(ledger.clone());
         self.keep("writers' watch", {
-            let (store, ledger, told) = (store.clone(), ledger.clone(), self.keeping.clone());
+            let (store, ledger, told) = (opened.clone(), ledger.clone(), self.keeping.clone());
             async move {
                 tokio::select! {
                     () = told.cancelled() => {}
@@ -299,8 +301,11 @@ impl App {
                 }
             }
         });
+        let store = opened.shared();
+        // What the folder had before it moved to a store elsewhere.
+        let former = opened.sqlite().is_none().then_some(file);
         let ground =
-            binding::Ground { store: store.clone(), location: "sqlite".into(), ledger: ledger.clone(), former: None };
+            binding::Ground { store: store.clone(), location: choice.to_string(), ledger: ledger.clone(), former };
         let binding = Binding::open(ground).await?;
         self.keep("binding", binding.clone().watch_over(self.keeping.clone()));
         let blobs = Blobs::folder(&data.join(folder::BLOBS))?;
@@ -309,7 +314,7 @@ impl App {
             making::Ground {
                 data: data.into(),
                 ledger: ledger.clone(),
-                store: store.clone(),
+                store: opened.sqlite(),
                 blobs: blobs.clone(),
                 key_id: vault.key_id().into(),
             },

@@ -7,14 +7,18 @@ use std::time::Duration;
 use postroom_proto::lease::{InvalidTerms, LeaseTerms};
 
 use crate::access::token::Tokens;
+use crate::store::choice;
+pub use crate::store::choice::{EtcdSettings, StoreChoice};
 
 pub mod settings;
 
 /// How a control plane is to be run.
 #[derive(Debug)]
 pub struct Config {
-    /// Folder with the store, the ledger, large bodies and the key. Created when it is missing.
+    /// Folder with the ledger, large bodies and the key, and the store unless it is elsewhere. Created when it is missing.
     pub data: PathBuf,
+    /// Where definitions, sessions, assignments and leadership are.
+    pub store: StoreChoice,
     /// Where to listen for gRPC. Port 0 takes a free one.
     pub listen: SocketAddr,
     /// Listens beyond loopback without TLS.
@@ -41,6 +45,9 @@ pub enum Invalid {
          --insecure where something else protects the connection"
     )]
     Exposed(SocketAddr),
+    /// The settings of the store do not fit together.
+    #[error(transparent)]
+    Store(#[from] choice::Invalid),
     /// The terms do not fit together.
     #[error("the lease terms do not fit together")]
     Terms(#[from] InvalidTerms),
@@ -51,6 +58,7 @@ impl Config {
     pub fn new(data: PathBuf, listen: SocketAddr, tokens: Tokens) -> Self {
         Self {
             data,
+            store: StoreChoice::Sqlite,
             listen,
             insecure: false,
             replica: format!("up-{}", std::process::id()),
@@ -66,6 +74,7 @@ impl Config {
         if !self.listen.ip().is_loopback() && !self.insecure {
             return Err(Invalid::Exposed(self.listen));
         }
+        self.store.check()?;
         self.terms.check()?;
         Ok(())
     }

@@ -9,6 +9,7 @@ use std::time::Duration;
 
 use postroom_cli::client::Client;
 use postroom_cli::context::Context;
+use postroom_control_plane::config::StoreChoice;
 use postroom_proto::convert::to_duration;
 use postroom_proto::v1;
 use postroom_testbed::Testbed;
@@ -57,6 +58,19 @@ impl Stage {
 
     pub(crate) fn model_file(&self) -> PathBuf {
         self.folder.path().join("model.yaml")
+    }
+
+    /// Where an installation over a data folder keeps its definitions: in the folder, or with POSTROOM_TEST_STORE=etcd
+    /// below a prefix of its own in an etcd that all tests here share.
+    pub(crate) async fn store_of(data: &Path) -> StoreChoice {
+        match std::env::var("POSTROOM_TEST_STORE").as_deref() {
+            Ok("etcd") => {
+                let etcd = postroom_testbed::etcd::shared().await;
+                etcd.url(&format!("/postroom{}", data.display())).parse().unwrap()
+            }
+            Ok("sqlite") | Err(_) => StoreChoice::Sqlite,
+            Ok(other) => panic!("POSTROOM_TEST_STORE={other} is neither sqlite nor etcd"),
+        }
     }
 
     /// The client secret of the service application.
@@ -138,6 +152,7 @@ queues:
         let log = File::options().create(true).append(true).open(self.log()).unwrap();
         let before = log.metadata().unwrap().len();
         command.args(["up", "--listen", "127.0.0.1:0", "--data"]).arg(data);
+        command.args(["--store", &Self::store_of(data).await.to_string()]);
         if let Some(model) = model {
             command.arg("-f").arg(model);
         }

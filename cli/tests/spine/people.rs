@@ -46,6 +46,7 @@ impl House {
         let control_plane = app::App::start(config::Config {
             terms: LeaseTerms { heartbeat: Duration::from_millis(200), ..LeaseTerms::default() },
             deadline_interval: Duration::from_millis(200),
+            store: Stage::store_of(&stage.data()).await,
             ..config::Config::new(stage.data(), "127.0.0.1:0".parse().unwrap(), tokens)
         })
         .await

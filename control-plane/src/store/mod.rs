@@ -11,7 +11,10 @@ use std::time::Duration;
 use async_trait::async_trait;
 use bytes::Bytes;
 
+pub mod choice;
+pub mod etcd;
 pub mod key;
+pub mod opened;
 pub mod sqlite;
 #[cfg(test)]
 pub(crate) mod suite;
@@ -110,6 +113,14 @@ pub enum Error {
     Compacted {
         /// The oldest revision that can still be watched from.
         oldest: Revision,
+    },
+    /// The store is behind where it was seen before: it was restored or emptied under way. Read everything again.
+    #[error("the store went back from revision {} to {}: it was restored from a backup, or emptied", seen.0, found.0)]
+    WentBack {
+        /// The highest revision it was seen at.
+        seen: Revision,
+        /// Where it is now.
+        found: Revision,
     },
     /// The database was written by a newer version.
     #[error(

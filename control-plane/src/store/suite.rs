@@ -1,6 +1,7 @@
 //! What every back end must do, one behaviour a function.
 //!
-//! [`conformance!`] makes a test of each for one back end. A behaviour takes a new, empty store.
+//! [`conformance!`] makes a test of each for one back end. A behaviour takes a new, empty store. Others may commit beside
+//! it, out of its sight, so that revisions can be further than its own commits.
 
 use std::collections::VecDeque;
 use std::sync::Mutex;
@@ -28,7 +29,7 @@ macro_rules! conformance {
         $(#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
         async fn $behaviour() {
             let (store, _alive) = $open.await;
-            let store: SharedStore = Arc::new(store);
+            let store: crate::store::SharedStore = std::sync::Arc::new(store);
             crate::store::suite::$behaviour(store).await;
         })*
     };
@@ -82,7 +83,7 @@ pub(crate) async fn guards_decide(store: SharedStore) {
     conflicts(store, vec![unchanged("a", first)], vec![put("a", "3")]).await;
     conflicts(store, vec![unchanged("a", second), unchanged("b", first)], vec![delete("a")]).await;
     assert_eq!(value(store, "a").await.as_deref(), Some("2"));
-    assert_eq!(store.revision().await.unwrap(), second);
+    assert!(store.revision().await.unwrap() >= second);
     // A guard may stand on a key that is not written, and on one that another key guards too.
     committed(store, vec![unchanged("a", second), absent("c")], vec![put("c", "")]).await;
     assert_eq!(value(store, "c").await.as_deref(), Some(""));
@@ -179,7 +180,7 @@ pub(crate) async fn pages_of_a_listing(store: SharedStore) {
     let (mut keys, mut after, mut sizes) = (Vec::new(), None::<String>, Vec::new());
     loop {
         let page = store.list("p/", after.as_deref(), 5).await.unwrap();
-        assert_eq!(page.revision, newest);
+        assert!(page.revision >= newest);
         sizes.push(page.entries.len());
         keys.extend(page.entries.into_iter().map(|entry| entry.key));
         after = keys.last().cloned();
@@ -193,7 +194,7 @@ pub(crate) async fn pages_of_a_listing(store: SharedStore) {
     let exact = store.list("p/", None, 11).await.unwrap();
     assert_eq!((exact.entries.len(), exact.more), (11, false));
     assert_eq!(store.list("p/", Some("a"), 20).await.unwrap().entries.len(), 11, "a start before the prefix is none");
-    assert_eq!(store.list("p/", Some("p/99"), 20).await.unwrap().revision, newest);
+    assert!(store.list("p/", Some("p/99"), 20).await.unwrap().revision >= newest);
 }
 
 pub(crate) async fn prefixes_are_not_patterns(store: SharedStore) {
@@ -354,15 +355,17 @@ pub(crate) async fn a_tenure_is_of_one(store: SharedStore) {
     assert!(third.is_some(), "what was given up is free at once");
 }
 
-/// For a back end that can be told to keep little history: compaction ends a watch, and a listing goes on from there.
-/// `revisions` is more than it keeps.
-pub(crate) async fn compaction_ends_a_watch(store: SharedStore, revisions: u64) {
+/// Compaction ends a watch, and a listing goes on from there. After `revisions` commits and `compact` the first of them is
+/// gone.
+pub(crate) async fn compaction_ends_a_watch(store: SharedStore, revisions: u64, compact: impl AsyncFnOnce()) {
     let store = store.as_ref();
     let first = committed(store, vec![], vec![put("w/n", "first")]).await;
     let mut slow = store.watch("w/", Revision(first.0 + 1)).await.unwrap();
     for n in 0..revisions {
         committed(store, vec![], vec![put("w/n", &n.to_string())]).await;
     }
+    compact().await;
+    committed(store, vec![], vec![put("w/n", "behind")]).await;
     let Err(Error::Compacted { oldest }) = tokio::time::timeout(PATIENCE, slow.next()).await.unwrap() else {
         panic!("a watch that fell behind must be told");
     };
@@ -371,7 +374,7 @@ pub(crate) async fn compaction_ends_a_watch(store: SharedStore, revisions: u64) 
     let mut edge = store.watch("w/", oldest).await.unwrap();
     assert_eq!(next(&mut edge).await[0].revision, oldest, "the oldest revision is still there");
     let page = store.list("w/", None, 10).await.unwrap();
-    assert_eq!(page.entries[0].value, (revisions - 1).to_string());
+    assert_eq!(page.entries[0].value, "behind");
     let mut again = store.watch("w/", Revision(page.revision.0 + 1)).await.unwrap();
     committed(store, vec![], vec![put("w/n", "last")]).await;
     assert_eq!(next(&mut again).await[0].value.as_deref(), Some("last".as_bytes()));

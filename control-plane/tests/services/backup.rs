@@ -249,7 +249,7 @@ async fn a_folder_is_restored_into_as_a_whole_or_not_at_all() {
     bring_back(&archive, other.path()).await.unwrap();
     std::fs::create_dir(other.path().join(folder::RESTORED)).unwrap();
     std::fs::rename(other.path().join(folder::STORE), other.path().join("restored/store.db")).unwrap();
-    let refused = App::start(settings(other.path())).await.unwrap_err();
+    let refused = App::start(settings(other.path()).await).await.unwrap_err();
     assert!(matches!(refused, StartError::Folder(folder::Error::HalfRestored(_))), "{refused}");
     assert!(refused.to_string().contains("backup restore"));
     let mended = restore(input(), other.path(), None, true).await.unwrap();

@@ -6,7 +6,7 @@ use std::time::Duration;
 use postroom_control_plane::access::role::Role;
 use postroom_control_plane::access::token::{Tokens, mint};
 use postroom_control_plane::app::App;
-use postroom_control_plane::config::Config;
+use postroom_control_plane::config::{Config, StoreChoice};
 use postroom_proto::lease::LeaseTerms;
 use postroom_proto::reason::{Failure, Reason};
 use postroom_proto::v1::contact_service_client::ContactServiceClient;
@@ -39,7 +39,7 @@ impl Bench {
         let mut tokens = Tokens::default();
         tokens.grant(&admin, Role::Admin);
         tokens.grant(&worker, Role::Worker);
-        let app = App::start(Config { tokens, ..settings(data) }).await.unwrap();
+        let app = App::start(Config { tokens, ..settings(data).await }).await.unwrap();
         let channel = Channel::from_shared(format!("http://{}", app.address())).unwrap().connect_lazy();
         Self { app, channel, admin, worker }
     }
@@ -106,9 +106,23 @@ impl Bench {
     }
 }
 
+/// Where a control plane over a data folder keeps its definitions: in the folder, or with POSTROOM_TEST_STORE=etcd below
+/// a prefix of its own in an etcd that all tests here share.
+pub(crate) async fn store_of(data: &Path) -> StoreChoice {
+    match std::env::var("POSTROOM_TEST_STORE").as_deref() {
+        Ok("etcd") => {
+            let etcd = postroom_testbed::etcd::shared().await;
+            etcd.url(&format!("/postroom{}", data.display())).parse().unwrap()
+        }
+        Ok("sqlite") | Err(_) => StoreChoice::Sqlite,
+        Ok(other) => panic!("POSTROOM_TEST_STORE={other} is neither sqlite nor etcd"),
+    }
+}
+
 /// Settings with which tests are short, and nobody may call.
-pub(crate) fn settings(data: &Path) -> Config {
+pub(crate) async fn settings(data: &Path) -> Config {
     Config {
+        store: store_of(data).await,
         terms: LeaseTerms {
             heartbeat: Duration::from_millis(50),
             heartbeat_timeout: Duration::from_secs(1),

@@ -34,6 +34,8 @@ pub struct Options {
     pub user: Option<(String, String)>,
     /// How long the token of a client that signed in stays good without a call; 300 s when absent. Whole seconds.
     pub token_lifetime: Option<Duration>,
+    /// Size of the database above which nothing more is written; etcd's 2 GiB when absent.
+    pub quota_bytes: Option<u64>,
     /// Where the members keep their data. It stays there, and a later start over the same folder goes on with it.
     pub folder: Option<PathBuf>,
 }
@@ -254,6 +256,15 @@ impl Etcd {
             None => Err(member::error(&self.log(member), format!("does not run; no {signal} for it"))),
         }
     }
+}
+
+/// A single member that all tests of a process share, each below a prefix of its own. It ends with the process.
+///
+/// # Panics
+/// When it does not start.
+pub async fn shared() -> &'static Etcd {
+    static SHARED: tokio::sync::OnceCell<Etcd> = tokio::sync::OnceCell::const_new();
+    SHARED.get_or_init(async || Etcd::single().await.unwrap_or_else(|error| panic!("{error}"))).await
 }
 
 /// The password of etcd's own administrator, kept so that a named folder can be gone on with.

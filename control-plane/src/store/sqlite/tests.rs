@@ -17,7 +17,7 @@ async fn a_watch_that_falls_behind_is_told() {
     let dir = tempfile::tempdir().unwrap();
     for location in [Location::Memory, Location::File(dir.path().join("store.db"))] {
         let store: SharedStore = Arc::new(Sqlite::start(&location, 20).await.unwrap());
-        suite::compaction_ends_a_watch(store, 60).await;
+        suite::compaction_ends_a_watch(store, 60, async || {}).await;
     }
 }
 

@@ -2,9 +2,13 @@
 
 use std::ffi::OsStr;
 use std::path::Path;
+use std::time::Duration;
 
 use super::{Etcd, Member, USER_PREFIX, member};
 use crate::error::{Error, Result};
+
+/// How often a leader is looked for before there is none.
+const LOOKS: usize = 100;
 
 impl Etcd {
     /// The newest revision.
@@ -30,24 +34,30 @@ impl Etcd {
         self.ctl(&["del", "--prefix", prefix]).await.map(drop)
     }
 
-    /// Which member leads.
+    /// Which member leads. Waits while there is an election.
     pub async fn leader(&self) -> Result<usize> {
-        for number in 0..self.members.len() {
-            let Ok(status) = self.status(number).await else { continue };
-            if status.member == status.leader {
-                return Ok(number);
+        for _ in 0..LOOKS {
+            for number in 0..self.members.len() {
+                let Ok(status) = self.status(number).await else { continue };
+                if status.member == status.leader {
+                    return Ok(number);
+                }
             }
+            tokio::time::sleep(Duration::from_millis(100)).await;
         }
         Err(member::error(&self.log(0), "has no leader".to_owned()))
     }
 
-    /// Hands leadership to the next member, which it returns.
+    /// Hands leadership to the next member that answers, which it returns.
     pub async fn move_leader(&self) -> Result<usize> {
         let leader = self.leader().await?;
-        let next = (leader + 1) % self.members.len();
-        let id = format!("{:x}", self.status(next).await?.member);
-        self.ctl_of(&self.endpoint(leader), &["move-leader", &id]).await?;
-        Ok(next)
+        for step in 1..self.members.len() {
+            let next = (leader + step) % self.members.len();
+            let Ok(status) = self.status(next).await else { continue };
+            self.ctl_of(&self.endpoint(leader), &["move-leader", &format!("{:x}", status.member)]).await?;
+            return Ok(next);
+        }
+        Err(member::error(&self.log(leader), "is the only member that answers".to_owned()))
     }
 
     /// Saves everything into a file, from the first member.
@@ -86,7 +96,8 @@ impl Etcd {
     }
 
     async fn status(&self, number: usize) -> Result<Status> {
-        let said = self.ctl_of(&self.endpoint(number), &["endpoint", "status", "--write-out", "json"]).await?;
+        let arguments = ["--command-timeout", "2s", "endpoint", "status", "--write-out", "json"];
+        let said = self.ctl_of(&self.endpoint(number), &arguments).await?;
         let member = self::number(&said, "/0/Status/header/member_id")?;
         Ok(Status { member, leader: self::number(&said, "/0/Status/leader")? })
     }

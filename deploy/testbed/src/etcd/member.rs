@@ -122,6 +122,9 @@ pub(super) fn arguments(
     if let Some(lifetime) = options.token_lifetime {
         say("auth-token-ttl", lifetime.as_secs().max(1).to_string().into());
     }
+    if let Some(bytes) = options.quota_bytes {
+        say("quota-backend-bytes", bytes.to_string().into());
+    }
     if let Some(authority) = authority {
         say("cert-file", authority.certificate_file().into());
         say("key-file", authority.key_file().into());

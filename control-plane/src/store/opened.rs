@@ -1,0 +1,58 @@
+//! The store of a running installation, whichever it is, with what only its owner does to it.
+
+use std::path::Path;
+use std::sync::Arc;
+
+use super::choice::StoreChoice;
+use super::{Error, SharedStore, etcd, sqlite};
+
+/// The store of a running installation.
+#[derive(Debug, Clone)]
+pub enum Opened {
+    /// A file in the data folder.
+    Sqlite(Arc<sqlite::Sqlite>),
+    /// etcd.
+    Etcd(Arc<etcd::Etcd>),
+}
+
+impl Opened {
+    /// Opens the store that was chosen. `file` is where SQLite keeps it.
+    pub async fn open(choice: &StoreChoice, file: &Path) -> Result<Self, Error> {
+        Ok(match choice {
+            StoreChoice::Sqlite => Self::Sqlite(Arc::new(sqlite::Sqlite::open(file).await?)),
+            StoreChoice::Etcd(settings) => Self::Etcd(Arc::new(etcd::Etcd::open(settings).await?)),
+        })
+    }
+
+    /// As every part uses it.
+    pub fn shared(&self) -> SharedStore {
+        match self {
+            Self::Sqlite(store) => store.clone(),
+            Self::Etcd(store) => store.clone(),
+        }
+    }
+
+    /// The store in the data folder, which can be copied as a file.
+    pub fn sqlite(&self) -> Option<Arc<sqlite::Sqlite>> {
+        match self {
+            Self::Sqlite(store) => Some(store.clone()),
+            Self::Etcd(_) => None,
+        }
+    }
+
+    /// Finishes the commits that are under way. Later calls to SQLite fail; etcd is left as it is.
+    pub async fn close(&self) {
+        match self {
+            Self::Sqlite(store) => store.close().await,
+            Self::Etcd(_) => {}
+        }
+    }
+
+    /// Returns when nothing can be committed any more: SQLite was closed, or its writer died. etcd comes back.
+    pub async fn ended(&self) {
+        match self {
+            Self::Sqlite(store) => store.ended().await,
+            Self::Etcd(_) => std::future::pending().await,
+        }
+    }
+}
