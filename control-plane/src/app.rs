@@ -29,6 +29,7 @@ use postroom_proto::v1::message_service_server::MessageServiceServer;
 use postroom_proto::v1::operator_service_server::OperatorServiceServer;
 use postroom_proto::v1::report_service_server::ReportServiceServer;
 use postroom_proto::v1::store_service_server::StoreServiceServer;
+use postroom_proto::v1::worker_service_server::WorkerServiceServer;
 use tokio::net::TcpListener;
 use tokio_util::sync::CancellationToken;
 use tokio_util::task::TaskTracker;
@@ -52,6 +53,7 @@ use crate::contact::watching::Watcher;
 use crate::definition::Definitions;
 use crate::errand::Errands;
 use crate::failure::chain;
+use crate::fleet::Fleet;
 use crate::intake::Intake;
 use crate::lease::nudge::Nudges;
 use crate::lease::nudging;
@@ -239,7 +241,8 @@ impl App {
         self.serve("deadlines", allocator.clone().keep_deadlines(config.deadline_interval));
         let Ground { store, ledger, blobs, vault, binding, backups } = ground;
         let model = definitions.subscribe();
-        let errands = Errands::new(store.clone(), self.serving.clone());
+        let errands = Errands::new(store.clone(), model.clone(), self.serving.clone());
+        let fleet = Fleet::new(store.clone(), leader.clone());
         let intake = Intake::new(
             store.clone(),
             ledger.clone(),
@@ -249,7 +252,7 @@ impl App {
             arrivals.clone(),
             binding.clone(),
         );
-        let observer = Observer::new(store, ledger.clone(), model.clone(), intake.unstored());
+        let observer = Observer::new(store, ledger.clone(), model.clone(), intake.unstored(), leader.clone());
         let checker = Checker::new(observer.clone(), errands.clone(), model.clone(), vault.clone());
         let messages = Messages::new(model.clone(), vault.clone(), ledger.clone(), intake.clone(), errands.clone());
         let messages = api::message::Service::new(messages, observer.clone(), blobs.clone());
@@ -274,7 +277,8 @@ impl App {
                 Contacts::new(model, ledger, blobs, arrivals, allocator, watcher)
             ))
             .add_service(limited!(BackupServiceServer, backups))
-            .add_service(limited!(StoreServiceServer, binding));
+            .add_service(limited!(StoreServiceServer, binding))
+            .add_service(limited!(WorkerServiceServer, fleet));
         let incoming = TcpIncoming::from(listener).with_nodelay(Some(true));
         let stopping = self.serving.clone();
         self.serve("server", async move {

@@ -18,6 +18,7 @@ pub mod contact;
 pub mod definition;
 pub mod errand;
 mod failure;
+pub mod fleet;
 pub mod folder;
 pub mod intake;
 pub mod lease;

@@ -1,5 +1,5 @@
 //! What is known of each mailbox, put together for people: the definition says what it is, the store who holds it, the
-//! ledger how far it is and what its reader last said.
+//! leader why nobody does, the ledger how far it is and what its reader last said.
 
 use std::collections::HashMap;
 use std::sync::Arc;
@@ -7,13 +7,14 @@ use std::sync::Arc;
 use postroom_proto::convert::to_timestamp;
 use postroom_proto::id::{MailboxUid, SessionId};
 use postroom_proto::reason::{Failure, Reason};
-use postroom_proto::v1::{self, MailboxState};
+use postroom_proto::v1::{self, MailboxState, UnassignedReason};
 use tokio::sync::watch;
 
 use crate::definition::model::{MailboxRef, Model};
 use crate::intake::unstored::Unstored;
 use crate::lease::desk::Assignment;
-use crate::lease::record::{SessionRecord, assignment};
+use crate::lease::handle::{Handle, Reasons};
+use crate::lease::record::{AssignmentRecord, SessionRecord, assignment};
 use crate::ledger::{MailboxRecord, SharedLedger};
 use crate::store::{Entry, SharedStore, key};
 
@@ -24,17 +25,19 @@ pub struct Observer {
     ledger: SharedLedger,
     model: watch::Receiver<Arc<Model>>,
     unstored: Arc<Unstored>,
+    leader: Handle,
 }
 
 impl Observer {
-    /// Over these.
+    /// Over these. Why nobody reads a mailbox only `leader` knows.
     pub fn new(
         store: SharedStore,
         ledger: SharedLedger,
         model: watch::Receiver<Arc<Model>>,
         unstored: Arc<Unstored>,
+        leader: Handle,
     ) -> Self {
-        Self { store, ledger, model, unstored }
+        Self { store, ledger, model, unstored, leader }
     }
 
     /// The place of every mailbox in a listing, in order: e-mail, folder, uid.
@@ -92,17 +95,29 @@ impl Observer {
         let assigned = self.list(key::ASSIGNMENTS).await?;
         let mut holders: HashMap<MailboxUid, v1::Holder> = assigned
             .iter()
-            .filter_map(assignment)
-            .filter_map(|(uid, Assignment { session, epoch, .. })| {
-                let worker = workers.get(&session)?.clone();
-                Some((uid, v1::Holder { worker, session: session.to_string(), epoch: epoch.0, ..Default::default() }))
+            .filter_map(|entry| {
+                let (uid, assignment) = assignment(entry)?;
+                let worker = workers.get(&assignment.session)?.clone();
+                Some((uid, holder(entry, &assignment, worker)))
             })
             .collect();
         let uids: Vec<MailboxUid> = model.mailboxes().map(|(uid, _)| uid.clone()).collect();
         let mut records = self.records(&uids).await?;
-        let described =
-            model.mailboxes().map(|(uid, mailbox)| describe(uid, &mailbox, holders.remove(uid), records.remove(uid)));
+        let unread = self.unread(uids).await?;
+        let described = model.mailboxes().map(|(uid, mailbox)| {
+            let reader = unread.reader(uid, holders.remove(uid));
+            describe(uid, &mailbox, reader, records.remove(uid))
+        });
         Ok(described.collect())
+    }
+
+    /// Why nobody reads each of these mailboxes, as the leader knows.
+    async fn unread(&self, uids: Vec<MailboxUid>) -> Result<Unread, Failure> {
+        match self.leader.unassigned(uids).await {
+            Ok(reasons) => Ok(Unread::Known(reasons)),
+            Err(failure) if matches!(failure.reason, Reason::NoLeader | Reason::StoreNotOurs) => Ok(Unread::NoLeader),
+            Err(failure) => Err(failure),
+        }
     }
 
     async fn list(&self, prefix: &str) -> Result<Vec<Entry>, Failure> {
@@ -124,11 +139,12 @@ impl Observer {
     async fn describe(&self, model: &Model, uids: &[MailboxUid]) -> Result<Vec<v1::Mailbox>, Failure> {
         let mut records = self.records(uids).await?;
         let mut workers = HashMap::new();
+        let unread = self.unread(uids.to_vec()).await?;
         let mut described = Vec::with_capacity(uids.len());
         for uid in uids {
             let Some(mailbox) = model.mailbox(uid) else { continue };
             let holder = self.holder(uid, &mut workers).await?;
-            let mut one = describe(uid, &mailbox, holder, records.remove(uid));
+            let mut one = describe(uid, &mailbox, unread.reader(uid, holder), records.remove(uid));
             // The reader repeats its report meanwhile and knows of no problem.
             if let Some(problem) = self.unstored.problem(uid) {
                 one.since_time = problem.since_time;
@@ -156,7 +172,46 @@ impl Observer {
                 .insert(session.clone(), record.filter(|record| !record.is_over()).map(|record| record.profile.worker));
         }
         let worker = workers.get(&session).cloned().flatten();
-        Ok(worker.map(|worker| v1::Holder { worker, session, epoch: assignment.epoch.0, ..Default::default() }))
+        Ok(worker.map(|worker| holder(&entry, &assignment, worker)))
+    }
+}
+
+/// Why mailboxes are not read.
+enum Unread {
+    NoLeader,
+    /// Those that somebody has are left out.
+    Known(Reasons),
+}
+
+/// Who reads a mailbox, or why nobody does.
+type Reader = Result<v1::Holder, UnassignedReason>;
+
+impl Unread {
+    /// `holder` is whom the store names. The leader may know better: what is beyond a worker's capacity or belongs to
+    /// another pool is kept from it, although nobody else has it.
+    fn reader(&self, uid: &MailboxUid, holder: Option<v1::Holder>) -> Reader {
+        match (self, holder) {
+            (Self::Known(reasons), holder) => match (reasons.get(uid), holder) {
+                (Some(reason), _) => Err(*reason),
+                (None, Some(holder)) => Ok(holder),
+                // It was assigned between the two looks.
+                (None, None) => Err(UnassignedReason::Moving),
+            },
+            (Self::NoLeader, Some(holder)) => Ok(holder),
+            (Self::NoLeader, None) => Err(UnassignedReason::NoLeader),
+        }
+    }
+}
+
+fn holder(entry: &Entry, assignment: &Assignment, worker: String) -> v1::Holder {
+    let record = AssignmentRecord::decode(&entry.value);
+    v1::Holder {
+        worker,
+        session: assignment.session.to_string(),
+        epoch: assignment.epoch.0,
+        since_time: record.as_ref().and_then(|record| record.since).map(to_timestamp),
+        reason: record.as_ref().map(AssignmentRecord::reason).unwrap_or_default().into(),
+        former_worker: record.and_then(|record| record.former).unwrap_or_default(),
     }
 }
 
@@ -171,12 +226,11 @@ fn place(uid: &MailboxUid, mailbox: &MailboxRef<'_>) -> String {
     format!("{}{SEPARATOR}{}{SEPARATOR}{uid}", mailbox.address.email, mailbox.address.folder())
 }
 
-fn describe(
-    uid: &MailboxUid,
-    mailbox: &MailboxRef<'_>,
-    holder: Option<v1::Holder>,
-    record: Option<MailboxRecord>,
-) -> v1::Mailbox {
+fn describe(uid: &MailboxUid, mailbox: &MailboxRef<'_>, reader: Reader, record: Option<MailboxRecord>) -> v1::Mailbox {
+    let (holder, unassigned) = match reader {
+        Ok(holder) => (Some(holder), UnassignedReason::Unspecified),
+        Err(reason) => (None, reason),
+    };
     let status = record.as_ref().and_then(|record| record.status.clone());
     // What a former holder said of its state is over with it; the problem it met is the best that is known until the
     // next one has tried.
@@ -202,6 +256,7 @@ fn describe(
         quarantined_count: record.as_ref().map_or(0, |record| record.quarantined_count),
         too_large_count: record.as_ref().map_or(0, |record| record.too_large_count),
         last_report_time: record.and_then(|record| record.reported_at).map(to_timestamp),
-        ..Default::default()
+        unassigned_reason: unassigned.into(),
+        pool: mailbox.instance.pool().to_owned(),
     }
 }

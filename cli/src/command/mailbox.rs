@@ -38,12 +38,26 @@ fn list(mailboxes: &[v1::Mailbox], now: Timestamp) -> String {
             words::mailbox_state(m.state),
             time::time_and_age(m.since_time.as_ref(), now),
             worker(m),
+            time::time_and_age(m.holder.as_ref().and_then(|holder| holder.since_time.as_ref()), now),
+            why(m),
             m.contact_count.to_string(),
             set_aside(m),
             m.problem.as_ref().map(|problem| problem.code.clone()).unwrap_or_default(),
         ]
     };
-    let header = ["EMAIL", "QUEUE", "INSTANCE", "STATE", "SINCE", "WORKER", "CONTACTS", "SET ASIDE", "PROBLEM"];
+    let header = [
+        "EMAIL",
+        "QUEUE",
+        "INSTANCE",
+        "STATE",
+        "SINCE",
+        "WORKER",
+        "HELD SINCE",
+        "WHY",
+        "CONTACTS",
+        "SET ASIDE",
+        "PROBLEM",
+    ];
     let mut shown = table::rows(header, mailboxes.iter().map(row));
     for mailbox in mailboxes {
         let Some(problem) = &mailbox.problem else { continue };
@@ -57,6 +71,14 @@ fn list(mailboxes: &[v1::Mailbox], now: Timestamp) -> String {
         }
     }
     shown
+}
+
+/// Why it came to its worker, or why nobody reads it.
+fn why(mailbox: &v1::Mailbox) -> String {
+    match &mailbox.holder {
+        Some(holder) => words::move_reason(holder.reason),
+        None => words::unassigned_reason(mailbox.unassigned_reason),
+    }
 }
 
 /// Messages that are in the ledger but no contacts: too large, not readable, or gone before they could be read.
@@ -78,13 +100,22 @@ fn show(mailbox: &v1::Mailbox, now: Timestamp) -> String {
         ("uid", mailbox.uid.clone()),
         ("queue", mailbox.queue.clone()),
         ("instance", mailbox.instance.clone()),
+        ("pool", mailbox.pool.clone()),
         ("server", mailbox.server.clone()),
         ("state", words::mailbox_state(mailbox.state)),
         ("since", when(&mailbox.since_time)),
         ("worker", worker(mailbox)),
     ];
     if let Some(holder) = &mailbox.holder {
-        pairs.extend([("session", holder.session.clone()), ("epoch", holder.epoch.to_string())]);
+        pairs.extend([
+            ("held since", when(&holder.since_time)),
+            ("moved because", why(mailbox)),
+            ("former worker", holder.former_worker.clone()),
+            ("session", holder.session.clone()),
+            ("epoch", holder.epoch.to_string()),
+        ]);
+    } else {
+        pairs.push(("unread because", why(mailbox)));
     }
     pairs.extend([
         ("messages", mailbox.message_count.to_string()),
@@ -139,8 +170,11 @@ mod tests {
                 worker: "worker-1".into(),
                 session: "abc".into(),
                 epoch: 17,
-                ..Default::default()
+                since_time: at(-900),
+                reason: v1::MoveReason::WorkerSilent.into(),
+                former_worker: "worker-2".into(),
             }),
+            pool: "default".into(),
             message_count: 12,
             contact_count: 11,
             last_report_time: at(-30),
@@ -170,6 +204,7 @@ mod tests {
         let unassigned = v1::Mailbox {
             email: "new@contoso.example".into(),
             state: v1::MailboxState::Unassigned.into(),
+            unassigned_reason: v1::UnassignedReason::NoCapacity.into(),
             holder: None,
             contact_count: 0,
             ..healthy()

@@ -52,6 +52,10 @@ words! {
     worker_state: WorkerState, "WORKER_STATE_";
     /// `active`, `spare`.
     worker_role: WorkerRole, "WORKER_ROLE_";
+    /// `new`, `worker-silent`, `operator`, `balance`, …
+    move_reason: MoveReason, "MOVE_REASON_";
+    /// `no-worker`, `no-capacity`, `worker-returns`, …
+    unassigned_reason: UnassignedReason, "UNASSIGNED_REASON_";
     /// `ours`, `foreign`, `empty`, `behind`, `other-ledger`.
     store_fit: StoreFit, "STORE_FIT_";
     /// `transient`, `throttled`, …

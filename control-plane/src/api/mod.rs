@@ -10,3 +10,4 @@ pub mod operator;
 pub mod page;
 pub mod report;
 pub mod store;
+pub mod worker;

@@ -3,8 +3,8 @@
 //! [`desk`] decides (pure); this file holds the desk, the askers who wait, and the workers who wait for errands.
 //!
 //! An errand goes to the session that holds the mailbox by the store's assignment, because it reads the mailbox from
-//! where it is read. When nobody holds it, any session will do that lives and asks this replica for errands, the least
-//! busy first; it gets the credentials although it holds no lease, because it may be given the mailbox at any time.
+//! where it is read. When nobody holds it, any session of its pool will do that lives and asks this replica for errands,
+//! the least busy first; it gets the credentials although it holds no lease, because it may be given the mailbox at any time.
 //!
 //! Everything is in memory. An errand lives as long as its [`Asked`]: dropping that, the deadline, the end of the
 //! worker's session and the end of the control plane all end it, and the worker learns so from its next report.
@@ -22,6 +22,7 @@ use tokio::time::{Instant, sleep, timeout_at};
 use tokio_util::sync::CancellationToken;
 
 use self::desk::{Desk, Refusal, Report};
+use crate::definition::model::Model;
 use crate::lease::record::{SessionRecord, assignment};
 use crate::store::{SharedStore, key};
 
@@ -73,6 +74,7 @@ pub struct Errands {
 
 struct Inner {
     store: SharedStore,
+    model: watch::Receiver<Arc<Model>>,
     // Held only to look up or change, never across an await.
     state: Mutex<State>,
     /// Changes when an errand was asked for.
@@ -119,10 +121,10 @@ pub struct Doer {
 }
 
 impl Errands {
-    /// No errands yet. `stopping` ends every wait.
-    pub fn new(store: SharedStore, stopping: CancellationToken) -> Self {
+    /// No errands yet. `model` knows the pool of a mailbox; `stopping` ends every wait.
+    pub fn new(store: SharedStore, model: watch::Receiver<Arc<Model>>, stopping: CancellationToken) -> Self {
         let (news, _) = watch::channel(0);
-        let inner = Inner { store, state: Mutex::default(), news, stopping, start: Instant::now() };
+        let inner = Inner { store, model, state: Mutex::default(), news, stopping, start: Instant::now() };
         Self { inner: Arc::new(inner) }
     }
 
@@ -146,7 +148,7 @@ impl Errands {
         Ok(Asked { inner: self.inner.clone(), id, doer, until: Instant::now() + time, time, findings, end })
     }
 
-    /// Who would do an errand about a mailbox: its holder, or else any worker.
+    /// Who would do an errand about a mailbox: its holder, or else any worker of its pool; of one that no queue reads, any.
     pub async fn doer(&self, mailbox: Option<&MailboxUid>) -> Result<Doer, Failure> {
         if let Some(mailbox) = mailbox
             && let Some(entry) = self.inner.store.get(&key::assignment(mailbox)).await?
@@ -155,14 +157,18 @@ impl Errands {
         {
             return Ok(Doer { session: assignment.session, worker: record.profile.worker, holds: true });
         }
+        let model = self.inner.model.borrow().clone();
+        let pool = mailbox.and_then(|mailbox| model.mailbox(mailbox)).map(|mailbox| mailbox.instance.pool());
         let listening = self.inner.state().desk.listening(self.inner.now());
         for session in listening {
             match self.inner.record(&session).await? {
+                Some(record) if pool.is_some_and(|pool| pool != record.profile.pool) => {}
                 Some(record) => return Ok(Doer { session, worker: record.profile.worker, holds: false }),
                 None => self.inner.state().desk.forget(&session),
             }
         }
-        let text = "no worker is connected that could look; start one, or wait until it has registered";
+        let of = pool.map(|pool| format!(" of pool {pool}")).unwrap_or_default();
+        let text = format!("no worker{of} is connected that could look; start one, or wait until it has registered");
         Err(Failure::new(Reason::NoWorker, text))
     }
 

@@ -26,7 +26,8 @@ impl Bench {
         let folder = tempfile::tempdir().unwrap();
         let store: SharedStore = Arc::new(Sqlite::open(&folder.path().join("store.db")).await.unwrap());
         let stopping = CancellationToken::new();
-        Self { errands: Errands::new(store.clone(), stopping.clone()), store, stopping, _folder: folder }
+        let model = watch::channel(Arc::default()).1;
+        Self { errands: Errands::new(store.clone(), model, stopping.clone()), store, stopping, _folder: folder }
     }
 
     async fn begin(&self, worker: &str) -> SessionId {

@@ -3,13 +3,15 @@
 //! What passes by itself is no concern until it has lasted for [`PATIENCE`]: a status that cries at every restart of a
 //! mail server is soon ignored.
 
+use std::collections::BTreeSet;
 use std::time::Duration;
 
-use postroom_proto::convert::from_timestamp;
-use postroom_proto::v1::{self, Concern, ContactState, Disposition, MailboxState, ProblemKind};
+use postroom_proto::convert::{from_timestamp, to_timestamp};
+use postroom_proto::v1::{self, Concern, ContactState, Disposition, MailboxState, ProblemKind, UnassignedReason};
 
 use crate::binding::fit::Fit;
 use crate::lease::desk::Seen;
+use crate::lease::desk::look::FleetSeen;
 use crate::ledger::Micros;
 use crate::ledger::tally::Tally;
 
@@ -28,11 +30,43 @@ pub fn of_store(fit: &Fit) -> Option<Concern> {
     Some(whole("STORE_NOT_OURS", &format!("no mailbox is leased: {cause}"), remedy))
 }
 
+/// What holds for all workers and keeps mailboxes where they are.
+pub fn of_fleet(fleet: &FleetSeen, now: Micros) -> Vec<Concern> {
+    let brake = fleet.brake.map(|left| {
+        let cause = format!(
+            "more than half of the workers are silent at once, so none is given up for another {} s: it is likelier that \
+             the network has failed than that all of them died",
+            left.as_secs() + 1
+        );
+        let remedy = "see `postroom worker list` for who is silent, and mend what is between them and the control plane; \
+                      if they are really gone, their mailboxes move when the time is over";
+        whole("BRAKE", &cause, remedy)
+    });
+    let frozen = fleet.freeze.as_ref().map(|freeze| {
+        let mut cause =
+            format!("the fleet is frozen by {}: the mailboxes of a worker that dies are read by nobody", freeze.by);
+        if !freeze.note.is_empty() {
+            cause += &format!(" ({})", freeze.note);
+        }
+        let remedy = match freeze.until {
+            Some(until) => {
+                let left = u64::try_from(until.saturating_sub(now)).map_or(Duration::ZERO, Duration::from_micros);
+                format!("it ends by itself in {} s; end it sooner with `postroom worker unfreeze`", left.as_secs())
+            }
+            None => "end it with `postroom worker unfreeze` when the work is done".into(),
+        };
+        Concern { since_time: Some(to_timestamp(freeze.since)), ..whole("FROZEN", &cause, &remedy) }
+    });
+    brake.into_iter().chain(frozen).collect()
+}
+
 /// Everything that somebody should look at, worst first: what stops all mailboxes, what stops one, what was put
 /// aside, what nobody takes. `sessions` is none when nobody leads.
 pub fn concerns(mailboxes: &[v1::Mailbox], tally: &Tally, sessions: Option<&[Seen]>, now: Micros) -> Vec<Concern> {
     let mut concerns = Vec::new();
-    let unread = mailboxes.iter().filter(|mailbox| mailbox.state() == MailboxState::Unassigned).count();
+    let unassigned = || mailboxes.iter().filter(|mailbox| mailbox.state() == MailboxState::Unassigned);
+    let full = |mailbox: &&v1::Mailbox| mailbox.unassigned_reason() == UnassignedReason::NoCapacity;
+    let (beyond, unread) = (unassigned().filter(full).count(), unassigned().filter(|it| !full(it)).count());
     match sessions {
         None => concerns.push(whole(
             NO_LEADER,
@@ -50,6 +84,18 @@ pub fn concerns(mailboxes: &[v1::Mailbox], tally: &Tally, sessions: Option<&[See
             "look again in a moment; if it lasts, start a worker of the pool that their instance names",
         )),
         Some(_) => {}
+    }
+    if beyond > 0 {
+        let pools: BTreeSet<&str> = unassigned().filter(full).map(|mailbox| mailbox.pool.as_str()).collect();
+        let pools = pools.into_iter().collect::<Vec<_>>().join(", ");
+        concerns.push(whole(
+            "NO_CAPACITY",
+            &format!(
+                "{} by nobody, since the workers of their pool ({pools}) have as many as they can carry",
+                are(beyond as u64, "mailbox is read", "mailboxes are read")
+            ),
+            "start another worker of that pool, or raise the capacity in the settings of those that can carry more",
+        ));
     }
     let mut failing: Vec<&v1::Mailbox> = mailboxes.iter().filter(|mailbox| needs_somebody(mailbox, now)).collect();
     failing.sort_by_cached_key(|mailbox| urgency(mailbox, now));
@@ -130,10 +176,10 @@ fn are(count: u64, one: &str, many: &str) -> String {
 
 #[cfg(test)]
 mod tests {
-    use postroom_proto::convert::to_timestamp;
     use postroom_proto::id::SessionId;
 
     use super::*;
+    use crate::lease::decision::Freeze;
 
     const NOW: Micros = 1_772_366_400_000_000;
     const MINUTE: Micros = 60_000_000;
@@ -208,6 +254,29 @@ mod tests {
         let tally = |state| Tally { instances: vec![contacts(state)], ..Tally::default() };
         assert_eq!(told(&[], &tally(ContactState::Dead), Some(&[])), ["DEAD_CONTACTS"]);
         assert!(told(&[], &tally(ContactState::Queued), Some(&[])).is_empty());
+    }
+
+    #[test]
+    fn what_nobody_can_carry_is_told_apart_from_what_nobody_reads_yet() {
+        let mut beyond = mailbox("a", MailboxState::Unassigned);
+        beyond.set_unassigned_reason(UnassignedReason::NoCapacity);
+        beyond.pool = "north".into();
+        assert_eq!(told(&[beyond.clone()], &Tally::default(), Some(&a_worker())), ["NO_CAPACITY"]);
+        let both = [beyond, mailbox("b", MailboxState::Unassigned)];
+        assert_eq!(told(&both, &Tally::default(), Some(&a_worker())), ["UNREAD_MAILBOXES", "NO_CAPACITY"]);
+        assert!(concerns(&both, &Tally::default(), Some(&a_worker()), NOW)[1].cause.contains("(north)"));
+    }
+
+    #[test]
+    fn a_freeze_and_the_brake_are_concerns() {
+        assert!(of_fleet(&FleetSeen::default(), NOW).is_empty());
+        let freeze = Some(Freeze::new(NOW - MINUTE, Some(NOW + MINUTE), "ada", "etcd is moved"));
+        let fleet = FleetSeen { freeze, brake: Some(Duration::from_secs(9)), ..FleetSeen::default() };
+        let told = of_fleet(&fleet, NOW);
+        assert_eq!(told.iter().map(|concern| concern.code.as_str()).collect::<Vec<_>>(), ["BRAKE", "FROZEN"]);
+        assert!(told[0].cause.contains("another 10 s"), "{told:?}");
+        assert!(told[1].cause.contains("by ada") && told[1].cause.contains("etcd is moved"), "{told:?}");
+        assert!(told[1].remedy.contains("in 60 s") && told[1].since_time.is_some(), "{told:?}");
     }
 
     #[test]

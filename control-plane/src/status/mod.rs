@@ -15,6 +15,7 @@ use crate::binding::Binding;
 use crate::clock;
 use crate::definition::model::Model;
 use crate::lease::desk::Seen;
+use crate::lease::desk::look::FleetSeen;
 use crate::lease::handle::Handle;
 use crate::ledger::tally::{InstanceTally, Tally};
 use crate::ledger::{Micros, SharedLedger};
@@ -52,13 +53,17 @@ impl Overview {
     pub async fn status(&self) -> Result<v1::Status, Failure> {
         let mailboxes = self.observer.every_mailbox().await?;
         let tally = self.ledger.tally().await?;
-        let sessions = match self.leader.sessions().await {
-            Ok(sessions) => Some(sessions),
-            Err(failure) if matches!(failure.reason, Reason::NoLeader | Reason::StoreNotOurs) => None,
+        let looked = async { Ok::<_, Failure>((self.leader.sessions().await?, self.leader.fleet().await?)) };
+        let (sessions, fleet) = match looked.await {
+            Ok((sessions, fleet)) => (Some(sessions), fleet),
+            Err(failure) if matches!(failure.reason, Reason::NoLeader | Reason::StoreNotOurs) => {
+                (None, FleetSeen::default())
+            }
             Err(failure) => return Err(failure),
         };
         let model = self.model.borrow().clone();
         let mut status = status(&model, mailboxes, tally, sessions, self.started, clock::now());
+        status.concerns.splice(0..0, concern::of_fleet(&fleet, clock::now()));
         if let Some(concern) = concern::of_store(&self.binding.standing().fit) {
             // It is why nobody leads, so it is told instead of that.
             status.concerns.retain(|concern| concern.code != concern::NO_LEADER);

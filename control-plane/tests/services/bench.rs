@@ -83,11 +83,15 @@ impl Bench {
     }
 
     pub(crate) async fn register(&self, name: &str) -> Session<'_> {
-        let request = v1::RegisterRequest { worker_name: name.into(), build: "test".into(), ..Default::default() };
+        self.register_as(v1::RegisterRequest { worker_name: name.into(), build: "test".into(), ..Default::default() })
+            .await
+    }
+
+    pub(crate) async fn register_as(&self, request: v1::RegisterRequest) -> Session<'_> {
         let mut leases = LeaseServiceClient::new(self.channel.clone());
         loop {
             match leases.register(self.as_worker(request.clone())).await {
-                Ok(answer) => return Session { bench: self, id: answer.into_inner().session, sequence: 0 },
+                Ok(answer) => return Session { bench: self, id: answer.into_inner().session, sequence: 0, term: 0 },
                 Err(status) => assert_eq!(reason(&status), Reason::NoLeader, "{status:?}"),
             }
             tokio::time::sleep(Duration::from_millis(20)).await;
@@ -151,14 +155,18 @@ pub(crate) struct Session<'b> {
     bench: &'b Bench,
     pub(crate) id: String,
     sequence: u64,
+    term: u64,
 }
 
 impl Session<'_> {
     pub(crate) async fn heartbeat(&mut self) -> Vec<v1::OfferedMailbox> {
         self.sequence += 1;
-        let request = v1::HeartbeatRequest { session: self.id.clone(), sequence: self.sequence, ..Default::default() };
+        let (session, sequence, term) = (self.id.clone(), self.sequence, self.term);
+        let request = v1::HeartbeatRequest { session, sequence, term, ..Default::default() };
         let mut leases = LeaseServiceClient::new(self.bench.channel.clone());
-        leases.heartbeat(self.bench.as_worker(request)).await.unwrap().into_inner().mailboxes
+        let answer = leases.heartbeat(self.bench.as_worker(request)).await.unwrap().into_inner();
+        self.term = answer.term;
+        answer.mailboxes
     }
 
     /// Beats until the mailbox is offered.

@@ -11,3 +11,4 @@ mod messages;
 mod status;
 mod store;
 mod watching;
+mod workers;

@@ -47,6 +47,27 @@ pub struct WorkerSeen {
     pub silent_for: Option<Duration>,
 }
 
+impl WorkerSeen {
+    /// A worker of which nothing is known but its name.
+    pub fn gone(name: &str) -> Self {
+        Self {
+            name: name.into(),
+            state: WorkerState::Gone,
+            pool: String::new(),
+            role: Role::Active,
+            capacity: 0,
+            assigned: 0,
+            held: 0,
+            stands_in_for: BTreeSet::new(),
+            decision: None,
+            session: None,
+            build: String::new(),
+            begun: None,
+            silent_for: None,
+        }
+    }
+}
+
 /// The fleet, as people look at it.
 #[derive(Debug, Clone, Default, PartialEq, Eq)]
 pub struct FleetSeen {
@@ -93,22 +114,10 @@ impl Desk {
         let newest = lives.into_iter().filter(|(_, life)| current(life)).max_by_key(|(_, life)| life.revision);
         let set = decision.as_ref().and_then(|decision| decision.role);
         let Some((session, life)) = newest else {
-            // Without a session only what was decided about it keeps it known.
-            return decision.map(|decision| WorkerSeen {
-                name: name.into(),
-                state: WorkerState::Gone,
-                pool: String::new(),
-                role: set.unwrap_or_default(),
-                capacity: 0,
-                assigned,
-                held: 0,
-                stands_in_for: BTreeSet::new(),
-                decision: Some(decision),
-                session: None,
-                build: String::new(),
-                begun: None,
-                silent_for: None,
-            });
+            // Without a session only what is in force about it keeps it known.
+            let in_force = decision.filter(|decision| decision.drained || decision.role.is_some());
+            let gone = WorkerSeen { role: set.unwrap_or_default(), assigned, ..WorkerSeen::gone(name) };
+            return in_force.map(|decision| WorkerSeen { decision: Some(decision), ..gone });
         };
         let role = set.unwrap_or(life.profile.role);
         let owned = self.owned.get(session);
