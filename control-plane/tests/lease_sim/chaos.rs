@@ -1,7 +1,7 @@
 //! What goes wrong.
 
 use crate::world::{Actor, MAILBOXES, World};
-use crate::{process, replica};
+use crate::{fleet, process, replica};
 
 pub(crate) fn strike(world: &mut World) {
     if !world.chaotic() {
@@ -30,6 +30,12 @@ pub(crate) fn strike(world: &mut World) {
     } else if kind < 0.92 {
         let changed = world.pick(&[0, 7, MAILBOXES - 1]);
         world.definitions[changed] += 1;
+    }
+    if world.likely(0.06) {
+        fleet::decide(world);
+    }
+    if world.likely(0.03) {
+        replica::intrude(world, replica);
     }
     let pause = -world.chance(0.001, 1.0).ln() * 3.6;
     world.at(pause, strike);

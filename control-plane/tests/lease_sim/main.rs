@@ -2,7 +2,8 @@
 //!
 //! What must hold, whatever happens: after a mailbox was opened under a fence, nothing is committed under a lower one;
 //! the commits of a mailbox have no gap and no message twice; no two running processes may write to one mailbox at a
-//! time; epochs only grow; and when all is quiet every mailbox is read by somebody, the load being even.
+//! time; epochs only grow; nobody reads a mailbox of another pool; and when all is quiet every mailbox is read by
+//! somebody, the load being even, spares empty, and nobody beyond its capacity.
 //!
 //! Each rule that carries this has a test that switches it off and must see it break. LEASE_SIM_SEEDS sets which
 //! schedules are tried, LEASE_SIM_COUNT counts all that a mutation breaks instead of stopping at the first.
@@ -17,6 +18,7 @@ use crate::mutation::Mutation;
 use crate::world::{Counts, World};
 
 mod chaos;
+mod fleet;
 mod ledger;
 mod mutation;
 mod process;
@@ -82,7 +84,12 @@ fn nothing_breaks_under_chaos() {
     assert!(found.is_empty(), "{} of the seeds {:?} broke", found.len(), seeds());
     // The run was not idle.
     assert!(
-        counts.commits > seeds().count() as u64 * 500 && counts.refused > 0 && counts.unknown > 0 && counts.resumed > 0,
+        counts.commits > seeds().count() as u64 * 500
+            && counts.refused > 0
+            && counts.unknown > 0
+            && counts.resumed > 0
+            && counts.decisions > 0
+            && counts.stood_in > 0,
         "{counts:?}"
     );
 }
@@ -120,6 +127,26 @@ fn writes_are_guarded_by_the_leaders_key() {
 #[test]
 fn reports_are_compared_with_the_fence() {
     must_break(Mutation::NoFence);
+}
+
+#[test]
+fn only_whom_the_store_names_opens_a_mailbox() {
+    must_break(Mutation::OpenUnchecked);
+}
+
+#[test]
+fn spares_give_back() {
+    must_break(Mutation::SpareKeeps);
+}
+
+#[test]
+fn workers_read_their_pool() {
+    must_break(Mutation::PoolIgnored);
+}
+
+#[test]
+fn what_is_drained_is_given_up() {
+    must_break(Mutation::DrainForgotten);
 }
 
 #[test]

@@ -17,6 +17,14 @@ pub(crate) enum Mutation {
     NoLeaderCompare,
     /// Reports are not compared with the fence.
     NoFence,
+    /// Whoever asks opens a mailbox, whatever epoch it names.
+    OpenUnchecked,
+    /// What should go back from a spare never does.
+    SpareKeeps,
+    /// The planner is told that all mailboxes are of one pool.
+    PoolIgnored,
+    /// The leader never hears that a drain was taken back.
+    DrainForgotten,
     /// Reports are not compared with the cursor.
     NoCursorCompare,
 }

@@ -3,11 +3,11 @@
 use std::collections::BTreeMap;
 
 use postroom_control_plane::lease::desk::{Heartbeat, Offer, Refusal};
-use postroom_control_plane::lease::profile::Profile;
 use postroom_proto::id::{Epoch, MailboxUid, SessionId};
 use postroom_proto::lease::Moment;
 use postroom_worker::holder::{self, Action, Answer, Holder, Ticket};
 
+use crate::fleet;
 use crate::ledger::{Report, Verdict};
 use crate::mutation::Mutation;
 use crate::replica::{self, Opened};
@@ -101,7 +101,7 @@ fn down(world: &mut World, i: usize, back_in: f64) {
 }
 
 fn register(world: &mut World, i: usize) {
-    let (replica, profile) = (world.any_replica(), Profile::new(format!("worker-{}", world.processes[i].name)));
+    let (replica, profile) = (world.any_replica(), fleet::profile(world.processes[i].name));
     world.send(Actor::Replica(replica), move |world| {
         let reply = Box::new(move |world: &mut World, session: SessionId| {
             world.send(Actor::Process(i), move |world| {

@@ -4,15 +4,17 @@ use std::cell::Cell;
 use std::collections::BTreeMap;
 use std::rc::Rc;
 
+use postroom_control_plane::lease::decision::Decision;
 use postroom_control_plane::lease::desk::{
     Assign, Assignment, Desk, EndSession, Heartbeat, Offer, Refusal, Session, Settled, Write,
 };
-use postroom_control_plane::lease::plan::Mailbox;
 use postroom_control_plane::lease::profile::Profile;
 use postroom_control_plane::store::Revision;
 use postroom_proto::id::{Epoch, MailboxUid, SessionId};
 use postroom_proto::lease::Moment;
+use postroom_proto::v1::MoveReason;
 
+use crate::fleet;
 use crate::ledger::{Report, Verdict};
 use crate::mutation::Mutation;
 use crate::store::Op;
@@ -38,6 +40,8 @@ struct Office {
     /// Answers nobody from this moment on.
     trusted_until: Moment,
     in_flight: Vec<Assign>,
+    /// With a mutation: decisions that were taken back without its hearing of it.
+    forgotten: BTreeMap<String, Decision>,
 }
 
 /// What the replica's watch has told it so far.
@@ -101,7 +105,8 @@ fn campaign(world: &mut World, replica: usize) {
             let sessions = world.store.sessions.values().cloned();
             let assignments = world.store.assignments.iter().map(|(mailbox, owner)| (mailbox.clone(), owner.clone()));
             let desk = Desk::take_office(now - lie, Revision(term), terms, sessions, assignments);
-            let office = Office { desk, term, since: now, trusted_until, in_flight: Vec::new() };
+            let office =
+                Office { desk, term, since: now, trusted_until, in_flight: Vec::new(), forgotten: BTreeMap::new() };
             world.replicas[replica].office = Some(office);
             world.counts.terms_of_office += 1;
             lead(world, replica, term);
@@ -120,16 +125,35 @@ fn lead(world: &mut World, replica: usize, term: u64) {
         let since = world.replicas[replica].office.as_ref().map(|office| office.since);
         since.is_none_or(|since| now >= since + world.terms.settle())
     };
+    let (mutation, mut decided) = (world.mutation, world.store.decided.clone());
     let Some(office) = world.replicas[replica].office.as_mut().filter(|office| office.term == term) else { return };
+    if mutation == Some(Mutation::DrainForgotten) {
+        decided.workers.extend(office.forgotten.clone());
+        office.forgotten = decided.workers.clone();
+    }
+    office.desk.decide(now, 0, decided);
     if settled && now < office.trusted_until && office.desk.next_wake(now).is_some_and(|wake| wake <= now) {
-        let mailboxes: Vec<_> =
-            (0..MAILBOXES).map(|i| Mailbox { uid: mailbox(i), weight: 1, pool: "default".into() }).collect();
+        let mut mailboxes = fleet::mailboxes();
+        if mutation == Some(Mutation::PoolIgnored) {
+            mailboxes.iter_mut().for_each(|mailbox| mailbox.pool = "default".into());
+        }
         let writes = office.desk.round(now, &mailboxes);
         let mut moves = Vec::new();
         for write in writes {
             match write {
                 Write::EndSession(end) => commit(world, replica, term, vec![Op::End(end)], |_, _| ()),
-                Write::Assign(assign) => moves.push(Op::Assign(assign)),
+                Write::Assign(assign)
+                    if mutation == Some(Mutation::SpareKeeps) && assign.reason == MoveReason::Returned =>
+                {
+                    let found = world.store.assignments.get(&assign.mailbox).cloned();
+                    if let Some(office) = self::office(world, replica, term) {
+                        office.desk.mailbox_settled(now, &assign, Settled::Conflict(found));
+                    }
+                }
+                Write::Assign(assign) => {
+                    world.counts.stood_in += u64::from(assign.home.is_some());
+                    moves.push(Op::Assign(assign));
+                }
                 Write::Unassign(unassign) => moves.push(Op::Unassign(unassign)),
                 Write::Forget(forget) => commit(world, replica, term, vec![Op::Forget(forget)], |_, _| ()),
             }
@@ -368,14 +392,23 @@ pub(crate) fn leave(
 /// Any replica opens a mailbox, provided that its view has reached the epoch and finds the caller to be the owner.
 pub(crate) fn open(world: &mut World, replica: usize, uid: &MailboxUid, epoch: Epoch, session: &SessionId) -> Opened {
     let view = &world.replicas[replica].view;
-    if view.revision < epoch.0 {
+    if world.mutation != Some(Mutation::OpenUnchecked) && view.revision < epoch.0 {
         return Opened::NotCaughtUp;
     }
     let owner = view.assignments.get(uid);
-    if owner.is_none_or(|owner| owner.epoch != epoch || owner.session != *session) {
+    if world.mutation != Some(Mutation::OpenUnchecked)
+        && owner.is_none_or(|owner| owner.epoch != epoch || owner.session != *session)
+    {
         return Opened::LeaseLost;
     }
     world.ledger.open(uid, epoch, session).map_or(Opened::LeaseLost, |cursor| Opened::At { cursor })
+}
+
+/// Somebody who holds nothing asks to open a mailbox, with an epoch higher than any.
+pub(crate) fn intrude(world: &mut World, replica: usize) {
+    let number = world.pick(&[1, 20, MAILBOXES - 2]);
+    let session = SessionId::parse("intruder").unwrap();
+    open(world, replica, &mailbox(number), Epoch(1 << 60), &session);
 }
 
 /// Any replica commits a report.

@@ -2,7 +2,7 @@
 
 use std::collections::BTreeMap;
 
-use postroom_control_plane::lease::desk::{Assign, Assignment, EndSession, Forget, Session, Unassign};
+use postroom_control_plane::lease::desk::{Assign, Assignment, Decided, EndSession, Forget, Session, Unassign};
 use postroom_control_plane::lease::profile::Profile;
 use postroom_control_plane::store::Revision;
 use postroom_proto::id::{Epoch, MailboxUid, SessionId};
@@ -14,6 +14,8 @@ pub(crate) struct Store {
     leader: Option<Leader>,
     pub(crate) sessions: BTreeMap<SessionId, Session>,
     pub(crate) assignments: BTreeMap<MailboxUid, Assignment>,
+    /// What operators have decided.
+    pub(crate) decided: Decided,
     /// Every change of an assignment, for those who watch.
     pub(crate) log: Vec<(MailboxUid, Option<Assignment>)>,
     /// The highest epoch of each mailbox, which outlives its assignment.

@@ -9,13 +9,13 @@ use postroom_proto::lease::{LeaseTerms, Moment};
 use rand::rngs::Xoshiro256PlusPlus;
 use rand::{RngExt as _, SeedableRng as _};
 
+use crate::fleet::{self, WORKERS};
 use crate::ledger::Ledger;
 use crate::mutation::Mutation;
 use crate::process::{self, Process};
 use crate::replica::{self, Replica};
 use crate::store::Store;
 
-pub(crate) const WORKERS: usize = 6;
 pub(crate) const MAILBOXES: usize = 60;
 const REPLICAS: usize = 3;
 /// The clock does not begin at zero, so that a mutation can lie about the past.
@@ -63,6 +63,9 @@ pub(crate) struct Counts {
     pub(crate) unknown: u64,
     pub(crate) suspended: u64,
     pub(crate) resumed: u64,
+    pub(crate) decisions: u64,
+    /// Mailboxes that went to a spare.
+    pub(crate) stood_in: u64,
 }
 
 impl Counts {
@@ -74,6 +77,8 @@ impl Counts {
         self.unknown += other.unknown;
         self.suspended += other.suspended;
         self.resumed += other.resumed;
+        self.decisions += other.decisions;
+        self.stood_in += other.stood_in;
     }
 }
 
@@ -111,6 +116,7 @@ impl World {
         }
         world.at(1.0, crate::chaos::strike);
         world.at(0.5, probe);
+        world.at(QUIET - START, fleet::calm);
         while let Some(Reverse(next)) = world.queue.pop().filter(|next| next.0.at < seconds(END)) {
             world.now = next.at;
             (next.event)(&mut world);
@@ -227,18 +233,23 @@ impl World {
     }
 
     fn check_end(&mut self) {
-        let mut loads = vec![0; self.processes.len()];
+        let mut loads = vec![0; WORKERS];
         for i in 0..MAILBOXES {
             let mailbox = mailbox(i);
             let reads = |&i: &usize| self.processes[i].reads(&mailbox);
             let owner = self.writers(&mailbox).find(reads);
             match owner {
-                Some(owner) => loads[owner] += 1,
+                Some(owner) => {
+                    let name = self.processes[owner].name;
+                    loads[name] += 1;
+                    if let Some(wrong) = fleet::misplaced(name, i) {
+                        self.violated(wrong);
+                    }
+                }
                 None => self.violated(format_args!("nobody reads {mailbox} at the end")),
             }
         }
-        loads.retain(|&load| load > 0);
-        if loads.len() != WORKERS || loads.iter().any(|load| load * WORKERS * 10 < MAILBOXES * 9) {
+        if fleet::uneven(&loads) {
             self.violated(format_args!("the loads at the end are {loads:?}"));
         }
     }
