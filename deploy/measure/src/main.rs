@@ -3,7 +3,8 @@
 //! Absolute figures belong to a machine and its load; what counts are the ratios of one run, for which the clients take
 //! turns. Reading order: [`mailbox`] (what is measured, and in which order) → [`bare`], [`mbsync`], [`postroom`] (the
 //! clients) → [`process`] (what a client used) → [`figures`] (medians and ratios) → [`table`] (how it is shown) and
-//! [`machine`] (what it ran on). [`fleet`] measures a control plane under workers that read no mail.
+//! [`machine`] (what it ran on). [`fleet`] measures a control plane under workers that read no mail,
+//! [`plan`] its planner alone.
 
 mod bare;
 mod figures;
@@ -11,6 +12,7 @@ mod fleet;
 mod machine;
 mod mailbox;
 mod mbsync;
+mod plan;
 mod postroom;
 mod process;
 mod table;
@@ -33,6 +35,8 @@ enum Verb {
     Mailbox(mailbox::Args),
     /// Run a control plane under many workers that read no mail: what it costs, and what moves when one comes or goes.
     Fleet(fleet::Args),
+    /// Time the planner alone: cold, after a death, after a join, and when nothing has changed.
+    Plan(plan::Args),
     /// The bare reader, once; `mailbox` starts it.
     #[command(hide = true)]
     Bare(bare::Args),
@@ -43,6 +47,7 @@ async fn main() -> ExitCode {
     let done = match Command::parse().verb {
         Verb::Mailbox(args) => Box::pin(mailbox::run(args)).await,
         Verb::Fleet(args) => Box::pin(fleet::run(args)).await,
+        Verb::Plan(args) => plan::run(&args),
         Verb::Bare(args) => bare::run(args).await,
     };
     match done {
