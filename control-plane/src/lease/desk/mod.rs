@@ -25,6 +25,8 @@ use crate::ledger::Micros;
 use crate::store::Revision;
 
 mod brake;
+#[cfg(test)]
+mod fleet_tests;
 mod handover;
 pub mod look;
 mod session;
