@@ -15,7 +15,7 @@ async fn a_worker_that_is_told_to_stop_lets_its_mailboxes_go_and_says_goodbye() 
     let client = plane.client();
     eventually("the first worker reads", || async { contacts(&client).await.len() == 5 }).await;
 
-    let mut second = plane.worker("second", &[]);
+    let mut second = plane.worker("second", &["--log-format=json"]);
     second.says("registered").await;
     first.terminate();
     assert_eq!(first.ended().await.code(), Some(0), "{}", first.log());
@@ -28,6 +28,9 @@ async fn a_worker_that_is_told_to_stop_lets_its_mailboxes_go_and_says_goodbye() 
 
     second.terminate();
     assert_eq!(second.ended().await.code(), Some(0), "{}", second.log());
+    for line in second.log().lines() {
+        assert!(serde_json::from_str::<serde_json::Value>(line).is_ok_and(|it| it["level"].is_string()), "{line}");
+    }
     let ControlPlane { mut process, .. } = plane;
     process.terminate();
     assert_eq!(process.ended().await.code(), Some(0), "{}", process.log());
@@ -78,4 +81,18 @@ async fn a_restart_of_the_control_plane_moves_no_mailbox() {
     };
     assert_eq!(holders(plane.read_by("steady").await), holders(before), "{}", worker.log());
     assert_eq!(stage.testbed.tenant.sign_ins(&stage.testbed.service().client_id).issued, sign_ins.issued);
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_second_signal_ends_a_worker_that_still_waits_for_its_goodbye() {
+    let stage = Stage::set().await;
+    let plane = ControlPlane::start(&stage, "127.0.0.1:0", "5s").await;
+    let mut worker = plane.worker("patient", &[]);
+    worker.says("registered").await;
+    // It takes the goodbye and never answers.
+    plane.process.signal("STOP");
+    worker.terminate();
+    worker.says("stopping").await;
+    worker.signal("INT");
+    assert_eq!(worker.ended().await.code(), Some(130), "{}", worker.log());
 }
