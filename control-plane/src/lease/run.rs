@@ -291,3 +291,6 @@ fn mailboxes(model: &Model) -> Vec<Mailbox> {
     mailboxes.sort_by(|a, b| a.uid.cmp(&b.uid));
     mailboxes
 }
+
+#[cfg(test)]
+mod tests;
