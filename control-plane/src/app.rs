@@ -256,6 +256,7 @@ impl App {
         let checker = Checker::new(observer.clone(), errands.clone(), model.clone(), vault.clone());
         let messages = Messages::new(model.clone(), vault.clone(), ledger.clone(), intake.clone(), errands.clone());
         let messages = api::message::Service::new(messages, observer.clone(), blobs.clone());
+        let stores = api::store::Service::new(binding.clone(), definitions.clone());
         let definitions_service = api::definition::Service::new(
             definitions,
             vault,
@@ -277,7 +278,7 @@ impl App {
                 Contacts::new(model, ledger, blobs, arrivals, allocator, watcher)
             ))
             .add_service(limited!(BackupServiceServer, backups))
-            .add_service(limited!(StoreServiceServer, binding))
+            .add_service(limited!(StoreServiceServer, stores))
             .add_service(limited!(WorkerServiceServer, fleet));
         let incoming = TcpIncoming::from(listener).with_nodelay(Some(true));
         let stopping = self.serving.clone();
@@ -307,7 +308,7 @@ impl App {
         });
         let store = opened.shared();
         // What the folder had before it moved to a store elsewhere.
-        let former = opened.sqlite().is_none().then_some(file);
+        let former = (!opened.is_file()).then_some(file);
         let ground =
             binding::Ground { store: store.clone(), location: choice.to_string(), ledger: ledger.clone(), former };
         let binding = Binding::open(ground).await?;
@@ -318,7 +319,7 @@ impl App {
             making::Ground {
                 data: data.into(),
                 ledger: ledger.clone(),
-                store: opened.sqlite(),
+                store: opened.clone(),
                 blobs: blobs.clone(),
                 key_id: vault.key_id().into(),
             },

@@ -181,6 +181,11 @@ queues:
     }
 }
 
+/// True when installations keep their definitions outside of their data folders.
+pub(crate) fn is_elsewhere() -> bool {
+    std::env::var("POSTROOM_TEST_STORE").is_ok_and(|store| store == "etcd")
+}
+
 fn tail(log: &Path) -> String {
     let text = String::from_utf8_lossy(&std::fs::read(log).unwrap_or_default()).into_owned();
     text.lines().rev().take(20).collect::<Vec<_>>().into_iter().rev().collect::<Vec<_>>().join("\n")
@@ -213,6 +218,14 @@ impl Up {
         std::fs::write(stage.model_file(), model).unwrap();
         let applied = self.postroom(&["apply", "-f", stage.model_file().to_str().unwrap()]);
         assert!(applied.status.success(), "{applied:?}");
+    }
+
+    /// What follows a restore where definitions are not in the data folder: the store is another one than in the backup.
+    pub(crate) fn adopt_store(&self) {
+        if is_elsewhere() {
+            let adopted = self.postroom(&["store", "adopt", "--yes"]);
+            assert!(adopted.status.success(), "{adopted:?}");
+        }
     }
 
     /// Runs the command as a person would.

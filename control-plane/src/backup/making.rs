@@ -24,6 +24,7 @@ use super::packing::Packing;
 use super::{Event, FORMAT, member};
 use crate::blob::Blobs;
 use crate::ledger::sqlite::copy::BodyDigest;
+use crate::store::opened::Opened;
 use crate::{blob, clock, folder, ledger, store};
 
 /// Folder of the copies, in the data folder.
@@ -48,8 +49,6 @@ enum Error {
     },
     #[error("a copy needs as much free space in the data folder as the databases take")]
     Ledger(#[source] ledger::Error),
-    #[error("the store is in etcd, and a backup holds the files of one machine; save etcd by its own snapshot")]
-    Elsewhere,
     #[error("the store cannot be copied")]
     Store(#[source] store::Error),
     #[error("a copy cannot be read")]
@@ -79,8 +78,8 @@ pub struct Ground {
     pub data: PathBuf,
     /// The ledger.
     pub ledger: Arc<ledger::sqlite::Sqlite>,
-    /// The store, where it is a file.
-    pub store: Option<Arc<store::sqlite::Sqlite>>,
+    /// The store.
+    pub store: Opened,
     /// The bodies.
     pub blobs: Blobs,
     /// The key that seals.
@@ -209,8 +208,7 @@ async fn copy(ground: Arc<Ground>, include_key: bool) -> Result<Copies, Error> {
 
     // Ordering: ledger, store, bodies, key; see the module above.
     ground.ledger.copy_to(&ledger_path).await.map_err(Error::Ledger)?;
-    let store = ground.store.as_ref().ok_or(Error::Elsewhere)?;
-    store.copy_to(&store_path).await.map_err(Error::Store)?;
+    ground.store.copy_to(&store_path).await.map_err(Error::Store)?;
     let ledger = ledger::sqlite::copy::describe(&ledger_path).await?;
     let store = store::sqlite::copy::describe(&store_path).await?;
     if ledger.highest_epoch > store.revision.0 {

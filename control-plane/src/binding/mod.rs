@@ -1,7 +1,7 @@
 //! Whether the store at hand is the one that the ledger belongs to. Nobody leads while it is not.
 //!
 //! [`fit`] judges (pure); [`Binding`] looks, writes down what belongs together, and adopts when an admin says so;
-//! [`inheritance`] brings the definitions along.
+//! `inheritance` brings the definitions along.
 
 use std::path::PathBuf;
 use std::sync::Arc;
@@ -26,7 +26,7 @@ pub mod fit;
 mod inheritance;
 
 /// How often it is looked whether the store was exchanged under a running control plane.
-const LOOK: Duration = Duration::from_secs(10);
+const LOOK: Duration = Duration::from_secs(2);
 /// Most adoptions that are told.
 const TOLD: u32 = 20;
 /// Assignments read at once.

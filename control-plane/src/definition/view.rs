@@ -80,6 +80,15 @@ impl Definitions {
         }
     }
 
+    /// Takes the model of a store that was adopted, whose revisions may stand below those that were known.
+    pub async fn start_over(&self) -> Result<(), ReadError> {
+        let snapshot = Arc::new(tree::read(self.store(), &Snapshot::default()).await?);
+        let mut known = self.snapshot.lock().unwrap_or_else(PoisonError::into_inner);
+        *known = Arc::clone(&snapshot);
+        self.model.send_replace(Arc::clone(&snapshot.model));
+        Ok(())
+    }
+
     /// Reads the newest model now.
     pub(super) async fn refresh(&self) -> Result<Arc<Snapshot>, ReadError> {
         let known = self.snapshot();

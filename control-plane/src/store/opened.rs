@@ -32,11 +32,16 @@ impl Opened {
         }
     }
 
-    /// The store in the data folder, which can be copied as a file.
-    pub fn sqlite(&self) -> Option<Arc<sqlite::Sqlite>> {
+    /// True when it is a file of the data folder.
+    pub fn is_file(&self) -> bool {
+        matches!(self, Self::Sqlite(_))
+    }
+
+    /// Copies it into a new SQLite file, while commits go on: SQLite as of one moment, etcd key by key.
+    pub async fn copy_to(&self, path: &Path) -> Result<(), Error> {
         match self {
-            Self::Sqlite(store) => Some(store.clone()),
-            Self::Etcd(_) => None,
+            Self::Sqlite(store) => store.copy_to(path).await,
+            Self::Etcd(store) => sqlite::copy::write(&**store, path).await,
         }
     }
 

@@ -111,15 +111,17 @@ async fn a_restored_installation_goes_on_where_the_backup_was_with_leases_above_
     let highest = ledger::sqlite::copy::describe(&other.path().join(folder::LEDGER)).await.unwrap().highest_epoch;
     assert_eq!(highest, offer.epoch);
 
-    let bench = Bench::start_undefined(other.path()).await;
+    let bench = Bench::start_restored(other.path()).await;
     assert_eq!(bench.contacts().await, 2);
     let mut again = bench.register("first").await;
     let offer = again.offered().await;
-    assert!(offer.epoch > highest, "{} after {highest}", offer.epoch);
     let Outcome::Opened(opened) = again.open(&offer.mailbox, offer.epoch).await else { panic!("not opened") };
+    let leased = (opened.generation, offer.epoch);
+    assert!(leased > (1, highest), "{leased:?} after {highest}");
     assert_eq!(opened.cursor.unwrap().value, [2], "it reads on where the backup was");
     assert_eq!(opened.definition.unwrap().password, "planted", "with the key its secrets open");
-    again.report(&again.batch(&offer, 2, 3)).await.unwrap();
+    let batch = v1::ReportRequest { generation: leased.0, ..again.batch(&offer, 2, 3) };
+    again.report(&batch).await.unwrap();
     assert_eq!(bench.contacts().await, 3);
     bench.app.stop().await;
 }
@@ -134,7 +136,7 @@ async fn without_its_key_file_nothing_opens_the_secrets() {
     assert!(archive.windows(20).all(|part| part != &key_of(data.path()).expose()[..20]), "no key is in it");
 
     assert_eq!(bring_back(&archive, &other.path().join("none")).await.unwrap().keys, Keys::None);
-    let bench = Bench::start_undefined(&other.path().join("none")).await;
+    let bench = Bench::start_restored(&other.path().join("none")).await;
     let mut worker = bench.register("worker").await;
     let offer = worker.offered().await;
     match worker.open(&offer.mailbox, offer.epoch).await {
@@ -149,7 +151,7 @@ async fn without_its_key_file_nothing_opens_the_secrets() {
     let input = std::io::Cursor::new(archive);
     let given = restore(input, &other.path().join("x"), Some(key_of(data.path())), false).await.unwrap();
     assert_eq!(given.keys, Keys::Given);
-    let bench = Bench::start_undefined(&other.path().join("x")).await;
+    let bench = Bench::start_restored(&other.path().join("x")).await;
     let mut worker = bench.register("worker").await;
     let offer = worker.offered().await;
     let Outcome::Opened(opened) = worker.open(&offer.mailbox, offer.epoch).await else { panic!("not opened") };
@@ -217,7 +219,7 @@ async fn a_body_that_is_lost_or_damaged_is_told_and_all_else_comes_back() {
     bring_back(&archive, other.path()).await.unwrap();
     assert_eq!(std::fs::read(body_file(other.path(), b"good")).unwrap(), b"good");
     assert!(!body_file(other.path(), b"damaged").exists());
-    let bench = Bench::start_undefined(other.path()).await;
+    let bench = Bench::start_restored(other.path()).await;
     assert_eq!(bench.contacts().await, 3);
     bench.app.stop().await;
 }
@@ -254,5 +256,5 @@ async fn a_folder_is_restored_into_as_a_whole_or_not_at_all() {
     assert!(refused.to_string().contains("backup restore"));
     let mended = restore(input(), other.path(), None, true).await.unwrap();
     assert_eq!(names(&mended.aside.unwrap().join("restored")), ["store.db"]);
-    Bench::start_undefined(other.path()).await.app.stop().await;
+    Bench::start_restored(other.path()).await.app.stop().await;
 }

@@ -13,6 +13,7 @@ use postroom_proto::v1::contact_service_client::ContactServiceClient;
 use postroom_proto::v1::definition_service_client::DefinitionServiceClient;
 use postroom_proto::v1::lease_service_client::LeaseServiceClient;
 use postroom_proto::v1::report_service_client::ReportServiceClient;
+use postroom_proto::v1::store_service_client::StoreServiceClient;
 use postroom_proto::v1::{self, open_outcome::Outcome};
 use secrecy::{ExposeSecret as _, SecretString};
 use tonic::transport::Channel;
@@ -35,11 +36,26 @@ impl Bench {
 
     /// A control plane over whatever the folder holds.
     pub(crate) async fn start_undefined(data: &Path) -> Self {
+        Self::start_with(settings(data).await).await
+    }
+
+    /// The same over a folder that a backup was restored into, with a store that takes over what was in the backup.
+    pub(crate) async fn start_restored(data: &Path) -> Self {
+        let bench = Self::start_undefined(data).await;
+        let mut stores = StoreServiceClient::new(bench.channel.clone());
+        let store = stores.get_store(bench.as_admin(v1::GetStoreRequest {})).await.unwrap().into_inner();
+        let request = bench.as_admin(v1::AdoptStoreRequest { store_id: store.store_id });
+        // Changes nothing where the store came with the backup.
+        stores.adopt_store(request).await.unwrap();
+        bench
+    }
+
+    pub(crate) async fn start_with(config: Config) -> Self {
         let (admin, worker) = (mint().unwrap(), mint().unwrap());
         let mut tokens = Tokens::default();
         tokens.grant(&admin, Role::Admin);
         tokens.grant(&worker, Role::Worker);
-        let app = App::start(Config { tokens, ..settings(data).await }).await.unwrap();
+        let app = App::start(Config { tokens, ..config }).await.unwrap();
         let channel = Channel::from_shared(format!("http://{}", app.address())).unwrap().connect_lazy();
         Self { app, channel, admin, worker }
     }

@@ -1,6 +1,10 @@
 //! A store that is not the ledger's: nothing is leased, everybody is told why, and an admin can take it over.
 
+use std::path::Path;
+
+use postroom_control_plane::config::{Config, StoreChoice};
 use postroom_control_plane::folder;
+use postroom_control_plane::store::sqlite::{Sqlite, copy};
 use postroom_proto::reason::Reason;
 use postroom_proto::v1::definition_service_client::DefinitionServiceClient;
 use postroom_proto::v1::open_outcome::Outcome;
@@ -8,7 +12,12 @@ use postroom_proto::v1::operator_service_client::OperatorServiceClient;
 use postroom_proto::v1::store_service_client::StoreServiceClient;
 use postroom_proto::v1::{self, StoreFit};
 
-use crate::bench::{Bench, reason};
+use crate::bench::{Bench, reason, settings};
+
+/// Both halves are files here, whatever store the other tests run on.
+async fn start(data: &Path) -> Bench {
+    Bench::start_with(Config { store: StoreChoice::Sqlite, ..settings(data).await }).await
+}
 
 async fn look(bench: &Bench) -> v1::StoreInfo {
     let mut stores = StoreServiceClient::new(bench.channel.clone());
@@ -39,7 +48,8 @@ async fn assert_refused(bench: &Bench) {
 async fn half_of_a_pair_leases_nothing_until_it_is_adopted() {
     for half in [folder::STORE, folder::LEDGER] {
         let (data, other) = (tempfile::tempdir().unwrap(), tempfile::tempdir().unwrap());
-        let bench = Bench::start(data.path()).await;
+        let bench = start(data.path()).await;
+        bench.define_mailbox().await;
         let mut worker = bench.register("w").await;
         let offer = worker.offered().await;
         assert!(matches!(worker.open(&offer.mailbox, offer.epoch).await, Outcome::Opened(_)));
@@ -47,10 +57,12 @@ async fn half_of_a_pair_leases_nothing_until_it_is_adopted() {
         bench.app.stop().await;
         // With one key, so that each can open what the other has sealed.
         std::fs::copy(data.path().join(folder::KEY), other.path().join(folder::KEY)).unwrap();
-        Bench::start(other.path()).await.app.stop().await;
+        let elsewhere = start(other.path()).await;
+        elsewhere.define_mailbox().await;
+        elsewhere.app.stop().await;
         std::fs::copy(other.path().join(half), data.path().join(half)).unwrap();
 
-        let bench = Bench::start_undefined(data.path()).await;
+        let bench = start(data.path()).await;
         let found = look(&bench).await;
         assert_eq!(found.fit(), StoreFit::OtherLedger, "{found:?}");
         assert!(found.location == "sqlite" && !found.cause.is_empty() && !found.remedy.is_empty());
@@ -74,11 +86,14 @@ async fn half_of_a_pair_leases_nothing_until_it_is_adopted() {
 #[tokio::test]
 async fn a_restored_store_is_adopted_and_what_was_leased_before_is_refused() {
     let data = tempfile::tempdir().unwrap();
-    let bench = Bench::start(data.path()).await;
+    let bench = start(data.path()).await;
+    bench.define_mailbox().await;
     bench.app.stop().await;
     let kept = data.path().join("kept.db");
-    std::fs::copy(data.path().join(folder::STORE), &kept).unwrap();
-    let bench = Bench::start_undefined(data.path()).await;
+    let store = Sqlite::open(&data.path().join(folder::STORE)).await.unwrap();
+    copy::write(&store, &kept).await.unwrap();
+    store.close().await;
+    let bench = start(data.path()).await;
     let mut former = bench.register("w").await;
     let leased = former.offered().await;
     assert!(matches!(former.open(&leased.mailbox, leased.epoch).await, Outcome::Opened(_)));
@@ -87,7 +102,7 @@ async fn a_restored_store_is_adopted_and_what_was_leased_before_is_refused() {
     bench.app.stop().await;
     std::fs::rename(&kept, data.path().join(folder::STORE)).unwrap();
 
-    let bench = Bench::start_undefined(data.path()).await;
+    let bench = start(data.path()).await;
     let found = look(&bench).await;
     assert_eq!(found.fit(), StoreFit::Behind, "{found:?}");
     assert_refused(&bench).await;
