@@ -3,14 +3,11 @@
 use std::path::{Path, PathBuf};
 
 use postroom_control_plane::config::StoreChoice;
-use postroom_control_plane::store::choice::Invalid;
+use postroom_control_plane::store::choice::{Invalid, password_in};
 use secrecy::SecretString;
 
 use crate::Environment;
 use crate::error::{Error, Kind};
-
-/// Longest file of a password.
-const LONGEST_PASSWORD: usize = 4096;
 
 /// Where definitions, sessions, assignments and leadership are kept.
 #[derive(Debug, Clone, Default, clap::Args)]
@@ -68,17 +65,10 @@ fn refused(invalid: Invalid) -> Error {
 }
 
 fn read_password(file: &Path) -> Result<SecretString, Error> {
-    let unusable = |why: String| {
+    password_in(file).map_err(|why| {
         Error::new(Kind::Usage, format!("the password of the store in {}: {why}", file.display()))
             .help("write it into the file as its only line")
-    };
-    let text = std::fs::read_to_string(file).map_err(|error| unusable(error.to_string()))?;
-    let line = text.strip_suffix('\n').unwrap_or(&text);
-    let line = line.strip_suffix('\r').unwrap_or(line);
-    match line.is_empty() || line.len() > LONGEST_PASSWORD || line.contains('\n') {
-        false => Ok(line.into()),
-        true => Err(unusable("it is empty, too long, or has several lines".to_owned())),
-    }
+    })
 }
 
 #[cfg(test)]

@@ -7,8 +7,9 @@ use postroom_proto::id::name_of;
 use postroom_proto::lease::LeaseTerms;
 use postroom_proto::log;
 use postroom_proto::settings::{Default, Program, Refusal, Setting, Settings, form};
+use secrecy::SecretString;
 
-use super::Config;
+use super::{Config, StoreChoice};
 use crate::access::token::Tokens;
 
 /// The `postroom-control-plane` command.
@@ -27,6 +28,37 @@ const SETTINGS: &[Setting] = &[
         value: "DIR",
         default: Default::Required,
         help: "Folder with the ledger, large bodies, the key of the secrets and the tokens; one process at a time",
+    },
+    Setting {
+        name: "store",
+        value: "URL",
+        default: Default::Is("sqlite"),
+        help: "Where definitions and leases are kept: sqlite (in the data folder), or \
+               etcd://[USER@]HOST:PORT[,HOST:PORT...][/PREFIX], with etcds:// for TLS",
+    },
+    Setting {
+        name: "store-password-file",
+        value: "FILE",
+        default: Default::Nothing("etcd asks for none"),
+        help: "Holds the password of the etcd user",
+    },
+    Setting {
+        name: "store-ca-file",
+        value: "FILE",
+        default: Default::Nothing("the CA certificates of the system"),
+        help: "PEM file with the CA certificates to trust for etcd",
+    },
+    Setting {
+        name: "store-certificate-file",
+        value: "FILE",
+        default: Default::Nothing("etcd asks for none"),
+        help: "PEM file with a client certificate for etcd",
+    },
+    Setting {
+        name: "store-key-file",
+        value: "FILE",
+        default: Default::Nothing("etcd asks for none"),
+        help: "PEM file with the key of the client certificate",
     },
     Setting {
         name: "listen",
@@ -103,6 +135,8 @@ pub struct Launch {
     pub config: Config,
     /// Where the workers' token is, or will be.
     pub worker_token_file: PathBuf,
+    /// Where the password of the etcd user is; to be read into the store's settings before the start.
+    pub store_password_file: Option<PathBuf>,
     /// What is logged.
     pub log_filter: String,
     /// How it is logged.
@@ -116,6 +150,7 @@ pub fn read(settings: &mut Settings, host: &str) -> Result<Launch, Refusal> {
     let insecure = settings.value("insecure", form::switch);
     let replica = settings.optional("replica", form::name).unwrap_or_else(|| name_of(host));
     let worker_token_file = settings.path("worker-token-file").unwrap_or_else(|| data.join("worker.token"));
+    let (store, store_password_file) = store(settings);
     let terms = terms(settings);
     let log_filter = settings.value("log.filter", log::filter);
     let log_format = settings.value("log.format", form::choice(log::FORMATS));
@@ -124,8 +159,38 @@ pub fn read(settings: &mut Settings, host: &str) -> Result<Launch, Refusal> {
     }
     settings.end()?;
     let listen = listen.unwrap_or_else(|| SocketAddr::from(([127, 0, 0, 1], 0)));
-    let config = Config { insecure, replica, terms, alone: false, ..Config::new(data, listen, Tokens::default()) };
-    Ok(Launch { config, worker_token_file, log_filter, log_format })
+    let config =
+        Config { store, insecure, replica, terms, alone: false, ..Config::new(data, listen, Tokens::default()) };
+    Ok(Launch { config, worker_token_file, store_password_file, log_filter, log_format })
+}
+
+/// The store but for its password, and the file of that.
+fn store(settings: &mut Settings) -> (StoreChoice, Option<PathBuf>) {
+    let read = |text: &str| text.parse::<StoreChoice>().map_err(|error| error.to_string());
+    let mut store = settings.value("store", read);
+    let password = settings.path("store-password-file");
+    let ca_file = settings.path("store-ca-file");
+    let pair = (settings.path("store-certificate-file"), settings.path("store-key-file"));
+    let StoreChoice::Etcd(etcd) = &mut store else { return (store, None) };
+    etcd.ca_file = ca_file;
+    etcd.client_certificate = match pair {
+        (Some(certificate), Some(key)) => Some((certificate, key)),
+        (None, None) => None,
+        (Some(_), None) => {
+            settings.fault("store-key-file", "is missing: a client certificate is of no use without its key");
+            None
+        }
+        (None, Some(_)) => {
+            settings.fault("store-certificate-file", "is missing: the key is that of no client certificate");
+            None
+        }
+    };
+    // What is in the file is looked at when it is used; whether there has to be one is known already.
+    etcd.password = password.as_ref().map(|_| SecretString::default());
+    if let Err(error) = store.check() {
+        settings.fault("store", error.to_string());
+    }
+    (store, password)
 }
 
 fn terms(settings: &mut Settings) -> LeaseTerms {
@@ -167,6 +232,30 @@ mod tests {
     fn faults(file: &str) -> Vec<String> {
         let refusal = read(&mut settings(file), "host").unwrap_err();
         refusal.faults.iter().map(ToString::to_string).collect()
+    }
+
+    #[test]
+    fn the_store_is_one_line_and_its_files() {
+        let launch = read(&mut settings("data = \"/d\""), "host").unwrap();
+        assert_eq!((launch.config.store, launch.store_password_file), (StoreChoice::Sqlite, None));
+        let text =
+            "data = \"/d\"\nstore = \"etcds://post@a:1,b:2/x\"\nstore-password-file = \"p\"\nstore-ca-file = \"ca\"\n";
+        let launch = read(&mut settings(text), "host").unwrap();
+        assert_eq!(launch.config.store.to_string(), "etcds://post@a:1,b:2/x");
+        assert_eq!(launch.store_password_file.as_deref(), Some(Path::new("/etc/p")));
+        assert!(
+            matches!(launch.config.store, StoreChoice::Etcd(it) if it.ca_file.as_deref() == Some(Path::new("/etc/ca")))
+        );
+    }
+
+    #[test]
+    fn half_a_store_is_refused_with_what_is_missing() {
+        let told = faults("data = \"/d\"\nstore = \"etcds://post@a\"\nstore-certificate-file = \"c.pem\"\n");
+        assert_eq!(told.len(), 2, "{told:?}");
+        assert!(told.iter().any(|it| it.starts_with("store-key-file: is missing")), "{told:?}");
+        assert!(told.iter().any(|it| it.contains("--store-password-file")), "{told:?}");
+        let told = faults("data = \"/d\"\nstore = \"zookeeper://a\"\n");
+        assert!(told[0].contains("names no store"), "{told:?}");
     }
 
     #[test]

@@ -10,7 +10,7 @@
 //! settings of its own.
 
 use std::collections::BTreeSet;
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
 use std::str::FromStr;
 
 use secrecy::SecretString;
@@ -92,6 +92,20 @@ pub enum Invalid {
     /// A user without a password.
     #[error("there is no password for user {0:?} of etcd; name its file by {PASSWORD_FILE}")]
     NoPassword(String),
+}
+
+/// Longest file of a password.
+const LONGEST_PASSWORD: usize = 4096;
+
+/// The password that stands in a file as its only line, or what is wrong with the file.
+pub fn password_in(file: &Path) -> Result<SecretString, String> {
+    let text = std::fs::read_to_string(file).map_err(|error| error.to_string())?;
+    let line = text.strip_suffix('\n').unwrap_or(&text);
+    let line = line.strip_suffix('\r').unwrap_or(line);
+    match line.is_empty() || line.len() > LONGEST_PASSWORD || line.contains('\n') {
+        false => Ok(line.into()),
+        true => Err("it is empty, too long, or has several lines".to_owned()),
+    }
 }
 
 /// How people name the file of the password.
