@@ -36,6 +36,7 @@ pub(crate) struct Fleet {
 pub(crate) struct Worker {
     pub(crate) life: Life,
     stop: CancellationToken,
+    die: CancellationToken,
     task: JoinHandle<()>,
 }
 
@@ -56,13 +57,16 @@ impl Worker {
             to_open: VecDeque::new(),
             opened: BTreeMap::new(),
         };
-        let task = tokio::spawn(simulated.run(stop.clone()));
-        Ok(Self { life, stop, task })
+        let die = CancellationToken::new();
+        let (told, dying) = (stop.clone(), die.clone());
+        let task =
+            tokio::spawn(async move { dying.run_until_cancelled(simulated.run(told)).await.unwrap_or_default() });
+        Ok(Self { life, stop, die, task })
     }
 
     /// Ends it as `kill -9` does: its connections break and it says nothing.
     pub(crate) async fn kill(self, fleet: &Fleet) {
-        self.task.abort();
+        self.die.cancel();
         // Ordering: it may be in the middle of taking something until it has ended.
         let _ = self.task.await;
         fleet.census.bury(&self.life);
