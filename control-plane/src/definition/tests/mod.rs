@@ -13,6 +13,7 @@ use crate::store::sqlite::Sqlite;
 use crate::store::suite::{Fault, Faulty};
 use crate::store::{self, SharedStore, key};
 
+mod concurrent;
 mod history;
 mod outgoing;
 mod properties;
