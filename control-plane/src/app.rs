@@ -265,7 +265,7 @@ impl App {
             binding.clone(),
             replica.clone(),
         );
-        let overview = Overview::new(observer.clone(), ledger.clone(), leader.clone(), model.clone(), binding.clone());
+        let overview = Overview::new(observer.clone(), ledger.clone(), leader.clone(), model.clone(), binding);
         let router = router(Gate::new(config.tokens))
             .add_service(limited!(DefinitionServiceServer, definitions_service))
             .add_service(limited!(LeaseServiceServer, Leases::new(leader, model.clone(), config.terms, nudges)))
