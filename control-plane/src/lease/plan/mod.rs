@@ -15,8 +15,8 @@
 //!
 //! Cost: O((mailboxes + workers) log) plus the voluntary moves, each of them logarithmic as a rule.
 //!
-//! Reading order: [`stay`] (rules 1 and 2) → [`spread`] (3 and 4) → [`yielding`] (5) → [`lift`] (6), all of which write
-//! into [`draft`] and know the workers from [`fleet`].
+//! Reading order: `stay` (rules 1 and 2) → `spread` (3 and 4) → `yielding` (5) → `lift` (6), all of which write
+//! into `draft` and know the workers from `fleet`.
 
 use std::sync::Arc;
 

@@ -60,7 +60,9 @@ impl Worker {
         let die = CancellationToken::new();
         let (told, dying) = (stop.clone(), die.clone());
         let task =
-            tokio::spawn(async move { dying.run_until_cancelled(simulated.run(told)).await.unwrap_or_default() });
+            tokio::spawn(
+                async move { dying.run_until_cancelled(Box::pin(simulated.run(told))).await.unwrap_or_default() },
+            );
         Ok(Self { life, stop, die, task })
     }
 
