@@ -29,7 +29,9 @@ fn a_small_fleet_moves_what_it_must_and_nothing_else() {
     assert!(output.status.success(), "{said}");
     let measured: serde_json::Value = serde_json::from_slice(&output.stdout).unwrap();
     let number = |path: &str| measured.pointer(path).and_then(serde_json::Value::as_u64).unwrap();
-    assert_eq!((number("/death/moves"), number("/death/due")), (20, 20), "{measured}");
+    // Shares are even within a tolerance only; whatever the dead worker had must move, and nothing else may.
+    assert!((15..=25).contains(&number("/death/due")), "{measured}");
+    assert_eq!(number("/death/moves"), number("/death/due"), "{measured}");
     assert!((1..=30).contains(&number("/join/moves")), "{measured}");
     assert_eq!((number("/restart/moves"), number("/overlaps")), (0, 0), "{measured}");
     assert!(measured["steady"]["cpuShare"].as_f64().unwrap() > 0.0, "{measured}");
