@@ -90,7 +90,8 @@ impl Handle {
         let stopping = || Failure::new(Reason::ShuttingDown, "the lease plane is stopping; try again");
         let (answer, receiver) = oneshot::channel();
         self.calls.send(call(answer)).await.map_err(|_| stopping())?;
-        receiver.await.map_err(|_| stopping())?
+        // What was under way goes down with the term of office that it belonged to.
+        receiver.await.map_err(|_| no_leader())?
     }
 }
 

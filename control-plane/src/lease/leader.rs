@@ -71,6 +71,11 @@ impl Office {
         now < self.trusted_until
     }
 
+    /// When other replicas can lead, unless the office is confirmed before.
+    pub fn trusted_until(&self) -> Moment {
+        self.trusted_until
+    }
+
     /// How often the office is to be confirmed.
     pub fn confirm_every(&self) -> Duration {
         self.terms.leader_ttl / 3

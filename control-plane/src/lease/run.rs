@@ -12,19 +12,18 @@ use tokio::sync::{mpsc, watch};
 use tokio::time::{Instant, sleep_until, timeout};
 use tokio_util::sync::CancellationToken;
 
-use super::desk::{Desk, Ended, Refusal, Session};
-use super::following::{self, list};
+use super::campaign::Candidate;
+use super::desk::Refusal;
+use super::following;
 use super::handle::{self, Call, Handle, Offers, no_leader, not_ours};
-use super::leader::Office;
 use super::nudge::Nudges;
 use super::plan::Mailbox;
-use super::record::{SessionRecord, assignment, session};
 use super::term::{News, Term, session_over};
 use super::writing::batches;
 use crate::clock;
 use crate::definition::model::Model;
 use crate::failure::chain;
-use crate::store::{Entry, Error, Guard, SharedStore, Write, key};
+use crate::store::SharedStore;
 
 /// Shortest time between two rounds, so that a burst of events makes one round and not many.
 const ROUND_GAP: Duration = Duration::from_millis(20);
@@ -49,13 +48,11 @@ pub struct Settings {
 
 /// The lease plane of one replica, to be run.
 pub struct LeasePlane {
-    store: SharedStore,
-    settings: Settings,
+    candidate: Candidate,
     model: watch::Receiver<Arc<Model>>,
     may_lead: watch::Receiver<bool>,
     calls: mpsc::Receiver<Call>,
     nudges: Nudges,
-    start: Instant,
 }
 
 /// Why a term of office is over.
@@ -76,95 +73,58 @@ impl LeasePlane {
         nudges: Nudges,
     ) -> (Handle, Self) {
         let (handle, calls) = handle::pair();
-        (handle, Self { store, settings, model, may_lead, calls, nudges, start: Instant::now() })
+        (handle, Self { candidate: Candidate::new(store, settings), model, may_lead, calls, nudges })
     }
 
     /// Leads whenever it can, until told to stop. Then it gives its office up.
     pub async fn run(mut self, stop: CancellationToken) {
         loop {
             if *self.may_lead.borrow() {
-                let attempt = tokio::select! {
-                    () = stop.cancelled() => return,
-                    attempt = self.take_office() => attempt,
-                };
-                match attempt {
-                    Ok(Some(mut term)) => {
-                        tracing::info!(replica = self.settings.replica, "leading");
+                match self.refusing(&stop, self.candidate.clone().take_office()).await {
+                    None => return,
+                    Some(Ok(Some(mut term))) => {
+                        tracing::info!(replica = self.candidate.replica(), "leading");
                         let over = self.lead(&mut term, &stop).await;
-                        if timeout(RESIGN, term.resign()).await.is_err() {
+                        let resigned = timeout(RESIGN, term.resign());
+                        let resigned = match over {
+                            Over::Stop => resigned.await,
+                            Over::Deposed => match self.refusing(&stop, resigned).await {
+                                None => return,
+                                Some(resigned) => resigned,
+                            },
+                        };
+                        if resigned.is_err() {
                             tracing::warn!("the store did not take leadership back in time; it ends by itself");
                         }
                         if let Over::Stop = over {
                             return;
                         }
                     }
-                    Ok(None) => {}
-                    Err(error) => tracing::error!(error = chain(&error), "cannot take office; trying again"),
+                    Some(Ok(None)) => {}
+                    Some(Err(error)) => tracing::error!(error = chain(&error), "cannot take office; trying again"),
                 }
             }
-            tokio::select! {
-                () = stop.cancelled() => return,
-                () = self.refuse_calls(CAMPAIGN_AGAIN) => {}
+            let mut may_lead = self.may_lead.clone();
+            let before = *may_lead.borrow();
+            let pause = timeout(CAMPAIGN_AGAIN, async move {
+                // Nobody is left who could change it: the pause is the whole one.
+                if may_lead.wait_for(|now| *now != before).await.is_err() {
+                    std::future::pending::<()>().await;
+                }
+            });
+            if self.refusing(&stop, pause).await.is_none() {
+                return;
             }
         }
     }
 
-    fn now(&self) -> Moment {
-        self.start.elapsed()
-    }
-
-    async fn take_office(&self) -> Result<Option<Term>, Error> {
-        let terms = self.settings.terms;
-        let Some(office) =
-            Office::win(&*self.store, &self.settings.replica, terms, self.settings.alone, self.now()).await?
-        else {
-            return Ok(None);
-        };
-        // Ordering: read only after the key was won, so that no write of a former leader can follow the reading.
-        let mut sessions = list(&self.store, key::SESSIONS).await?;
-        let assignments: Vec<_> = list(&self.store, key::ASSIGNMENTS).await?.iter().filter_map(assignment).collect();
-        let decided = following::read(&self.store).await?;
-        if self.settings.alone {
-            self.end_former(&office, &sessions).await?;
-            sessions = list(&self.store, key::SESSIONS).await?;
-        }
-        let owners: std::collections::HashSet<_> = assignments.iter().map(|(_, a)| a.session.clone()).collect();
-        let sessions: Vec<Session> = sessions.iter().filter_map(session).collect();
-        let (kept, over): (Vec<_>, Vec<_>) =
-            sessions.into_iter().partition(|s| s.ended.is_none() || owners.contains(&s.id));
-        self.forget(&office, &over).await?;
-        let mut desk = Desk::take_office(self.now(), office.term(), terms, kept, assignments);
-        desk.decide(self.now(), clock::now(), decided);
-        Ok(Some(Term::new(office, desk, self.store.clone())))
-    }
-
-    /// Ends the sessions of the process that held the data folder before.
-    async fn end_former(&self, office: &Office, sessions: &[Entry]) -> Result<(), Error> {
-        for entry in sessions {
-            let Some(record) = SessionRecord::decode(&entry.value).filter(|record| !record.is_over()) else { continue };
-            let guards = vec![office.guard(), Guard::Unchanged(entry.key.clone(), entry.mod_revision)];
-            let write = Write::Put(entry.key.clone(), record.ended(Ended::default()).encode());
-            self.store.commit(guards, vec![write]).await?;
-        }
-        Ok(())
-    }
-
-    /// Removes the records of sessions that ended and own nothing any more.
-    async fn forget(&self, office: &Office, over: &[Session]) -> Result<(), Error> {
-        for chunk in over.chunks(crate::store::MAX_WRITES) {
-            let writes = chunk.iter().map(|session| Write::Delete(key::session(&session.id))).collect();
-            self.store.commit(vec![office.guard()], writes).await?;
-        }
-        Ok(())
-    }
-
-    /// Refuses whoever calls while nobody leads here.
-    async fn refuse_calls(&mut self, pause: Duration) {
-        let until = Instant::now() + pause;
+    /// Waits for `work`, and refuses whoever calls meanwhile: nobody leads here. `None`: the control plane stops.
+    async fn refusing<T>(&mut self, stop: &CancellationToken, work: impl Future<Output = T>) -> Option<T> {
+        tokio::pin!(work);
         loop {
             tokio::select! {
-                () = sleep_until(until) => return,
-                Ok(()) = self.may_lead.changed() => return,
+                () = stop.cancelled() => return None,
+                done = &mut work => return Some(done),
                 Some(call) = self.calls.recv() => {
                     call.refuse(&if *self.may_lead.borrow() { no_leader() } else { not_ours() });
                 }
@@ -172,8 +132,17 @@ impl LeasePlane {
         }
     }
 
+    fn now(&self) -> Moment {
+        self.candidate.now()
+    }
+
     /// Invariant: nothing here waits for the store. What is asked of it goes on beside this loop ([`Term::next`]), so
     /// that a store that stalls keeps no heartbeat unanswered for as long as the office is trusted.
+    ///
+    /// Invariant: a desk hears every worker, or is given up. While the office is not trusted workers are refused, and
+    /// while this process sleeps they are not heard at all; whoever judged by such a silence would end sessions that
+    /// live. So trust that lapsed never comes back: the office is given up and won anew, and the new desk grants every
+    /// session its whole ttl.
     async fn lead(&mut self, term: &mut Term, stop: &CancellationToken) -> Over {
         let mut deposed = self.may_lead.clone();
         let deposed = async move {
@@ -183,13 +152,21 @@ impl LeasePlane {
             }
         };
         tokio::pin!(deposed);
-        let mut decisions = following::decisions(self.store.clone());
+        let mut decisions = following::decisions(self.candidate.store().clone());
         let mut confirm_at = Instant::now() + term.office.confirm_every();
         let mut next_round = Instant::now();
         loop {
-            let wake = term.desk.next_wake(self.now()).map(|wake| (self.start + wake).max(next_round));
+            if !term.office.is_trusted(self.now()) {
+                tracing::warn!(
+                    "leading could not be confirmed in time; stepping down, to lead again as soon as it can"
+                );
+                return Over::Deposed;
+            }
+            let lapse = self.candidate.instant(term.office.trusted_until());
+            let wake = term.desk.next_wake(self.now()).map(|wake| self.candidate.instant(wake).max(next_round));
             tokio::select! {
                 () = stop.cancelled() => return Over::Stop,
+                () = sleep_until(lapse) => {}
                 () = &mut deposed => {
                     tracing::error!("this replica may not lead any more; stepping down");
                     return Over::Deposed;
@@ -245,6 +222,10 @@ impl LeasePlane {
             term.revision = Some(model.revision());
         }
         let now = self.now();
+        // The process may have slept since the trust was looked at.
+        if !term.office.is_trusted(now) {
+            return Instant::now();
+        }
         let braked = term.desk.brake(now);
         let intents = term.desk.round(now, &term.mailboxes);
         if let (None, Some(left)) = (braked, term.desk.brake(now)) {

@@ -10,10 +10,12 @@ use super::*;
 use crate::lease::desk::Heartbeat;
 use crate::lease::profile::Profile;
 use crate::store::sqlite::Sqlite;
-use crate::store::{Outcome, Page, Revision, Store, Tenure, Watch};
+use crate::store::{Entry, Error, Guard, Outcome, Page, Revision, Store, Tenure, Watch, Write, key};
 
 /// Reached only when something hangs.
 const PATIENCE: Duration = Duration::from_secs(30);
+/// A session's ttl that a test can wait for.
+const SHORT: Duration = Duration::from_secs(2);
 
 /// SQLite, whose writes and renewals wait while it stalls.
 struct Stalling {
@@ -86,6 +88,7 @@ impl Store for Stalling {
         replace: bool,
     ) -> Result<Option<Box<dyn Tenure>>, Error> {
         let stalls = self.stalls.clone();
+        flows(&stalls).await;
         let held = self.inner.tenure(key, value, ttl, replace).await?;
         Ok(held.map(|inner| Box::new(Held { inner, stalls }) as Box<dyn Tenure>))
     }
@@ -108,6 +111,10 @@ struct Stage {
 
 impl Stage {
     async fn set(leader_ttl: Duration) -> Self {
+        Self::with(LeaseTerms { leader_ttl, ..LeaseTerms::default() }).await
+    }
+
+    async fn with(terms: LeaseTerms) -> Self {
         let folder = tempfile::tempdir().unwrap();
         let inner = Arc::new(Sqlite::open(&folder.path().join("store.db")).await.unwrap());
         let (stall, stalls) = watch::channel(false);
@@ -115,7 +122,6 @@ impl Stage {
         let (model, models) = watch::channel(Arc::default());
         let (may_lead, permission) = watch::channel(true);
         let stop = CancellationToken::new();
-        let terms = LeaseTerms { leader_ttl, ..LeaseTerms::default() };
         let settings = Settings { replica: "r1".into(), terms, alone: true };
         let nudges = Nudges::new(stop.clone());
         let (leader, plane) = LeasePlane::new(store.clone(), settings, models, permission, nudges);
@@ -170,7 +176,46 @@ async fn while_the_store_stalls_heartbeats_are_answered_as_long_as_the_office_is
     assert!(answered > 0 && begun.elapsed() < PATIENCE, "{answered}");
     assert!(!waiting.is_finished());
     stage.stall.send_replace(false);
-    timeout(PATIENCE, waiting).await.unwrap().unwrap().unwrap();
+    // It went down with the office, and is to be asked again.
+    let waited = timeout(PATIENCE, waiting).await.unwrap().unwrap();
+    assert_eq!(waited.unwrap_err().reason, Reason::NoLeader);
+    timeout(PATIENCE, stage.register()).await.unwrap().unwrap();
+    stage.stop().await;
+}
+
+#[tokio::test]
+async fn a_leader_whose_trust_lapsed_holds_no_silence_against_its_workers() {
+    let terms = LeaseTerms { leader_ttl: Duration::from_secs(1), ttl: SHORT, ..LeaseTerms::default() };
+    let stage = Stage::with(terms).await;
+    let session = timeout(PATIENCE, stage.register()).await.unwrap().unwrap();
+    let first = stage.leader.heartbeat(heartbeat(&session, 1)).await.unwrap().term;
+    stage.stall.send_replace(true);
+    // For longer than the session's ttl the worker tries, and is refused once the office is not trusted.
+    let (begun, mut sequence, mut refused) = (Instant::now(), 1, 0);
+    while begun.elapsed() < SHORT * 2 {
+        sequence += 1;
+        match timeout(PATIENCE, stage.leader.heartbeat(heartbeat(&session, sequence))).await.unwrap() {
+            Ok(_) => assert_eq!(refused, 0, "trust that lapsed has come back"),
+            Err(failure) => {
+                assert_eq!(failure.reason, Reason::NoLeader);
+                refused += 1;
+            }
+        }
+        tokio::time::sleep(ROUND_GAP).await;
+    }
+    assert!(refused > 0);
+    stage.stall.send_replace(false);
+    let heard = async {
+        loop {
+            sequence += 1;
+            match stage.leader.heartbeat(heartbeat(&session, sequence)).await {
+                Err(failure) if failure.reason == Reason::NoLeader => tokio::time::sleep(ROUND_GAP).await,
+                other => return other,
+            }
+        }
+    };
+    let again = timeout(PATIENCE, heard).await.unwrap().expect("the session was ended for a silence that was none");
+    assert!(again.term > first, "another term of office, with a desk of its own");
     stage.stop().await;
 }
 
@@ -189,7 +234,12 @@ async fn a_stop_gives_the_office_up_and_a_permission_taken_back_ends_it() {
         }
     };
     timeout(PATIENCE, refused).await.unwrap();
-    assert_eq!(stage.store.get(key::LEADER).await.unwrap(), None, "nobody has to wait for it");
+    let given_up = async {
+        while stage.store.get(key::LEADER).await.unwrap().is_some() {
+            tokio::time::sleep(ROUND_GAP).await;
+        }
+    };
+    timeout(PATIENCE, given_up).await.expect("nobody has to wait for it");
     stage.may_lead.send_replace(true);
     timeout(PATIENCE, stage.register()).await.unwrap().unwrap();
     let store = stage.stop().await;
