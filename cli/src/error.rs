@@ -281,6 +281,12 @@ fn of_reason(reason: Reason) -> (Kind, &'static str) {
         Reason::MessageUnreadable => {
             (Kind::Conflict, "look at it in the mailbox; `postroom message discard ID` takes it off the list")
         }
+        Reason::RequestReused => (Kind::Conflict, "leave the request id out, or choose a new one for a new mail"),
+        Reason::MailLoop => (
+            Kind::Conflict,
+            "look at the correspondence with `postroom outbox list --address ADDRESS`, then send again",
+        ),
+        Reason::ClaimLost => (Kind::Conflict, "start again from the first step"),
         Reason::WrongDisposition => (Kind::Conflict, "see `postroom message show ID` for what it is"),
         Reason::Internal | Reason::Unspecified => {
             (Kind::Internal, "this is a defect: report it with the message above and the control plane's log")

@@ -102,6 +102,8 @@ pub fn code(reason: Reason) -> Code {
         Reason::NotFound => Code::NotFound,
         Reason::InvalidField | Reason::BlobInvalid => Code::InvalidArgument,
         Reason::EtagMismatch | Reason::LeaseLost | Reason::CursorMismatch | Reason::AllocationLost => Code::Aborted,
+        Reason::ClaimLost => Code::Aborted,
+        Reason::RequestReused => Code::AlreadyExists,
         Reason::NoLeader
         | Reason::NotCaughtUp
         | Reason::OutcomeUnknown
@@ -112,9 +114,11 @@ pub fn code(reason: Reason) -> Code {
         Reason::SessionEnded | Reason::BlobMissing | Reason::SecretUnreadable | Reason::ErrandFailed => {
             Code::FailedPrecondition
         }
-        Reason::MessageGone | Reason::MessageUnreadable | Reason::WrongDisposition | Reason::WrongState => {
-            Code::FailedPrecondition
-        }
+        Reason::MessageGone
+        | Reason::MessageUnreadable
+        | Reason::WrongDisposition
+        | Reason::WrongState
+        | Reason::MailLoop => Code::FailedPrecondition,
         Reason::RevisionCompacted => Code::OutOfRange,
         Reason::TooMany => Code::ResourceExhausted,
         Reason::Unauthenticated => Code::Unauthenticated,

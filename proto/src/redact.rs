@@ -2,7 +2,7 @@
 
 use std::fmt;
 
-use crate::v1::{MailboxDefinition, SecretInput};
+use crate::v1::{MailboxDefinition, OutgoingDefinition, SecretInput};
 
 impl fmt::Debug for SecretInput {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
@@ -25,6 +25,19 @@ impl fmt::Debug for MailboxDefinition {
     }
 }
 
+impl fmt::Debug for OutgoingDefinition {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("OutgoingDefinition")
+            .field("name", &self.name)
+            .field("transport", &self.transport())
+            .field("host", &self.host)
+            .field("port", &self.port)
+            .field("user", &self.user)
+            .field("authority", &self.authority)
+            .finish_non_exhaustive()
+    }
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;
@@ -36,8 +49,14 @@ mod tests {
             password: "planted-password".into(),
             ..Default::default()
         };
+        let outgoing = OutgoingDefinition {
+            client_secret: "planted-secret".into(),
+            password: "planted-password".into(),
+            sent_mailbox: Some(definition.clone()),
+            ..Default::default()
+        };
         let input = SecretInput { value: "planted-value".into(), clear: false };
-        let printed = format!("{definition:?} {:?}", Some(input));
+        let printed = format!("{definition:?} {outgoing:?} {:?}", Some(input));
         assert!(!printed.contains("planted"), "{printed}");
     }
 }

@@ -147,7 +147,7 @@ pub enum Command {
     /// How to send.
     #[command(
         subcommand,
-        after_help = "Keys: name, enabled, server, authentication, user, password, clientId, secret, registration, transport"
+        after_help = "Keys: name, enabled, server, authentication, user, password, clientId, secret, registration, transport, smtp.host, smtp.port, smtp.security, graphHost, scope, caFile, proxy, sentCopy, sentFolder"
     )]
     OutgoingServer(Definition),
     /// E-mail queues and their addresses.

@@ -98,6 +98,14 @@ fn one_outgoing(server: &v1::OutgoingServer) -> String {
         ("secret", set(server.secret_set)),
         ("registration", server.registration.clone()),
         ("transport", words::transport(server.transport)),
+        ("smtp", reached(&server.smtp_host, server.smtp_port)),
+        ("smtp security", words::smtp_security(server.smtp_security)),
+        ("graph host", server.graph_host.clone()),
+        ("scope", server.scope.clone()),
+        ("ca file", server.ca_file.clone()),
+        ("proxy", server.proxy.clone()),
+        ("sent copy", words::sent_copy(server.sent_copy)),
+        ("sent folder", server.sent_folder.clone()),
         ("revision", server.revision.to_string()),
     ])
 }
@@ -196,7 +204,12 @@ fn one_queue(queue: &v1::Queue) -> String {
 }
 
 fn imap(server: &v1::IncomingServer) -> String {
-    match (server.imap_host.as_str(), server.imap_port) {
+    reached(&server.imap_host, server.imap_port)
+}
+
+/// Where a server is reached, as far as it was written.
+fn reached(host: &str, port: u32) -> String {
+    match (host, port) {
         ("", 0) => String::new(),
         (host, 0) => host.into(),
         (host, port) => format!("{host}:{port}"),

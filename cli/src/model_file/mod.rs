@@ -85,7 +85,7 @@ struct IncomingServer {
     #[serde(skip_serializing_if = "Option::is_none")]
     protocol: Option<String>,
     #[serde(skip_serializing_if = "Option::is_none")]
-    imap: Option<Imap>,
+    imap: Option<Way>,
     #[serde(skip_serializing_if = "Option::is_none")]
     scope: Option<String>,
     #[serde(skip_serializing_if = "Option::is_none")]
@@ -115,11 +115,26 @@ struct OutgoingServer {
     registration: Option<String>,
     #[serde(skip_serializing_if = "Option::is_none")]
     transport: Option<String>,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    smtp: Option<Way>,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    graph_host: Option<String>,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    scope: Option<String>,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    ca_file: Option<String>,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    proxy: Option<String>,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    sent_copy: Option<String>,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    sent_folder: Option<String>,
 }
 
+/// How a mail server is reached.
 #[derive(Default, PartialEq, Serialize, Deserialize)]
 #[serde(rename_all = "camelCase", deny_unknown_fields)]
-struct Imap {
+struct Way {
     #[serde(skip_serializing_if = "Option::is_none")]
     host: Option<String>,
     #[serde(skip_serializing_if = "Option::is_none")]

@@ -150,6 +150,7 @@ impl Reading<'_> {
     fn outgoing(&mut self, path: &str, server: OutgoingServer) -> v1::OutgoingServer {
         let at = |field: &str| format!("{path}.{field}");
         let authentication = Some(server.authentication.as_str());
+        let smtp = server.smtp.unwrap_or_default();
         v1::OutgoingServer {
             name: server.name,
             enabled: server.enabled,
@@ -161,6 +162,15 @@ impl Reading<'_> {
             secret: self.secret(&at("secret"), server.secret),
             registration: server.registration.unwrap_or_default(),
             transport: self.word(&at("transport"), server.transport.as_deref(), words::transport),
+            smtp_port: self.positive(&at("smtp.port"), smtp.port),
+            smtp_security: self.word(&at("smtp.security"), smtp.security.as_deref(), words::smtp_security),
+            smtp_host: smtp.host.unwrap_or_default(),
+            graph_host: server.graph_host.unwrap_or_default(),
+            scope: server.scope.unwrap_or_default(),
+            ca_file: server.ca_file.unwrap_or_default(),
+            proxy: server.proxy.unwrap_or_default(),
+            sent_copy: self.word(&at("sentCopy"), server.sent_copy.as_deref(), words::sent_copy),
+            sent_folder: server.sent_folder.unwrap_or_default(),
             ..Default::default()
         }
     }

@@ -273,8 +273,11 @@ prop_compose! {
 
 prop_compose! {
     fn outgoing()(name in text(), server in text(), user in text(), client_id in text(), registration in text(), enabled: Option<bool>,
-                  authentication in 1..5i32, transport in 0..3i32) -> v1::OutgoingServer {
-        v1::OutgoingServer { name, server, user, client_id, registration, enabled, authentication, transport, ..Default::default() }
+                  authentication in 1..5i32, transport in 0..3i32,
+                  (smtp_host, smtp_port, smtp_security) in (text(), 0u32..70_000, 0..4i32), graph_host in text(), scope in text(),
+                  (ca_file, proxy, sent_copy, sent_folder) in (text(), text(), 0..3i32, text())) -> v1::OutgoingServer {
+        v1::OutgoingServer { name, server, user, client_id, registration, enabled, authentication, transport, smtp_host, smtp_port, smtp_security,
+            graph_host, scope, ca_file, proxy, sent_copy, sent_folder, ..Default::default() }
     }
 }
 

@@ -3,7 +3,7 @@
 use jiff::Timestamp;
 use postroom_proto::{convert, v1};
 
-use super::{Address, File, Imap, IncomingServer, Instance, OutgoingServer, Queue, Start, System};
+use super::{Address, File, IncomingServer, Instance, OutgoingServer, Queue, Start, System, Way};
 use crate::error::{Error, Kind};
 use crate::render::words;
 
@@ -38,6 +38,11 @@ fn system(system: &v1::System) -> System {
 }
 
 fn outgoing(server: &v1::OutgoingServer) -> OutgoingServer {
+    let smtp = Way {
+        host: text(&server.smtp_host),
+        port: number(server.smtp_port),
+        security: text(&words::smtp_security(server.smtp_security)),
+    };
     OutgoingServer {
         name: server.name.clone(),
         enabled: server.enabled,
@@ -49,6 +54,13 @@ fn outgoing(server: &v1::OutgoingServer) -> OutgoingServer {
         secret: None,
         registration: text(&server.registration),
         transport: text(&words::transport(server.transport)),
+        smtp: Some(smtp).filter(|smtp| *smtp != Way::default()),
+        graph_host: text(&server.graph_host),
+        scope: text(&server.scope),
+        ca_file: text(&server.ca_file),
+        proxy: text(&server.proxy),
+        sent_copy: text(&words::sent_copy(server.sent_copy)),
+        sent_folder: text(&server.sent_folder),
     }
 }
 
@@ -61,7 +73,7 @@ fn instance(instance: &v1::Instance) -> Instance {
 }
 
 fn server(server: &v1::IncomingServer) -> IncomingServer {
-    let imap = Imap {
+    let imap = Way {
         host: text(&server.imap_host),
         port: number(server.imap_port),
         security: text(&words::security(server.imap_security)),
@@ -73,7 +85,7 @@ fn server(server: &v1::IncomingServer) -> IncomingServer {
         client_id: text(&server.client_id),
         secret: None,
         protocol: Some("imap".into()),
-        imap: Some(imap).filter(|imap| *imap != Imap::default()),
+        imap: Some(imap).filter(|imap| *imap != Way::default()),
         scope: text(&server.scope),
         ca_file: text(&server.ca_file),
         proxy: text(&server.proxy),

@@ -30,6 +30,10 @@ words! {
     outgoing_authentication: OutgoingAuthentication, "OUTGOING_AUTHENTICATION_";
     /// `graph`, `smtp`.
     transport: Transport, "TRANSPORT_";
+    /// `starttls`, `tls`, `none`.
+    smtp_security: SmtpSecurity, "SMTP_SECURITY_";
+    /// `server`, `none`.
+    sent_copy: SentCopy, "SENT_COPY_";
     /// `tls`.
     security: Security, "SECURITY_";
     /// `unseen`, `new`, `all`, `since`.

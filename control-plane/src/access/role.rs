@@ -129,6 +129,19 @@ const TABLE: &[(&str, &[Kind])] = &[
     ("/postroom.v1.WorkerService/UnfreezeWorkers", OPERATORS),
     ("/postroom.v1.StoreService/GetStore", PEOPLE),
     ("/postroom.v1.StoreService/AdoptStore", ADMIN),
+    ("/postroom.v1.OutboxService/Reply", TAKERS),
+    ("/postroom.v1.OutboxService/Send", TAKERS),
+    ("/postroom.v1.OutboxService/ListOutbox", &[Kind::Admin, Kind::Operator, Kind::Viewer, Kind::Instance]),
+    ("/postroom.v1.OutboxService/GetOutboxMail", &[Kind::Admin, Kind::Operator, Kind::Viewer, Kind::Instance]),
+    ("/postroom.v1.OutboxService/GetOutboxRaw", &[Kind::Admin, Kind::Operator, Kind::Instance]),
+    ("/postroom.v1.OutboxService/RetryOutboxMail", &[Kind::Admin, Kind::Operator, Kind::Instance]),
+    ("/postroom.v1.OutboxService/CancelOutboxMail", &[Kind::Admin, Kind::Operator, Kind::Instance]),
+    ("/postroom.v1.OutboxService/ConfirmOutboxMail", &[Kind::Admin, Kind::Operator, Kind::Instance]),
+    ("/postroom.v1.OutboxService/WatchOutbox", &[Kind::Admin, Kind::Operator, Kind::Viewer, Kind::Instance]),
+    ("/postroom.v1.SendService/ClaimMails", WORKER),
+    ("/postroom.v1.SendService/GetClaimedRaw", WORKER),
+    ("/postroom.v1.SendService/MarkSubmitting", WORKER),
+    ("/postroom.v1.SendService/SettleMail", WORKER),
 ];
 
 #[cfg(test)]

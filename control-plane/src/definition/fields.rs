@@ -175,6 +175,15 @@ fn outgoing(server: &OutgoingServer) -> Vec<Field> {
         secret("secret", server.secret.as_ref()),
         text("registration", &server.registration),
         server.transport.map_or_else(|| text("transport", ""), |transport| word("transport", &transport)),
+        text("smtp.host", &server.smtp_host),
+        number("smtp.port", server.smtp_port),
+        server.smtp_security.map_or_else(|| text("smtp.security", ""), |security| word("smtp.security", &security)),
+        text("graphHost", &server.graph_host),
+        text("scope", &server.scope),
+        text("caFile", &server.ca_file),
+        text("proxy", &server.proxy),
+        server.sent_copy.map_or_else(|| text("sentCopy", ""), |copy| word("sentCopy", &copy)),
+        text("sentFolder", &server.sent_folder),
     ]
 }
 

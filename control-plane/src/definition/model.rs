@@ -9,7 +9,7 @@ use postroom_proto::id::MailboxUid;
 use serde::{Deserialize, Serialize};
 
 use super::normalise;
-pub use super::outgoing::{OutgoingAuthentication, OutgoingServer, Transport};
+pub use super::outgoing::{OutgoingAuthentication, OutgoingServer, SentCopy, SmtpSecurity, Target, Transport};
 use crate::access::vault::Sealed;
 
 /// Folder that is read unless another is named.

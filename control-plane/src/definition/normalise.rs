@@ -12,6 +12,16 @@ pub struct Cloud {
     pub user_scope: &'static str,
     /// Host of IMAP. `None`: it must be written.
     pub imap_host: Option<&'static str>,
+    /// Host of SMTP submission. `None`: it must be written.
+    pub smtp_host: Option<&'static str>,
+    /// Scope of the password grant for SMTP. That of client credentials is `service_scope`.
+    pub smtp_user_scope: &'static str,
+    /// Host of Microsoft Graph. `None`: it must be written.
+    pub graph_host: Option<&'static str>,
+    /// Scope of the client credentials grant for Graph.
+    pub graph_service_scope: &'static str,
+    /// Scope of the password grant for sending by Graph.
+    pub graph_user_scope: &'static str,
 }
 
 /// Source: Microsoft's pages on national clouds and on OAuth for IMAP.
@@ -21,28 +31,38 @@ const CLOUDS: [Cloud; 3] = [
         service_scope: "https://outlook.office365.com/.default",
         user_scope: "https://outlook.office.com/IMAP.AccessAsUser.All",
         imap_host: Some("outlook.office365.com"),
+        smtp_host: Some("smtp.office365.com"),
+        smtp_user_scope: "https://outlook.office.com/SMTP.Send",
+        graph_host: Some("graph.microsoft.com"),
+        graph_service_scope: "https://graph.microsoft.com/.default",
+        graph_user_scope: "https://graph.microsoft.com/Mail.Send",
     },
     Cloud {
         login_hosts: &["login.microsoftonline.us"],
         service_scope: "https://outlook.office365.us/.default",
         user_scope: "https://outlook.office365.us/IMAP.AccessAsUser.All",
         imap_host: Some("outlook.office365.us"),
+        smtp_host: Some("smtp.office365.us"),
+        smtp_user_scope: "https://outlook.office365.us/SMTP.Send",
+        graph_host: Some("graph.microsoft.us"),
+        graph_service_scope: "https://graph.microsoft.us/.default",
+        graph_user_scope: "https://graph.microsoft.us/Mail.Send",
     },
     Cloud {
         login_hosts: &["login.partner.microsoftonline.cn", "login.chinacloudapi.cn"],
         service_scope: "https://partner.outlook.cn/.default",
         user_scope: "https://partner.outlook.cn/IMAP.AccessAsUser.All",
         imap_host: Some("partner.outlook.cn"),
+        smtp_host: Some("smtp.partner.outlook.cn"),
+        smtp_user_scope: "https://partner.outlook.cn/SMTP.Send",
+        graph_host: Some("microsoftgraph.chinacloudapi.cn"),
+        graph_service_scope: "https://microsoftgraph.chinacloudapi.cn/.default",
+        graph_user_scope: "https://microsoftgraph.chinacloudapi.cn/Mail.Send",
     },
 ];
 
-/// A tenant on this machine, for rehearsals: scopes as in the global cloud, the mail server must be written.
-const LOCAL: Cloud = Cloud {
-    login_hosts: &[],
-    service_scope: CLOUDS[0].service_scope,
-    user_scope: CLOUDS[0].user_scope,
-    imap_host: None,
-};
+/// A tenant on this machine, for rehearsals: scopes as in the global cloud, the servers must be written.
+const LOCAL: Cloud = Cloud { login_hosts: &[], imap_host: None, smtp_host: None, graph_host: None, ..CLOUDS[0] };
 
 /// Paths that are pasted behind the tenant.
 const PASTED: [&[&str]; 7] = [

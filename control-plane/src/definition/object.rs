@@ -12,8 +12,8 @@ use super::model::{IncomingServer, Instance, OutgoingServer, Queue, System};
 pub(super) const MAX_BYTES: usize = 512 * 1024;
 
 /// The format that is written. A newer one is refused rather than half understood. Format 1 knew no system settings, no
-/// outgoing servers and no proxies.
-const FORMAT: u32 = 2;
+/// outgoing servers and no proxies; format 2 knew no outgoing server's host, scope, CA file, proxy and copy of sent mail.
+const FORMAT: u32 = 3;
 
 /// Uid and name of the system settings, of which there is one set.
 pub(super) const SYSTEM: &str = "system";

@@ -8,6 +8,13 @@ use crate::access::vault::Sealed;
 
 /// TCP port of SMTP submission unless another is named (RFC 6409 section 3.1).
 pub(super) const DEFAULT_SMTP_PORT: u16 = 587;
+/// TCP port of SMTP submission with TLS from the first byte (RFC 8314 section 3.3).
+const TLS_SMTP_PORT: u16 = 465;
+const HTTPS_PORT: u16 = 443;
+/// Where tokens are asked for when no app registration of an incoming server says otherwise.
+const GLOBAL_LOGIN_HOST: &str = "login.microsoftonline.com";
+/// Folder in which Exchange keeps what was sent.
+const DEFAULT_SENT_FOLDER: &str = "Sent Items";
 
 /// How mail is sent.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
@@ -35,6 +42,33 @@ pub struct OutgoingServer {
     pub registration: String,
     /// As written; `None`: by what the user is.
     pub transport: Option<Transport>,
+    /// OAuth: host of the SMTP server as written; may be empty.
+    #[serde(default)]
+    pub smtp_host: String,
+    /// OAuth: its port as written; may be 0.
+    #[serde(default)]
+    pub smtp_port: u16,
+    /// As written; `None`: by the port.
+    #[serde(default)]
+    pub smtp_security: Option<SmtpSecurity>,
+    /// Host or host:port of the Graph API as written; may be empty.
+    #[serde(default)]
+    pub graph_host: String,
+    /// As written; may be empty.
+    #[serde(default)]
+    pub scope: String,
+    /// PEM file of further trusted CAs on the worker's machine; may be empty.
+    #[serde(default)]
+    pub ca_file: String,
+    /// URL of the proxy to go through; may be empty.
+    #[serde(default)]
+    pub proxy: String,
+    /// As written; `None`: by whether it is Microsoft's.
+    #[serde(default)]
+    pub sent_copy: Option<SentCopy>,
+    /// As written; may be empty.
+    #[serde(default)]
+    pub sent_folder: String,
     /// Revision of the model that last changed it.
     #[serde(skip)]
     pub revision: u64,
@@ -62,6 +96,41 @@ pub enum Transport {
     Graph,
     /// SMTP submission.
     Smtp,
+}
+
+/// How the connection to an SMTP server is protected.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "kebab-case")]
+pub enum SmtpSecurity {
+    /// STARTTLS (RFC 3207), or nothing is sent.
+    Starttls,
+    /// TLS from the first byte (RFC 8314 section 3.3).
+    Tls,
+    /// None.
+    None,
+}
+
+/// Whether the server keeps a copy of what it sends.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "kebab-case")]
+pub enum SentCopy {
+    /// It files one in the sending mailbox.
+    Server,
+    /// It does not.
+    None,
+}
+
+/// Where and how mail is handed over.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Target {
+    /// Host of the SMTP server, or of the Graph API. Empty: not known and not written.
+    pub host: String,
+    /// TCP port.
+    pub port: u16,
+    /// Protection of the connection. Graph is always TLS.
+    pub security: SmtpSecurity,
+    /// OAuth: scope to ask for; empty: not known and not written, or no OAuth.
+    pub scope: String,
 }
 
 impl OutgoingServer {
@@ -93,6 +162,52 @@ impl OutgoingServer {
             Some(registration) if self.server.is_empty() => registration.realm(),
             _ => &self.server,
         }
+    }
+
+    /// OAuth: `https://<login host>/<tenant>`, at the login host of the app registration that it shares, else at that of
+    /// Microsoft's global cloud. Empty: none.
+    pub fn authority(&self, registration: Option<&IncomingServer>) -> String {
+        let tenant = self.tenant(registration);
+        if tenant.is_empty() {
+            return String::new();
+        }
+        let login =
+            registration.and_then(|it| normalise::split(&it.address)).map_or(GLOBAL_LOGIN_HOST, |(host, _)| host);
+        format!("https://{login}/{tenant}")
+    }
+
+    /// Where mail is handed over, and with which scope.
+    pub fn target(&self, registration: Option<&IncomingServer>) -> Target {
+        let cloud = self.oauth().then(|| normalise::cloud_of(&self.authority(registration))).flatten();
+        let known = |of: fn(&'static normalise::Cloud) -> Option<&'static str>| cloud.and_then(of).unwrap_or_default();
+        let service = self.authentication == OutgoingAuthentication::OauthService;
+        let scope = |known: &str| if self.scope.is_empty() { known.to_owned() } else { self.scope.clone() };
+        if self.transport() == Transport::Graph {
+            let written = host_and_port_or(&self.graph_host, HTTPS_PORT);
+            let (host, port) = written.unwrap_or_else(|| (known(|it| it.graph_host), HTTPS_PORT));
+            let scope =
+                scope(known(if service { |it| Some(it.graph_service_scope) } else { |it| Some(it.graph_user_scope) }));
+            return Target { host: host.into(), port, security: SmtpSecurity::Tls, scope };
+        }
+        let (host, port) = if self.oauth() {
+            let host = if self.smtp_host.is_empty() { known(|it| it.smtp_host) } else { &self.smtp_host };
+            (host, if self.smtp_port == 0 { DEFAULT_SMTP_PORT } else { self.smtp_port })
+        } else {
+            host_and_port(&self.server).unwrap_or_default()
+        };
+        let by_port = if port == TLS_SMTP_PORT { SmtpSecurity::Tls } else { SmtpSecurity::Starttls };
+        let scope = match self.oauth() {
+            true => scope(known(if service { |it| Some(it.service_scope) } else { |it| Some(it.smtp_user_scope) })),
+            false => String::new(),
+        };
+        Target { host: host.into(), port, security: self.smtp_security.unwrap_or(by_port), scope }
+    }
+
+    /// The folder in which the server keeps a copy of what it sends. `None`: it keeps none.
+    pub fn sent_folder(&self) -> Option<&str> {
+        let default = if self.oauth() { SentCopy::Server } else { SentCopy::None };
+        let keeps = self.sent_copy.unwrap_or(default) == SentCopy::Server;
+        keeps.then_some(if self.sent_folder.is_empty() { DEFAULT_SENT_FOLDER } else { &self.sent_folder })
     }
 
     /// Owner of its secret in the vault.
@@ -132,21 +247,26 @@ impl OutgoingServer {
 
 /// `host` or `host:port`, as an SMTP server is written. The port is [`DEFAULT_SMTP_PORT`] where none is.
 pub(super) fn host_and_port(server: &str) -> Option<(&str, u16)> {
+    host_and_port_or(server, DEFAULT_SMTP_PORT)
+}
+
+/// `host` or `host:port`, with the port to be taken where none is written.
+pub(super) fn host_and_port_or(server: &str, default_port: u16) -> Option<(&str, u16)> {
     // An IPv6 address stands in brackets where a port follows.
     if let Some(rest) = server.strip_prefix('[') {
         let (host, port) = rest.split_once(']')?;
         host.parse::<std::net::Ipv6Addr>().ok()?;
         return match port.strip_prefix(':') {
             Some(port) => Some((host, port.parse().ok().filter(|port| *port != 0)?)),
-            None => port.is_empty().then_some((host, DEFAULT_SMTP_PORT)),
+            None => port.is_empty().then_some((host, default_port)),
         };
     }
     if server.parse::<std::net::Ipv6Addr>().is_ok() {
-        return Some((server, DEFAULT_SMTP_PORT));
+        return Some((server, default_port));
     }
     match server.split_once(':') {
         Some((host, port)) => normalise::is_host(host).then_some((host, port.parse().ok().filter(|port| *port != 0)?)),
-        None => normalise::is_host(server).then_some((server, DEFAULT_SMTP_PORT)),
+        None => normalise::is_host(server).then_some((server, default_port)),
     }
 }
 
@@ -170,6 +290,15 @@ mod tests {
             secret: None,
             registration: String::new(),
             transport: None,
+            smtp_host: String::new(),
+            smtp_port: 0,
+            smtp_security: None,
+            graph_host: String::new(),
+            scope: String::new(),
+            ca_file: String::new(),
+            proxy: String::new(),
+            sent_copy: None,
+            sent_folder: String::new(),
             revision: 0,
         }
     }
@@ -242,6 +371,47 @@ mod tests {
         assert_eq!(server.transport(), Transport::Smtp);
         let relay = OutgoingServer { user: GUID.into(), ..outgoing(OutgoingAuthentication::Password, "smtp.example") };
         assert_eq!(relay.transport(), Transport::Smtp, "to a relay it is a user name like any other");
+    }
+
+    #[test]
+    fn where_mail_is_handed_over_follows_from_the_cloud_unless_it_is_written() {
+        let graph = OutgoingServer { user: GUID.into(), ..outgoing(OutgoingAuthentication::OauthService, GUID) };
+        let target = graph.target(None);
+        assert_eq!((target.host.as_str(), target.port), ("graph.microsoft.com", 443));
+        assert_eq!(target.scope, "https://graph.microsoft.com/.default");
+        assert_eq!(graph.authority(None), format!("https://login.microsoftonline.com/{GUID}"));
+        assert_eq!(graph.sent_folder(), Some("Sent Items"));
+
+        let mut government = incoming("contoso.example", Authentication::OauthService);
+        government.address = "https://login.microsoftonline.us/contoso.example".into();
+        let user = outgoing(OutgoingAuthentication::OauthUser, "");
+        let target = user.target(Some(&government));
+        assert_eq!(
+            (target.host.as_str(), target.port, target.security),
+            ("smtp.office365.us", 587, SmtpSecurity::Starttls)
+        );
+        assert_eq!(target.scope, "https://outlook.office365.us/SMTP.Send");
+        assert_eq!(user.authority(Some(&government)), "https://login.microsoftonline.us/contoso.example");
+
+        let mut local = incoming("contoso.example", Authentication::OauthService);
+        local.address = "https://127.0.0.1:8443/contoso.example".into();
+        assert_eq!(user.target(Some(&local)).host, "", "to be written");
+        let written = OutgoingServer {
+            smtp_host: "127.0.0.1".into(),
+            smtp_port: 465,
+            scope: "own".into(),
+            sent_copy: Some(SentCopy::None),
+            ..user
+        };
+        let target = written.target(Some(&local));
+        assert_eq!((target.host.as_str(), target.port, target.security), ("127.0.0.1", 465, SmtpSecurity::Tls));
+        assert_eq!((target.scope.as_str(), written.sent_folder()), ("own", None));
+
+        let relay = outgoing(OutgoingAuthentication::None, "relay.example:25");
+        let relay = OutgoingServer { smtp_security: Some(SmtpSecurity::None), ..relay };
+        let target = relay.target(None);
+        assert_eq!((target.host.as_str(), target.port, target.security), ("relay.example", 25, SmtpSecurity::None));
+        assert_eq!((target.scope.as_str(), relay.authority(None).as_str(), relay.sent_folder()), ("", "", None));
     }
 
     #[test]

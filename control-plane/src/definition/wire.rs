@@ -18,7 +18,7 @@ use super::normalise;
 
 mod outgoing;
 
-pub use self::outgoing::outgoing_server;
+pub use self::outgoing::{outgoing_server, smtp_security};
 
 /// What was asked for, before it meets what is stored. Uids, revisions and sealed secrets are still empty.
 #[derive(Debug, Default)]
@@ -91,10 +91,7 @@ fn read_server(wire: v1::IncomingServer, path: &str, fault: &mut Fault<'_>) -> (
     if !matches!(v1::Security::try_from(wire.imap_security), Ok(v1::Security::Unspecified | v1::Security::Tls)) {
         fault(format!("{path}.imap.security"), "is not known here; write tls".into());
     }
-    let imap_port = u16::try_from(wire.imap_port).unwrap_or_else(|_| {
-        fault(format!("{path}.imap.port"), format!("is {}; write a port from 1 to 65535", wire.imap_port));
-        0
-    });
+    let imap_port = read_port(wire.imap_port, path, "imap.port", fault);
     let mut address = trim(&wire.address);
     if matches!(authentication, Some(Authentication::OauthUser | Authentication::OauthService)) {
         match normalise::address(&address) {
@@ -102,17 +99,7 @@ fn read_server(wire: v1::IncomingServer, path: &str, fault: &mut Fault<'_>) -> (
             Err(description) => fault(format!("{path}.address"), description),
         }
     }
-    let mut proxy = trim(&wire.proxy);
-    if !proxy.is_empty() {
-        match normalise::proxy(&proxy) {
-            Ok(normal) => proxy = normal,
-            // Not what was written: it may hold a password.
-            Err(description) => {
-                fault(format!("{path}.proxy"), description);
-                proxy.clear();
-            }
-        }
-    }
+    let proxy = read_proxy(&wire.proxy, path, fault);
     let server = IncomingServer {
         uid: String::new(),
         name: trim(&wire.name),
@@ -129,6 +116,24 @@ fn read_server(wire: v1::IncomingServer, path: &str, fault: &mut Fault<'_>) -> (
         revision: 0,
     };
     (server, secret(wire.secret, &format!("{path}.secret"), fault))
+}
+
+fn read_proxy(wire: &str, path: &str, fault: &mut Fault<'_>) -> String {
+    match trim(wire).as_str() {
+        "" => String::new(),
+        written => normalise::proxy(written).unwrap_or_else(|description| {
+            fault(format!("{path}.proxy"), description);
+            // Not what was written: it may hold a password.
+            String::new()
+        }),
+    }
+}
+
+fn read_port(wire: u32, path: &str, field: &str, fault: &mut Fault<'_>) -> u16 {
+    u16::try_from(wire).unwrap_or_else(|_| {
+        fault(format!("{path}.{field}"), format!("is {wire}; write a port from 1 to 65535"));
+        0
+    })
 }
 
 fn read_authentication(wire: i32) -> Option<Authentication> {

@@ -42,8 +42,13 @@ prop_compose! {
     fn any_outgoing()(
         (name, server, user, client_id, registration) in (any_text(), any_text(), any_text(), any_text(), any_text()),
         enabled: Option<bool>, authentication in -1..7i32, transport in -1..5i32, password in any_secret(), secret in any_secret(),
+        (smtp_host, smtp_port, smtp_security, graph_host) in (any_text(), any::<u32>(), -1..5i32, any_text()),
+        (scope, ca_file, proxy, sent_copy, sent_folder) in (any_text(), any_text(), any_text(), -1..4i32, any_text()),
     ) -> v1::OutgoingServer {
-        v1::OutgoingServer { name, server, user, client_id, registration, enabled, authentication, transport, password, secret, ..Default::default() }
+        v1::OutgoingServer {
+            name, server, user, client_id, registration, enabled, authentication, transport, password, secret, smtp_host, smtp_port,
+            smtp_security, graph_host, scope, ca_file, proxy, sent_copy, sent_folder, ..Default::default()
+        }
     }
 }
 

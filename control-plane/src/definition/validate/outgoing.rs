@@ -4,12 +4,14 @@ use std::collections::HashMap;
 
 use email_address::{EmailAddress, Options};
 
-use super::{Faults, Uses, check_name, check_printable};
+use super::{Faults, Uses, check_folder, check_name, check_printable};
 use crate::definition::merge::{Draft, Drafted};
-use crate::definition::model::{Authentication, IncomingServer, OutgoingAuthentication, OutgoingServer, Transport};
+use crate::definition::model::{
+    Authentication, IncomingServer, OutgoingAuthentication, OutgoingServer, SmtpSecurity, Transport,
+};
 use crate::definition::normalise;
 use crate::definition::object::Kind;
-use crate::definition::outgoing::host_and_port;
+use crate::definition::outgoing::{host_and_port, host_and_port_or};
 
 pub(super) fn check(
     faults: &mut Faults,
@@ -21,6 +23,8 @@ pub(super) fn check(
     let (path, server) = (&drafted.path, &*drafted.definition);
     check_name(faults, path, &server.name, "server");
     check_printable(faults, path, "user", &server.user);
+    check_printable(faults, path, "caFile", &server.ca_file);
+    check_folder(faults, path, "sentFolder", &server.sent_folder);
     // How to sign in decides what else is needed.
     if draft.unread_outgoing.contains(&server.name) {
         return;
@@ -28,6 +32,7 @@ pub(super) fn check(
     if server.oauth() {
         check_registration(faults, path, server, servers, draft, uses);
         check_oauth_user(faults, path, server);
+        check_hosts(faults, path, server, servers);
     } else {
         check_relay(faults, path, server);
     }
@@ -127,6 +132,48 @@ fn check_oauth_user(faults: &mut Faults, path: &str, server: &OutgoingServer) {
     }
 }
 
+/// Where it is reached, where that is not known by the cloud.
+fn check_hosts(faults: &mut Faults, path: &str, server: &OutgoingServer, servers: &HashMap<&str, &IncomingServer>) {
+    let host_with_port = "is no host name; write host or host:port without scheme, for example graph.microsoft.com";
+    if !server.smtp_host.is_empty() && !normalise::is_host(&server.smtp_host) {
+        let text = "is no host name; write it without scheme and port, for example smtp.office365.com";
+        faults.add(path, "smtp.host", text);
+    }
+    if !server.graph_host.is_empty() && host_and_port_or(&server.graph_host, 443).is_none() {
+        faults.add(path, "graphHost", host_with_port);
+    }
+    if !server.scope.bytes().all(|b| b.is_ascii_graphic() || b == b' ') {
+        faults.add(path, "scope", "contains characters that no scope has; write scopes with one space between them");
+    }
+    if server.smtp_security == Some(SmtpSecurity::None) {
+        faults.add(path, "smtp.security", "is none, which would show the token to everybody; write starttls or tls");
+    }
+    let registration = servers.get(server.registration.as_str()).copied();
+    // A registration that is not there, or is no OAuth's, has its own fault.
+    if !server.registration.is_empty() && !registration.is_some_and(IncomingServer::oauth) {
+        return;
+    }
+    let target = server.target(registration);
+    if server.authority(registration).is_empty() {
+        return;
+    }
+    if target.host.is_empty() {
+        match server.transport() {
+            Transport::Graph => {
+                let text = "is missing and not known for this login host; write the host of the Graph API";
+                faults.add(path, "graphHost", text);
+            }
+            Transport::Smtp => {
+                let text = "is missing and not known for this login host; write the host of the SMTP server";
+                faults.add(path, "smtp.host", text);
+            }
+        }
+    }
+    if target.scope.is_empty() {
+        faults.add(path, "scope", "is missing and not known for this login host; write the scope to ask for");
+    }
+}
+
 fn check_relay(faults: &mut Faults, path: &str, server: &OutgoingServer) {
     if server.server.is_empty() {
         faults.add(path, "server", "is missing; write host or host:port of the SMTP server");
@@ -138,7 +185,22 @@ fn check_relay(faults: &mut Faults, path: &str, server: &OutgoingServer) {
     if server.transport == Some(Transport::Graph) {
         faults.add(path, "transport", "is graph, which needs OAuth; write smtp, or leave it out");
     }
-    for (field, text) in [("clientId", &server.client_id), ("registration", &server.registration)] {
+    if server.smtp_security == Some(SmtpSecurity::None) && server.authentication != OutgoingAuthentication::None {
+        faults.add(path, "smtp.security", "is none, which would show the password to everybody; write starttls or tls");
+    }
+    for (field, text) in
+        [("smtp.host", server.smtp_host.as_str()), ("smtp.port", if server.smtp_port == 0 { "" } else { "set" })]
+    {
+        if !text.is_empty() {
+            faults.add(path, field, "is what server says already; leave it out");
+        }
+    }
+    for (field, text) in [
+        ("clientId", &server.client_id),
+        ("registration", &server.registration),
+        ("graphHost", &server.graph_host),
+        ("scope", &server.scope),
+    ] {
         if !text.is_empty() {
             faults.add(path, field, "only goes with oauth-service and oauth-user; leave it out");
         }

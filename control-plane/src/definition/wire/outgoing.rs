@@ -2,8 +2,8 @@
 
 use postroom_proto::v1;
 
-use super::{Asked, Fault, secret, trim};
-use crate::definition::model::{OutgoingAuthentication, OutgoingServer, Transport};
+use super::{Asked, Fault, read_port, read_proxy, secret, trim};
+use crate::definition::model::{OutgoingAuthentication, OutgoingServer, SentCopy, SmtpSecurity, Transport};
 
 pub(super) fn read(wire: v1::OutgoingServer, path: &str, fault: &mut Fault<'_>) -> (OutgoingServer, Asked, Asked) {
     let authentication = read_authentication(wire.authentication);
@@ -20,6 +20,26 @@ pub(super) fn read(wire: v1::OutgoingServer, path: &str, fault: &mut Fault<'_>) 
             None
         }
     };
+    let smtp_security = match v1::SmtpSecurity::try_from(wire.smtp_security) {
+        Ok(v1::SmtpSecurity::Unspecified) => None,
+        Ok(v1::SmtpSecurity::Starttls) => Some(SmtpSecurity::Starttls),
+        Ok(v1::SmtpSecurity::Tls) => Some(SmtpSecurity::Tls),
+        Ok(v1::SmtpSecurity::None) => Some(SmtpSecurity::None),
+        Err(_) => {
+            let description = "is not known here; write starttls, tls or none, or leave it out";
+            fault(format!("{path}.smtp.security"), description.into());
+            None
+        }
+    };
+    let sent_copy = match v1::SentCopy::try_from(wire.sent_copy) {
+        Ok(v1::SentCopy::Unspecified) => None,
+        Ok(v1::SentCopy::Server) => Some(SentCopy::Server),
+        Ok(v1::SentCopy::None) => Some(SentCopy::None),
+        Err(_) => {
+            fault(format!("{path}.sentCopy"), "is not known here; write server or none, or leave it out".into());
+            None
+        }
+    };
     let server = OutgoingServer {
         uid: String::new(),
         name: trim(&wire.name),
@@ -32,6 +52,15 @@ pub(super) fn read(wire: v1::OutgoingServer, path: &str, fault: &mut Fault<'_>) 
         secret: None,
         registration: trim(&wire.registration),
         transport,
+        smtp_host: trim(&wire.smtp_host).to_ascii_lowercase(),
+        smtp_port: read_port(wire.smtp_port, path, "smtp.port", fault),
+        smtp_security,
+        graph_host: trim(&wire.graph_host).to_ascii_lowercase(),
+        scope: trim(&wire.scope),
+        ca_file: trim(&wire.ca_file),
+        proxy: read_proxy(&wire.proxy, path, fault),
+        sent_copy,
+        sent_folder: trim(&wire.sent_folder),
         revision: 0,
     };
     let password = secret(wire.password, &format!("{path}.password"), fault);
@@ -62,6 +91,11 @@ pub fn outgoing_server(server: &OutgoingServer) -> v1::OutgoingServer {
         Some(Transport::Graph) => v1::Transport::Graph,
         Some(Transport::Smtp) => v1::Transport::Smtp,
     };
+    let sent_copy = match server.sent_copy {
+        None => v1::SentCopy::Unspecified,
+        Some(SentCopy::Server) => v1::SentCopy::Server,
+        Some(SentCopy::None) => v1::SentCopy::None,
+    };
     v1::OutgoingServer {
         uid: server.uid.clone(),
         name: server.name.clone(),
@@ -77,5 +111,23 @@ pub fn outgoing_server(server: &OutgoingServer) -> v1::OutgoingServer {
         registration: server.registration.clone(),
         transport: transport.into(),
         revision: server.revision,
+        smtp_host: server.smtp_host.clone(),
+        smtp_port: server.smtp_port.into(),
+        smtp_security: server.smtp_security.map_or(v1::SmtpSecurity::Unspecified, smtp_security).into(),
+        graph_host: server.graph_host.clone(),
+        scope: server.scope.clone(),
+        ca_file: server.ca_file.clone(),
+        proxy: server.proxy.clone(),
+        sent_copy: sent_copy.into(),
+        sent_folder: server.sent_folder.clone(),
+    }
+}
+
+/// How the connection to an SMTP server is protected, for the wire.
+pub fn smtp_security(security: SmtpSecurity) -> v1::SmtpSecurity {
+    match security {
+        SmtpSecurity::Starttls => v1::SmtpSecurity::Starttls,
+        SmtpSecurity::Tls => v1::SmtpSecurity::Tls,
+        SmtpSecurity::None => v1::SmtpSecurity::None,
     }
 }
