@@ -5,7 +5,7 @@ use std::panic::{AssertUnwindSafe, catch_unwind};
 use bytes::Bytes;
 use postroom_proto::convert::to_timestamp;
 use postroom_proto::v1::reported_message::Raw;
-use postroom_proto::v1::{Disposition, ReportedMessage};
+use postroom_proto::v1::{ContactKind, Disposition, ReportedMessage};
 use prost::Message as _;
 use sha2::{Digest as _, Sha256};
 
@@ -166,6 +166,9 @@ fn contact(
     let mut message = described(validity, summary, Disposition::Contact, "");
     message.fingerprint = fingerprint(&parsed.content, summary.received).to_vec();
     message.kind = classify(&parsed.signs).into();
+    if message.kind() == ContactKind::Bounce {
+        message.delivery_report = parse::delivery_report(&raw, &parsed.content);
+    }
     let blob = attach(&mut message, raw, parsed.content.encoded_len());
     message.content = Some(parsed.content);
     (message, blob)

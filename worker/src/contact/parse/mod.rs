@@ -10,12 +10,14 @@ use self::caps::{Caps, Cut, MAX_WORD};
 pub use self::caps::{MAX_ADDRESSES, MAX_ATTACHMENTS, MAX_BODY, MAX_HEADERS, MAX_SUBJECT};
 use self::fields::Fields;
 use self::parts::{Encoding, Leaf, Parts, divide};
+pub use self::report::delivery_report;
 use super::classify::Signs;
 
 mod body;
 mod caps;
 mod fields;
 mod parts;
+mod report;
 mod values;
 
 /// Most encoded bytes of one text that are decoded. Enough for [`MAX_BODY`] in every charset and encoding.
