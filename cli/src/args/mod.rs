@@ -19,6 +19,7 @@ pub use self::explain::Explain;
 pub use self::incoming_server::IncomingServer;
 pub use self::mailbox::Mailbox;
 pub use self::message::{Disposition, ListMessages, Message};
+pub use self::outbox::{Letter, ListOutbox, Outbox, OutboxState, Reply, Send, WatchOutbox};
 pub use self::shell::{Completions, Man};
 pub use self::status::Status;
 pub use self::store::Store;
@@ -33,6 +34,7 @@ mod explain;
 mod incoming_server;
 mod mailbox;
 mod message;
+mod outbox;
 mod shell;
 mod status;
 mod store;
@@ -168,6 +170,22 @@ pub enum Command {
     /// E-mails that wait for an instance, or were taken by it.
     #[command(subcommand)]
     Contact(Contact),
+    /// Answer a contact: the reply is stored, then sent.
+    ///
+    /// It goes to whoever is to be answered, in the thread of the contact, and from the address that
+    /// the contact came in by, unless the flags say otherwise.
+    #[command(
+        after_help = "Examples:\n  postroom reply 0198c0ffee0198c0ffee0198c0ffee01 --text \"Your parcel is on its way.\" --wait 1m\n  postroom reply 0198c0ffee0198c0ffee0198c0ffee01 --text-file answer.txt --attach invoice.pdf"
+    )]
+    Reply(Box<Reply>),
+    /// Send a mail that answers no contact: it is stored, then sent.
+    #[command(
+        after_help = "Example:\n  postroom send --instance core1 --from billing@contoso.example --to \"Zoë <zoe@fabrikam.example>\" --subject \"Your order\" --text-file letter.txt"
+    )]
+    Send(Box<Send>),
+    /// Mail on its way out: what was sent, what waits, what failed and why.
+    #[command(subcommand)]
+    Outbox(Outbox),
     /// The ledger: every message ever seen, and what became of it.
     #[command(subcommand)]
     Message(Message),

@@ -23,10 +23,12 @@ use crate::progress::Progress;
 mod connect;
 mod contact;
 mod message;
+mod outbox;
 mod retry;
 mod store;
 mod worker;
 
+pub use outbox::Composition;
 pub use retry::Repeat;
 
 /// How long one try of a call may take, beside the time that the call itself asks to wait.

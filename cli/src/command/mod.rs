@@ -21,6 +21,7 @@ mod explain;
 mod mailbox;
 mod message;
 mod model;
+mod outbox;
 mod reconcile;
 mod rollout;
 mod shell;
@@ -70,6 +71,9 @@ async fn run_verb(command: Command, session: &mut Session<'_, '_>) -> Result<(),
         Command::Worker(verb) => worker::run(session, verb).await,
         Command::Store(verb) => store::run(session, verb).await,
         Command::Contact(verb) => Box::pin(contact::run(session, verb)).await,
+        Command::Reply(args) => Box::pin(outbox::compose::reply(session, *args)).await,
+        Command::Send(args) => Box::pin(outbox::compose::send(session, *args)).await,
+        Command::Outbox(verb) => Box::pin(outbox::run(session, verb)).await,
         Command::Explain(args) => explain::run(session, &args),
         Command::Backup(verb) => backup::run(session, verb).await,
         Command::Message(verb) => message::run(session, verb).await,
@@ -162,6 +166,19 @@ impl Session<'_, '_> {
             _ => Shown::Lines,
         };
         Progress::new(what, shown)
+    }
+
+    /// A watch that broke off, with how to go on.
+    fn resumable(&self, failed: Error, watch: &[&str], instance: Option<&str>, reached: u64) -> Error {
+        // One that is too old cannot be gone on from; the failure says what to do.
+        if reached == 0 || failed.kind == Kind::Conflict {
+            return failed;
+        }
+        let from = reached.to_string();
+        let mut words = watch.to_vec();
+        words.extend(["--from", &from]);
+        words.extend(instance.iter().flat_map(|instance| ["--instance", instance]));
+        failed.help(format!("go on where it broke off: {}", self.next_command(&words)))
     }
 
     /// A command to run next, ready to be pasted: with the connection that this one was given.

@@ -30,6 +30,12 @@ words! {
     outgoing_authentication: OutgoingAuthentication, "OUTGOING_AUTHENTICATION_";
     /// `graph`, `smtp`.
     transport: Transport, "TRANSPORT_";
+    /// `queued`, `sending`, `sent`, `unknown`, `failed`, `bounced`.
+    outbox_state: OutboxState, "OUTBOX_STATE_";
+    /// `to`, `cc`, `bcc`.
+    recipient_kind: RecipientKind, "RECIPIENT_KIND_";
+    /// `pending`, `accepted`, `refused`, `bounced`.
+    recipient_state: RecipientState, "RECIPIENT_STATE_";
     /// `starttls`, `tls`, `none`.
     smtp_security: SmtpSecurity, "SMTP_SECURITY_";
     /// `server`, `none`.

@@ -34,6 +34,7 @@ pub(crate) fn state() -> State {
         revisions: revisions(),
         rollout: rollout(),
         messages: messages(),
+        mails: super::outbox::mails(),
         reconciliation: reconciliation(),
         status: status(),
         fleet: fleet(),

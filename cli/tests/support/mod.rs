@@ -14,6 +14,7 @@ use postroom_proto::v1::contact_service_server::{ContactService, ContactServiceS
 use postroom_proto::v1::definition_service_server::{DefinitionService, DefinitionServiceServer};
 use postroom_proto::v1::message_service_server::{MessageService, MessageServiceServer};
 use postroom_proto::v1::operator_service_server::{OperatorService, OperatorServiceServer};
+use postroom_proto::v1::outbox_service_server::OutboxServiceServer;
 use postroom_proto::v1::store_service_server::StoreServiceServer;
 use postroom_proto::v1::worker_service_server::WorkerServiceServer;
 use tokio::net::TcpListener;
@@ -24,6 +25,7 @@ use tonic::{Request, Response, Status};
 
 pub(crate) mod fixture;
 mod fleet;
+mod outbox;
 
 pub(crate) const TOKEN: &str = "planted-token";
 
@@ -58,6 +60,8 @@ pub(crate) struct State {
     /// What a watch tells before it ends.
     pub(crate) events: Vec<Result<v1::WatchContactsResponse, Status>>,
     pub(crate) messages: Vec<v1::Message>,
+    pub(crate) mails: Vec<v1::OutboxMail>,
+    pub(crate) composed: Vec<outbox::Composed>,
     pub(crate) fleet: v1::ListWorkersResponse,
     pub(crate) store: v1::StoreInfo,
     /// What a reconciliation tells.
@@ -146,6 +150,7 @@ impl ControlPlane {
             .add_service(MessageServiceServer::new(fake.clone()))
             .add_service(WorkerServiceServer::new(fake.clone()))
             .add_service(StoreServiceServer::new(fake.clone()))
+            .add_service(OutboxServiceServer::new(fake.clone()))
             .add_service(ContactServiceServer::new(fake.clone()));
         let stopped = stop.clone().cancelled_owned();
         tokio::spawn(async move {

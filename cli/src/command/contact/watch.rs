@@ -26,18 +26,7 @@ pub(super) async fn watch(session: &mut Session<'_, '_>, args: WatchContacts) ->
             Ok(None) => Error::new(Kind::Unavailable, "the control plane has ended the watch"),
             Err(error) => error.into(),
         };
-        // One that is too old cannot be gone on from; the failure says what to do.
-        let resumable = reached > 0 && failed.kind != Kind::Conflict;
-        return Err(match (resumable, &args.instance) {
-            (false, _) => failed,
-            (true, instance) => {
-                let from = reached.to_string();
-                let mut words = vec!["contact", "watch", "--from", &from];
-                words.extend(instance.iter().flat_map(|instance| ["--instance", instance]));
-                let next = session.next_command(&words);
-                failed.help(format!("go on where it broke off: {next}"))
-            }
-        });
+        return Err(session.resumable(failed, &["contact", "watch"], args.instance.as_deref(), reached));
     }
 }
 
