@@ -38,6 +38,8 @@ impl Fake {
             sent_time: None,
             response: String::new(),
             attempt_count: 0,
+            problem: None,
+            recipients: Vec::new(),
             ..first
         };
         state.composed.push((draft, attachments));

@@ -33,7 +33,7 @@ pub(in crate::command) async fn reply(session: &mut Session<'_, '_>, args: Reply
     let wait = args.letter.wait;
     let composition = read(draft, args.letter)?;
     let progress = session.progress("storing the reply");
-    let mail = progress.during(client.reply(composition)).await?;
+    let mail = Box::pin(progress.during(client.reply(composition))).await?;
     stored(session, mail, wait).await
 }
 
@@ -49,7 +49,7 @@ pub(in crate::command) async fn send(session: &mut Session<'_, '_>, args: Send) 
     let composition = read(draft, args.letter)?;
     let client = session.client()?;
     let progress = session.progress("storing the mail");
-    let mail = progress.during(client.send(composition)).await?;
+    let mail = Box::pin(progress.during(client.send(composition))).await?;
     stored(session, mail, wait).await
 }
 
