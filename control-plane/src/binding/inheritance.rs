@@ -5,7 +5,7 @@
 
 use std::path::Path;
 
-use crate::store::sqlite::{Sqlite, copy};
+use crate::store::sqlite::Sqlite;
 use crate::store::{Entry, Error, Guard, MAX_COMMIT_BYTES, MAX_WRITES, Outcome, Store, Write, key};
 
 /// Keys read at once.
@@ -17,9 +17,6 @@ pub enum NotInherited {
     /// One of the stores failed.
     #[error(transparent)]
     Store(#[from] Error),
-    /// The former store cannot be looked at.
-    #[error("the store that this data folder had before cannot be read")]
-    Former(#[source] sqlx::Error),
     /// The store got definitions meanwhile.
     #[error("the store got definitions of its own meanwhile")]
     Conflict,
@@ -34,12 +31,13 @@ pub(super) async fn inherit(store: &dyn Store, file: &Path, id: Option<&str>) ->
     if store.get(key::MODEL_HEAD).await?.is_some() || !file.exists() {
         return Ok(0);
     }
-    let description = copy::describe(file).await.map_err(NotInherited::Former)?;
-    if Some(description.id.as_str()) != id {
-        return Ok(0);
-    }
+    // Opened for good, and not only looked at: a process that was killed has left its last writes beside the file.
     let former = Sqlite::open(file).await?;
-    let taken = take(store, &former).await;
+    let taken = match former.id().await {
+        Ok(found) if found.as_deref() == id => take(store, &former).await,
+        Ok(_) => Ok(0),
+        Err(error) => Err(error.into()),
+    };
     former.close().await;
     taken
 }
@@ -125,5 +123,22 @@ mod tests {
         let count = |page: crate::store::Page| page.entries.len();
         assert_eq!(count(store.list(key::MODEL_OBJECTS, None, 1000).await.unwrap()), 450);
         assert_eq!(inherit(&store, &file, Some(&id)).await.unwrap(), 0, "it has its own now");
+    }
+
+    #[tokio::test]
+    async fn definitions_of_a_process_that_was_killed_move_too() {
+        let folder = tempfile::tempdir().unwrap();
+        let running = Sqlite::open(&folder.path().join("store.db")).await.unwrap();
+        committed(&running, vec![], vec![put(key::MODEL_HEAD, "head"), put(&key::model_revision(1), "head")]).await;
+        let id = running.name().await.unwrap();
+        // What lies in the folder of one that is killed now.
+        let killed = tempfile::tempdir().unwrap();
+        for name in ["store.db", "store.db-wal"] {
+            std::fs::copy(folder.path().join(name), killed.path().join(name)).unwrap();
+        }
+        let store = Sqlite::memory().await.unwrap();
+        assert_eq!(inherit(&store, &killed.path().join("store.db"), Some(&id)).await.unwrap(), 1);
+        assert_eq!(store.get(key::MODEL_HEAD).await.unwrap().unwrap().value, "head");
+        running.close().await;
     }
 }

@@ -178,17 +178,21 @@ impl Binding {
         Ok(self.standing().fit == Fit::Ours && !back && id == self.ground.ledger.bound().await?.store_id)
     }
 
-    /// Takes the present store for the ledger's, if it is the one that the caller has looked at.
+    /// Takes the present store for the ledger's, if it is the one that the caller has looked at. An empty id is that of an
+    /// empty store.
     pub async fn adopt(&self, store_id: &str, by: &str) -> Result<v1::AdoptStoreResponse, Failure> {
         let turn = self.turn.lock().await;
         let sides = self.sides().await?;
+        let fit = fit::fit(&sides);
         let found = sides.store_id.clone().unwrap_or_default();
-        if found != store_id {
+        // An adoption names an empty store first. Cut off after that, or when its answer was lost, it is repeated.
+        let was_empty = store_id.is_empty() && matches!(fit, Fit::Ours | Fit::Foreign { .. });
+        if found != store_id && !was_empty {
             let text = format!("the store is {}, not {}: look at it again", quoted(&found), quoted(store_id));
             return Err(Failure::new(Reason::EtagMismatch, text));
         }
         let mut inherited = 0;
-        if !fit::fit(&sides).may_lead() {
+        if !fit.may_lead() {
             inherited = self.take_over(&sides, by).await?;
         }
         drop(turn);

@@ -119,3 +119,21 @@ async fn an_exchanged_store_is_refused_and_its_adoption_takes_it_from_its_former
     assert_eq!(binding(&other, &theirs).await.standing().fit.wire(), StoreFit::OtherLedger, "now they are refused");
     assert_eq!(binding(&one, &ours).await.standing().fit.wire(), StoreFit::Foreign, "and the former store");
 }
+
+#[tokio::test]
+async fn the_adoption_of_an_empty_store_is_repeated_when_it_was_cut_off() {
+    let folder = tempfile::tempdir().unwrap();
+    let (former, named) = (store(&folder.path().join("1.db")).await, store(&folder.path().join("2.db")).await);
+    let (ours, theirs) = (ledger().await, ledger().await);
+    binding(&former, &ours).await;
+    // It has a name and nothing else, as the first try leaves it.
+    let exchanged = binding(&named, &ours).await;
+    for _ in 0..2 {
+        let adopted = exchanged.adopt("", "ada").await.unwrap().store.unwrap();
+        assert_eq!((adopted.fit(), adopted.generation), (StoreFit::Ours, 2), "once, however often it is asked for");
+    }
+    let taken = store(&folder.path().join("3.db")).await;
+    binding(&taken, &theirs).await;
+    let failure = binding(&taken, &ours).await.adopt("", "ada").await.unwrap_err();
+    assert_eq!(failure.reason, Reason::EtagMismatch, "somebody uses it by now");
+}
