@@ -314,7 +314,10 @@ impl Leases {
                 }
                 Action::Reopen(offer) => self.supervisor.reopen(&offer.mailbox, offer.definition_revision),
                 Action::Drain(mailbox, _) => self.supervisor.drain(&mailbox),
-                Action::Close(mailbox, _) => self.supervisor.close(&mailbox),
+                Action::Close(mailbox, epoch) => {
+                    tracing::info!(%mailbox, %epoch, "a mailbox was let go");
+                    self.supervisor.close(&mailbox);
+                }
                 Action::Suspend => {
                     tracing::warn!("the control plane is silent: nothing is reported or changed until it answers");
                     self.trust.end();
@@ -331,6 +334,7 @@ impl Leases {
     fn happened(&mut self, event: Event) {
         let actions = match event {
             Event::Gone { mailbox, epoch } => {
+                tracing::info!(%mailbox, %epoch, "a mailbox was let go");
                 self.supervisor.forget(&mailbox, epoch);
                 self.holder.let_go(&mailbox, epoch);
                 Vec::new()
