@@ -29,6 +29,7 @@ use crate::mailbox::lease::Trust;
 use crate::mailbox::session::Shared;
 use crate::mailbox::status::Board;
 use crate::nudge;
+use crate::pace::crowd::Crowd;
 use crate::report::{Client, Deadlines, Reporter};
 use crate::supervisor::{Event, Supervisor};
 
@@ -71,7 +72,7 @@ impl App {
         app.statuses.spawn(essential("statuses", forward, app.quiet.clone(), app.failed.clone()));
 
         let trust = Trust::new();
-        let crowd = config.reading.start.burst as usize;
+        let crowd = Crowd::new(config.reading.start.burst as usize);
         let shared = Shared::new(config.reading.clone(), reporter.clone() as Arc<dyn Reporter>, board);
         let (registered, sessions) = watch::channel(String::new());
         let nudged = Arc::new(Notify::new());
@@ -178,8 +179,7 @@ struct Leases {
     jitter: f64,
     /// The control plane has taken this worker once.
     registered: bool,
-    /// With more new mailboxes than this at once their starts are spread: only with the first that this process is given.
-    crowd: usize,
+    crowd: Crowd,
     /// A heartbeat is worth sending before its time.
     nudged: Arc<Notify>,
 }
@@ -299,10 +299,7 @@ impl Leases {
 
     fn act(&mut self, actions: Vec<Action>) {
         let opens = actions.iter().filter(|action| matches!(action, Action::Open(_))).count();
-        let spread = opens > self.crowd;
-        if opens > 0 {
-            self.crowd = usize::MAX;
-        }
+        let spread = self.crowd.is_one(opens);
         for action in actions {
             match action {
                 // The loop registers whenever there is no session.
@@ -423,7 +420,7 @@ mod tests {
             start: Instant::now().checked_sub(before).expect("the machine runs longer"),
             jitter: 0.0,
             registered: false,
-            crowd: 50,
+            crowd: Crowd::new(50),
             nudged: Arc::default(),
         };
         leases.holder.registered(SessionId::parse("s").expect("a session"), LeaseTerms::default());

@@ -1,7 +1,7 @@
 //! What goes wrong.
 
 use crate::world::{Actor, MAILBOXES, World};
-use crate::{fleet, process, replica};
+use crate::{fleet, process, replica, serving};
 
 pub(crate) fn strike(world: &mut World) {
     if !world.chaotic() {
@@ -18,7 +18,9 @@ pub(crate) fn strike(world: &mut World) {
         world.freeze(Actor::Replica(replica), time);
     } else if kind < 0.76 {
         // etcd takes the leader's key away early.
-        world.store.depose();
+        if !world.fleet.alone() {
+            world.store.depose();
+        }
     } else if kind < 0.82 {
         // A rolling deploy.
         for i in 0..world.replicas.len() {
@@ -35,7 +37,16 @@ pub(crate) fn strike(world: &mut World) {
         fleet::decide(world);
     }
     if world.likely(0.03) {
-        replica::intrude(world, replica);
+        serving::intrude(world, replica);
+    }
+    if world.likely(0.02) {
+        cut_off(world, running);
+    }
+    if world.likely(0.03) {
+        sleep(world);
+    }
+    if world.likely(0.02) {
+        stall(world);
     }
     let pause = -world.chance(0.001, 1.0).ln() * 3.6;
     world.at(pause, strike);
@@ -58,4 +69,37 @@ fn strike_process(world: &mut World, victim: usize, kind: f64) {
     } else {
         process::redeploy(world, victim);
     }
+}
+
+/// The network between more than half of the processes and the control plane fails: mass silence.
+fn cut_off(world: &mut World, mut running: Vec<usize>) {
+    let spared = world.pick(&[0.0, 0.2, 0.45]);
+    let time = world.pick(&[8.0, 14.0, 20.0, 40.0]);
+    for _ in 0..(running.len() as f64 * spared) as usize {
+        let spared = world.pick(&running);
+        running.retain(|&i| i != spared);
+    }
+    for i in running {
+        world.cut_off(i, time);
+    }
+}
+
+/// Whoever leads is stopped (SIGSTOP) and goes on later. What it was sent meanwhile it finds then, or its caller has
+/// given up.
+fn sleep(world: &mut World) {
+    let now = world.now;
+    if let Some(leader) = world.store.leader(now) {
+        let time = world.pick(&[2.5, 4.2, 10.0, 18.0, 30.0]);
+        world.freeze(Actor::Replica(leader.replica), time);
+        world.counts.slept += 1;
+    }
+}
+
+/// The store answers nobody for a while. Often nothing runs out meanwhile: etcd gives leases their full time again when
+/// it has elected a leader of its own.
+fn stall(world: &mut World) {
+    let (time, kept) = (world.pick(&[2.0, 6.0, 18.0]), world.likely(0.7));
+    let (now, terms) = (world.now, world.terms);
+    world.store.stall(now, now + crate::world::seconds(time), kept.then_some(terms.leader_ttl));
+    world.counts.stalled += 1;
 }

@@ -6,39 +6,82 @@ use postroom_control_plane::lease::profile::{Profile, Role};
 
 use crate::world::{MAILBOXES, World, mailbox};
 
-/// Active workers of the default pool, which have the first names.
-pub(crate) const ACTIVES: usize = 6;
-/// The spare of the default pool, by its name.
-const SPARE: usize = ACTIVES;
-/// Workers of the other pool.
-const NORTH: usize = 2;
-pub(crate) const WORKERS: usize = ACTIVES + 1 + NORTH;
-/// Mailboxes of the default pool; the others are of the other pool.
-const DEFAULT: usize = 48;
 /// What a worker of the other pool can carry: more than its share, less than everything.
 const CAPACITY: u32 = 8;
 
-fn name(number: usize) -> String {
-    format!("worker-{number}")
+/// How large an installation is. Its workers have numbers: the active ones of the default pool first, then their spare,
+/// then those of the other pool.
+#[derive(Debug, Clone, Copy)]
+pub(crate) struct Fleet {
+    pub(crate) replicas: usize,
+    actives: usize,
+    north: usize,
+    /// Mailboxes of the default pool; the others are of the other pool.
+    default: usize,
 }
 
-/// What a worker says about itself.
-pub(crate) fn profile(number: usize) -> Profile {
-    let profile = Profile::new(name(number));
-    match number {
-        SPARE => Profile { role: Role::Spare, ..profile },
-        _ if number < ACTIVES => profile,
-        _ => Profile { pool: "north".into(), capacity: CAPACITY, ..profile },
+impl Fleet {
+    /// Every fourth installation is small: one control plane, whose store nobody else can open, and so few workers that
+    /// the brake never helps.
+    pub(crate) fn of(seed: u64) -> Self {
+        if seed % 4 == 3 {
+            Self { replicas: 1, actives: 2, north: 0, default: MAILBOXES }
+        } else {
+            Self { replicas: 3, actives: 6, north: 2, default: MAILBOXES - 12 }
+        }
+    }
+
+    /// No other replica can lead.
+    pub(crate) fn alone(self) -> bool {
+        self.replicas == 1
+    }
+
+    pub(crate) fn workers(self) -> usize {
+        self.actives + 1 + self.north
+    }
+
+    /// Number of the spare.
+    fn spare(self) -> usize {
+        self.actives
+    }
+
+    /// What a worker says about itself.
+    pub(crate) fn profile(self, number: usize) -> Profile {
+        let profile = Profile::new(name(number));
+        match number {
+            _ if number < self.actives => profile,
+            _ if number == self.spare() => Profile { role: Role::Spare, ..profile },
+            _ => Profile { pool: "north".into(), capacity: CAPACITY, ..profile },
+        }
+    }
+
+    fn pool(self, number: usize) -> &'static str {
+        if number < self.default { "default" } else { "north" }
+    }
+
+    /// What should be read.
+    pub(crate) fn mailboxes(self) -> Vec<Mailbox> {
+        (0..MAILBOXES).map(|i| Mailbox { uid: mailbox(i), weight: 1, pool: self.pool(i).into() }).collect()
+    }
+
+    /// What is wrong with who reads what in the end: `reader` has mailbox `number`.
+    pub(crate) fn misplaced(self, reader: usize, number: usize) -> Option<String> {
+        (self.profile(reader).pool != self.pool(number))
+            .then(|| format!("worker {reader} reads mailbox {number} of another pool"))
+    }
+
+    /// False when the active workers share evenly, the spare has nothing, and nobody has more than it can carry. `loads`
+    /// are by worker.
+    pub(crate) fn uneven(self, loads: &[usize]) -> bool {
+        let actives = &loads[..self.actives];
+        let even = actives.iter().all(|load| load * self.actives * 10 >= self.default * 9);
+        let within = loads[self.spare() + 1..].iter().all(|load| *load <= CAPACITY as usize);
+        !even || loads[self.spare()] > 0 || !within
     }
 }
 
-fn pool(number: usize) -> &'static str {
-    if number < DEFAULT { "default" } else { "north" }
-}
-
-/// What should be read.
-pub(crate) fn mailboxes() -> Vec<Mailbox> {
-    (0..MAILBOXES).map(|i| Mailbox { uid: mailbox(i), weight: 1, pool: pool(i).into() }).collect()
+fn name(number: usize) -> String {
+    format!("worker-{number}")
 }
 
 /// An operator drains a worker or takes that back, or freezes the fleet for a while.
@@ -50,7 +93,8 @@ pub(crate) fn decide(world: &mut World) {
         world.counts.decisions += 1;
         world.at(lasts, |world| world.store.decided.freeze = None);
     } else {
-        let number = world.pick(&[0, 1, 2, SPARE, SPARE + 1]);
+        let fleet = world.fleet;
+        let number = world.pick(&[0, 1, fleet.actives - 1, fleet.spare(), fleet.workers() - 1]);
         let mut decision = Decision::new(0, "operator");
         decision.drained = true;
         world.store.decided.workers.insert(name(number), decision);
@@ -63,17 +107,4 @@ pub(crate) fn decide(world: &mut World) {
 /// Nothing is decided any more.
 pub(crate) fn calm(world: &mut World) {
     world.store.decided = Default::default();
-}
-
-/// What is wrong with who reads what in the end: `loads` are by worker, `reader` has the mailbox.
-pub(crate) fn misplaced(reader: usize, number: usize) -> Option<String> {
-    (profile(reader).pool != pool(number)).then(|| format!("worker {reader} reads mailbox {number} of another pool"))
-}
-
-/// The active workers share evenly, the spare has nothing, and nobody has more than it can carry.
-pub(crate) fn uneven(loads: &[usize]) -> bool {
-    let actives = &loads[..ACTIVES];
-    let even = actives.iter().all(|load| load * ACTIVES * 10 >= DEFAULT * 9);
-    let within = loads[SPARE + 1..].iter().all(|load| *load <= CAPACITY as usize);
-    !even || loads[SPARE] > 0 || !within
 }

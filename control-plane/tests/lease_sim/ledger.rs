@@ -1,6 +1,6 @@
 //! A model of the ledger: a fence and a cursor for each mailbox, and what must always hold for them.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 
 use postroom_proto::id::{Epoch, MailboxUid, SessionId};
 
@@ -9,6 +9,8 @@ use crate::mutation::Mutation;
 #[derive(Debug, Default)]
 pub(crate) struct Ledger {
     rows: BTreeMap<MailboxUid, Row>,
+    /// Under which leases mailboxes were opened, and at which cursors.
+    opened: BTreeSet<(MailboxUid, Epoch, SessionId, u64)>,
 }
 
 #[derive(Debug, Default)]
@@ -53,7 +55,13 @@ impl Ledger {
             Some((fence, owner)) if *fence > epoch || (*fence == epoch && owner != session) => return None,
             _ => row.fence = Some((epoch, session.clone())),
         }
+        self.opened.insert((mailbox.clone(), epoch, session.clone(), row.cursor));
         Some(row.cursor)
+    }
+
+    /// True when it has opened a mailbox under this lease at this cursor.
+    pub(crate) fn has_opened(&self, mailbox: &MailboxUid, epoch: Epoch, session: &SessionId, cursor: u64) -> bool {
+        self.opened.contains(&(mailbox.clone(), epoch, session.clone(), cursor))
     }
 
     /// Commits a report, or not. An error tells which invariant broke.

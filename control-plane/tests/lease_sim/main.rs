@@ -2,8 +2,10 @@
 //!
 //! What must hold, whatever happens: after a mailbox was opened under a fence, nothing is committed under a lower one;
 //! the commits of a mailbox have no gap and no message twice; no two running processes may write to one mailbox at a
-//! time; epochs only grow; nobody reads a mailbox of another pool; and when all is quiet every mailbox is read by
-//! somebody, the load being even, spares empty, and nobody beyond its capacity.
+//! time; epochs only grow; nobody reads a mailbox of another pool; nobody is ended while most have just fallen silent,
+//! nor for silence that was the leader's own; whoever was suspended goes on as it was; nothing is opened under a lease
+//! that was lost meanwhile; and when all is quiet every mailbox is read by somebody, the load being even, spares empty,
+//! and nobody beyond its capacity.
 //!
 //! Each rule that carries this has a test that switches it off and must see it break. LEASE_SIM_SEEDS sets which
 //! schedules are tried, LEASE_SIM_COUNT counts all that a mutation breaks instead of stopping at the first.
@@ -17,12 +19,16 @@ use std::sync::atomic::{AtomicU64, Ordering};
 use crate::mutation::Mutation;
 use crate::world::{Counts, World};
 
+mod attention;
 mod chaos;
+mod commit;
 mod fleet;
 mod ledger;
 mod mutation;
 mod process;
+mod reading;
 mod replica;
+mod serving;
 mod store;
 mod world;
 
@@ -89,7 +95,12 @@ fn nothing_breaks_under_chaos() {
             && counts.unknown > 0
             && counts.resumed > 0
             && counts.decisions > 0
-            && counts.stood_in > 0,
+            && counts.stood_in > 0
+            && counts.lapsed > 0
+            && counts.braked > 0
+            && counts.spread > 0
+            && counts.overtaken > 0
+            && counts.partly > 0,
         "{counts:?}"
     );
 }
@@ -122,6 +133,51 @@ fn what_is_in_flight_is_offered_to_nobody() {
 #[test]
 fn writes_are_guarded_by_the_leaders_key() {
     must_break(Mutation::NoLeaderCompare);
+}
+
+#[test]
+fn an_office_ends_with_its_trust() {
+    must_break(Mutation::OfficeKept);
+}
+
+#[test]
+fn whoever_is_not_trusted_decides_nothing() {
+    must_break(Mutation::RoundUntrusted);
+}
+
+#[test]
+fn mass_silence_ends_nobody() {
+    must_break(Mutation::BrakeReleased);
+}
+
+#[test]
+fn who_is_not_trusted_writes_nothing() {
+    must_break(Mutation::SuspensionIgnored);
+}
+
+#[test]
+fn who_is_suspended_stays_connected() {
+    must_break(Mutation::SuspensionCloses);
+}
+
+#[test]
+fn what_begins_late_is_still_held() {
+    must_break(Mutation::RampUnchecked);
+}
+
+#[test]
+fn what_is_taken_over_begins_at_once() {
+    must_break(Mutation::RampForAll);
+}
+
+#[test]
+fn outcomes_of_opening_are_told_apart() {
+    must_break(Mutation::OutcomesByPlace);
+}
+
+#[test]
+fn a_mailbox_that_cannot_be_opened_holds_up_no_other() {
+    must_break(Mutation::OneFailureFailsAll);
 }
 
 #[test]

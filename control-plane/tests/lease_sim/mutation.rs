@@ -15,6 +15,12 @@ pub(crate) enum Mutation {
     OfferedInFlight,
     /// Writes of a leader are not guarded by its key.
     NoLeaderCompare,
+    /// A leader whose trust has lapsed goes on with what it knew once it has confirmed its office.
+    OfficeKept,
+    /// A leader whose trust has lapsed makes rounds until it notices.
+    RoundUntrusted,
+    /// The desk sees a crowd of workers that always speak, so that half of them are never silent.
+    BrakeReleased,
     /// Reports are not compared with the fence.
     NoFence,
     /// Whoever asks opens a mailbox, whatever epoch it names.
@@ -27,4 +33,16 @@ pub(crate) enum Mutation {
     DrainForgotten,
     /// Reports are not compared with the cursor.
     NoCursorCompare,
+    /// Workers go on when their trust has lapsed.
+    SuspensionIgnored,
+    /// A worker whose trust has lapsed closes everything.
+    SuspensionCloses,
+    /// A mailbox that was to begin later begins, whatever became of its lease meanwhile.
+    RampUnchecked,
+    /// Every mailbox begins later, also those that another worker let go.
+    RampForAll,
+    /// Outcomes of opening several mailboxes are taken in the order in which these were asked for.
+    OutcomesByPlace,
+    /// When one mailbox cannot be opened, none of those that were asked for with it is.
+    OneFailureFailsAll,
 }

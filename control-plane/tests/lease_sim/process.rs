@@ -1,4 +1,4 @@
-//! The shell of a worker process around the real holder: register, heartbeats, opening, reporting, draining.
+//! The shell of a worker process around the real holder: register, heartbeats, what follows from answers, goodbye.
 
 use std::collections::BTreeMap;
 
@@ -6,40 +6,38 @@ use postroom_control_plane::lease::desk::{Heartbeat, Offer, Refusal};
 use postroom_proto::id::{Epoch, MailboxUid, SessionId};
 use postroom_proto::lease::Moment;
 use postroom_worker::holder::{self, Action, Answer, Holder, Ticket};
+use postroom_worker::pace::crowd::Crowd;
 
-use crate::fleet;
-use crate::ledger::{Report, Verdict};
 use crate::mutation::Mutation;
-use crate::replica::{self, Opened};
-use crate::world::{Actor, World, number, seconds};
+use crate::reading::{self, Reader};
+use crate::serving;
+use crate::world::{Actor, World, number};
 
 /// A call that was not answered for this long is made again.
-const RETRY: f64 = 1.5;
+pub(crate) const RETRY: f64 = 1.5;
+/// Up to so many mailboxes begin at once when a process is given its first.
+const BURST: usize = 4;
 
 #[derive(Debug)]
 pub(crate) struct Process {
     pub(crate) name: usize,
     pub(crate) up: bool,
     pub(crate) frozen_until: Moment,
-    holder: Holder,
+    /// The network does not reach it until then.
+    pub(crate) cut_off_until: Moment,
+    pub(crate) holder: Holder,
+    pub(crate) readers: BTreeMap<MailboxUid, Reader>,
     replica: usize,
     jitter: f64,
     in_flight: Option<Ticket>,
-    readers: BTreeMap<MailboxUid, Reader>,
-    suspended: bool,
+    crowd: Crowd,
+    /// It has been given its first mailboxes.
+    settled_in: bool,
+    /// What it read when its trust lapsed, until it has trust again.
+    pub(crate) suspended: Option<Vec<(MailboxUid, Epoch)>>,
+    /// With a mutation: it does not care for trust.
+    reckless: bool,
     leaving: Option<Leaving>,
-}
-
-/// A mailbox that is being read.
-#[derive(Debug)]
-struct Reader {
-    epoch: Epoch,
-    /// What the ledger has; `None` until the mailbox is open.
-    cursor: Option<u64>,
-    report: Option<Report>,
-    /// When the call under way was made.
-    called: Moment,
-    draining: bool,
 }
 
 #[derive(Debug, Clone, Copy)]
@@ -56,19 +54,23 @@ pub(crate) fn start(world: &mut World, name: usize) {
         name,
         up: true,
         frozen_until: Moment::ZERO,
+        cut_off_until: Moment::ZERO,
         holder: Holder::new(world.terms),
+        readers: BTreeMap::new(),
         replica,
         jitter: 0.0,
         in_flight: None,
-        readers: BTreeMap::new(),
-        suspended: false,
+        crowd: Crowd::new(BURST),
+        settled_in: false,
+        suspended: None,
+        reckless: world.is(Mutation::SuspensionIgnored),
         leaving: None,
     });
     world.current[name] = i;
     register(world, i);
     let (beat, work) = (world.chance(0.0, 0.2), world.chance(0.0, 1.0));
     world.at(beat, move |world| world.when(Actor::Process(i), move |world| pump(world, i)));
-    world.at(work, move |world| world.when(Actor::Process(i), move |world| read(world, i)));
+    world.at(work, move |world| world.when(Actor::Process(i), move |world| reading::read(world, i)));
 }
 
 /// Dies; a new process of the name comes later, unless there is one.
@@ -101,17 +103,17 @@ fn down(world: &mut World, i: usize, back_in: f64) {
 }
 
 fn register(world: &mut World, i: usize) {
-    let (replica, profile) = (world.any_replica(), fleet::profile(world.processes[i].name));
-    world.send(Actor::Replica(replica), move |world| {
+    let (replica, profile) = (world.any_replica(), world.fleet.profile(world.processes[i].name));
+    world.send(Actor::Process(i), Actor::Replica(replica), move |world| {
         let reply = Box::new(move |world: &mut World, session: SessionId| {
-            world.send(Actor::Process(i), move |world| {
+            world.send(Actor::Replica(replica), Actor::Process(i), move |world| {
                 let (terms, holder) = (world.terms, &mut world.processes[i].holder);
                 if holder.session().is_none() {
                     holder.registered(session, terms);
                 }
             });
         });
-        replica::register(world, replica, profile, false, reply);
+        serving::register(world, replica, profile, false, reply);
     });
     let again = move |world: &mut World| {
         if world.processes[i].holder.session().is_none() {
@@ -150,11 +152,17 @@ fn send_heartbeat(world: &mut World, i: usize) {
     process.in_flight = Some(beat.ticket);
     let (replica, ticket, session) = (process.replica, beat.ticket, beat.session.clone());
     let heard = to_desk(beat);
-    world.send(Actor::Replica(replica), move |world| {
+    world.send(Actor::Process(i), Actor::Replica(replica), move |world| {
+        // A call that was given up is not always heard.
+        if world.now > now + world.terms.heartbeat_timeout && world.likely(0.5) {
+            return;
+        }
         let reply = Box::new(move |world: &mut World, answer: Result<(u64, Vec<Offer>), Refusal>| {
-            world.send(Actor::Process(i), move |world| answered(world, i, &session, ticket, answer));
+            world.send(Actor::Replica(replica), Actor::Process(i), move |world| {
+                answered(world, i, &session, ticket, answer)
+            });
         });
-        replica::heartbeat(world, replica, heard, false, reply);
+        serving::heartbeat(world, replica, heard, false, reply);
     });
     let abandon = move |world: &mut World| {
         if world.processes[i].in_flight == Some(ticket) {
@@ -217,19 +225,27 @@ fn to_desk(beat: holder::Heartbeat) -> Heartbeat {
     }
 }
 
-fn act(world: &mut World, i: usize, actions: Vec<Action>) {
+pub(crate) fn act(world: &mut World, i: usize, actions: Vec<Action>) {
+    let opens = actions.iter().filter(|action| matches!(action, Action::Open(_))).count();
+    let process = &mut world.processes[i];
+    let spread = process.crowd.is_one(opens) || (opens > 0 && world.mutation == Some(Mutation::RampForAll));
+    let first = !process.settled_in;
+    process.settled_in |= opens > 0;
+    let mut due = Vec::new();
     for action in actions {
         match action {
             Action::Register => {
                 world.processes[i].in_flight = None;
-                world.processes[i].suspended = false;
+                world.processes[i].suspended = None;
                 register(world, i);
             }
-            Action::Open(offer) | Action::Reopen(offer) => {
-                let reader =
-                    Reader { epoch: offer.epoch, cursor: None, report: None, called: Moment::ZERO, draining: false };
-                world.processes[i].readers.insert(offer.mailbox.clone(), reader);
-                open(world, i, &offer.mailbox);
+            Action::Open(offer) => {
+                reading::begin(world, i, &offer, spread, first);
+                due.push(offer.mailbox);
+            }
+            Action::Reopen(offer) => {
+                reading::begin_anew(world, i, &offer);
+                due.push(offer.mailbox);
             }
             Action::Drain(mailbox, epoch) => {
                 if let Some(reader) = world.processes[i].readers.get_mut(&mailbox) {
@@ -239,134 +255,55 @@ fn act(world: &mut World, i: usize, actions: Vec<Action>) {
                 let drained = move |world: &mut World| drained(world, i, &mailbox, epoch);
                 world.at(takes, move |world| world.when(Actor::Process(i), drained));
             }
-            Action::Close(mailbox, epoch) => close(&mut world.processes[i], &mailbox, epoch),
-            Action::Suspend => {
-                world.processes[i].suspended = true;
-                world.counts.suspended += 1;
-            }
-            Action::Resume => {
-                world.processes[i].suspended = false;
-                world.counts.resumed += 1;
-            }
+            Action::Close(mailbox, epoch) => close(world, i, &mailbox, epoch),
+            Action::Suspend => suspend(world, i),
+            Action::Resume => resume(world, i),
+        }
+    }
+    reading::open(world, i, due);
+}
+
+fn suspend(world: &mut World, i: usize) {
+    let closes = world.is(Mutation::SuspensionCloses);
+    let process = &mut world.processes[i];
+    process.suspended = Some(process.readers.iter().map(|(mailbox, reader)| (mailbox.clone(), reader.epoch)).collect());
+    if closes {
+        process.readers.clear();
+    }
+    world.counts.suspended += 1;
+}
+
+/// Trust is back. What it read, and still holds under the same epoch, nobody had meanwhile: it must go on as it was.
+fn resume(world: &mut World, i: usize) {
+    world.counts.resumed += 1;
+    let process = &mut world.processes[i];
+    for (mailbox, epoch) in process.suspended.take().unwrap_or_default() {
+        let reads = process.readers.get(&mailbox).is_some_and(|reader| reader.epoch == epoch);
+        if process.holder.holds(&mailbox, epoch) && !reads {
+            return world.violated(format_args!("process {i} has {mailbox} again and has closed it meanwhile"));
         }
     }
 }
 
 fn drained(world: &mut World, i: usize, mailbox: &MailboxUid, epoch: Epoch) {
-    let process = &mut world.processes[i];
     // Not when it was closed at once and opened again meanwhile.
-    if process.readers.get(mailbox).is_some_and(|reader| reader.draining) {
-        close(process, mailbox, epoch);
-        process.holder.let_go(mailbox, epoch);
+    if world.processes[i].readers.get(mailbox).is_some_and(|reader| reader.draining) {
+        close(world, i, mailbox, epoch);
+        world.processes[i].holder.let_go(mailbox, epoch);
     }
 }
 
-fn close(process: &mut Process, mailbox: &MailboxUid, epoch: Epoch) {
-    if process.readers.get(mailbox).is_some_and(|reader| reader.epoch == epoch) {
+fn close(world: &mut World, i: usize, mailbox: &MailboxUid, epoch: Epoch) {
+    let (now, process) = (world.now, &mut world.processes[i]);
+    if let Some(reader) = process.readers.get(mailbox)
+        && reader.epoch == epoch
+    {
+        world.counts.overtaken += u64::from(now < reader.begins);
         process.readers.remove(mailbox);
-    }
-}
-
-/// Once a second: what is not open is opened, and of the rest some has new messages.
-fn read(world: &mut World, i: usize) {
-    let now = world.now;
-    let mailboxes: Vec<_> = world.processes[i].readers.keys().cloned().collect();
-    for mailbox in mailboxes {
-        let (arrived, count, batch) = (world.likely(0.15), world.pick(&[1, 2, 3]), world.mint());
-        let process = &mut world.processes[i];
-        let (Some(reader), Some(session)) = (process.readers.get_mut(&mailbox), process.holder.session()) else {
-            continue;
-        };
-        let Some(from) = reader.cursor else {
-            open(world, i, &mailbox);
-            continue;
-        };
-        if !process.holder.may_write(now, &mailbox, reader.epoch) {
-            continue;
-        }
-        if reader.report.is_none() && arrived {
-            let (epoch, session) = (reader.epoch, session.clone());
-            reader.report = Some(Report { mailbox: mailbox.clone(), epoch, session, batch, from, count });
-            reader.called = Moment::ZERO;
-        }
-        let (epoch, suspended) = (reader.epoch, process.suspended);
-        if suspended {
-            world.violated(format_args!("process {i} is suspended and may write to {mailbox} under epoch {epoch}"));
-        }
-        let other = world.writers(&mailbox).find(|&other| other != i);
-        if let Some(other) = other {
-            world.violated(format_args!("processes {other} and {i} both write to {mailbox}"));
-        }
-        report(world, i, &mailbox);
-    }
-    let delay = world.chance(0.8, 1.2);
-    world.at(delay, move |world| world.when(Actor::Process(i), move |world| read(world, i)));
-}
-
-/// True when no call is under way, which then is noted.
-fn may_call(now: Moment, reader: &mut Reader) -> bool {
-    let free = reader.called == Moment::ZERO || now >= reader.called + seconds(RETRY);
-    if free {
-        reader.called = now;
-    }
-    free
-}
-
-fn open(world: &mut World, i: usize, mailbox: &MailboxUid) {
-    let (now, replica) = (world.now, world.any_replica());
-    let process = &mut world.processes[i];
-    let (Some(reader), Some(session)) = (process.readers.get_mut(mailbox), process.holder.session().cloned()) else {
-        return;
-    };
-    if !may_call(now, reader) {
-        return;
-    }
-    let (mailbox, epoch) = (mailbox.clone(), reader.epoch);
-    world.send(Actor::Replica(replica), move |world| {
-        let opened = replica::open(world, replica, &mailbox, epoch, &session);
-        world.send(Actor::Process(i), move |world| match opened {
-            Opened::NotCaughtUp => {}
-            Opened::LeaseLost => lost(world, i, &mailbox, epoch),
-            Opened::At { cursor } => {
-                let reader = world.processes[i].readers.get_mut(&mailbox);
-                if let Some(reader) = reader.filter(|reader| reader.epoch == epoch && reader.cursor.is_none()) {
-                    reader.cursor = Some(cursor);
-                }
-            }
-        });
-    });
-}
-
-/// Sends the report under way, or sends it again. It may arrive very late.
-fn report(world: &mut World, i: usize, mailbox: &MailboxUid) {
-    let (now, replica) = (world.now, world.any_replica());
-    let Some(reader) = world.processes[i].readers.get_mut(mailbox) else { return };
-    let Some(report) = reader.report.clone() else { return };
-    if !may_call(now, reader) {
-        return;
-    }
-    world.send(Actor::Replica(replica), move |world| {
-        let verdict = replica::report(world, &report);
-        world.send(Actor::Process(i), move |world| reported(world, i, &report, verdict));
-    });
-}
-
-fn reported(world: &mut World, i: usize, report: &Report, verdict: Verdict) {
-    let reader = world.processes[i].readers.get_mut(&report.mailbox);
-    let current = |reader: &&mut Reader| reader.report.as_ref().is_some_and(|known| known.batch == report.batch);
-    let Some(reader) = reader.filter(current) else { return };
-    match verdict {
-        Verdict::LeaseLost => lost(world, i, &report.mailbox, report.epoch),
-        Verdict::Committed { cursor } | Verdict::Repeated { cursor } | Verdict::CursorMismatch { cursor } => {
-            reader.report = None;
-            reader.cursor = Some(cursor);
+        if let Some(held) = &mut process.suspended {
+            held.retain(|(other, _)| other != mailbox);
         }
     }
-}
-
-fn lost(world: &mut World, i: usize, mailbox: &MailboxUid, epoch: Epoch) {
-    let actions = world.processes[i].holder.lost(mailbox, epoch);
-    act(world, i, actions);
 }
 
 /// Says goodbye a few times, then stops however that went.
@@ -380,27 +317,40 @@ fn leave(world: &mut World, i: usize) {
     let Some(session) = process.holder.session().cloned().filter(|_| attempts <= 3) else {
         return down(world, i, back_in);
     };
-    world.send(Actor::Replica(replica), move |world| {
+    world.send(Actor::Process(i), Actor::Replica(replica), move |world| {
         let reply = Box::new(move |world: &mut World, ()| {
-            world.send(Actor::Process(i), move |world| down(world, i, back_in));
+            world.send(Actor::Replica(replica), Actor::Process(i), move |world| down(world, i, back_in));
         });
-        replica::leave(world, replica, session, returning, false, reply);
+        serving::leave(world, replica, session, returning, false, reply);
     });
     world.at(RETRY, move |world| world.when(Actor::Process(i), move |world| leave(world, i)));
 }
 
 impl Process {
+    fn runs(&self, now: Moment) -> bool {
+        self.up && now >= self.frozen_until
+    }
+
+    /// True when it has this session and nothing has kept it from sending heartbeats since then.
+    pub(crate) fn tries(&self, session: &SessionId, since: Moment) -> bool {
+        let kept = self.frozen_until.max(self.cut_off_until);
+        self.up && self.holder.session() == Some(session) && kept <= since
+    }
+
+    /// True when it believes that it may write to the mailbox under this lease.
+    pub(crate) fn trusts(&self, now: Moment, mailbox: &MailboxUid, epoch: Epoch) -> bool {
+        self.holder.may_write(now, mailbox, epoch) || (self.reckless && self.holder.holds(mailbox, epoch))
+    }
+
     /// The mailboxes that it may write to now. None while it is frozen: it cannot do anything.
     pub(crate) fn writable(&self, now: Moment) -> impl Iterator<Item = &MailboxUid> {
-        let runs = self.up && now >= self.frozen_until;
-        let held = runs.then(|| self.holder.held()).into_iter().flatten();
-        held.filter(move |(mailbox, epoch)| self.holder.may_write(now, mailbox, *epoch)).map(|(mailbox, _)| mailbox)
+        let held = self.runs(now).then(|| self.holder.held()).into_iter().flatten();
+        held.filter(move |(mailbox, epoch)| self.trusts(now, mailbox, *epoch)).map(|(mailbox, _)| mailbox)
     }
 
     pub(crate) fn may_write(&self, now: Moment, mailbox: &MailboxUid) -> bool {
         let epoch = self.readers.get(mailbox).map(|reader| reader.epoch);
-        let runs = self.up && now >= self.frozen_until;
-        runs && epoch.is_some_and(|epoch| self.holder.may_write(now, mailbox, epoch))
+        self.runs(now) && epoch.is_some_and(|epoch| self.trusts(now, mailbox, epoch))
     }
 
     pub(crate) fn reads(&self, mailbox: &MailboxUid) -> bool {

@@ -1,64 +1,54 @@
-//! The shell of a replica: election, the leader's loop, and what workers call.
+//! The shell of a replica: election, and the leader's loop.
 
-use std::cell::Cell;
 use std::collections::BTreeMap;
-use std::rc::Rc;
+use std::ops::Range;
 
 use postroom_control_plane::lease::decision::Decision;
-use postroom_control_plane::lease::desk::{
-    Assign, Assignment, Desk, EndSession, Heartbeat, Offer, Refusal, Session, Settled, Write,
-};
+use postroom_control_plane::lease::desk::{Assign, Assignment, Desk, EndSession, Heartbeat, Session, Settled, Write};
 use postroom_control_plane::lease::profile::Profile;
 use postroom_control_plane::store::Revision;
-use postroom_proto::id::{Epoch, MailboxUid, SessionId};
+use postroom_proto::id::{MailboxUid, SessionId};
 use postroom_proto::lease::Moment;
 use postroom_proto::v1::MoveReason;
 
-use crate::fleet;
-use crate::ledger::{Report, Verdict};
+use crate::attention::{self, Attention};
+use crate::commit::commit;
 use crate::mutation::Mutation;
 use crate::store::Op;
-use crate::world::{Actor, MAILBOXES, World, mailbox};
+use crate::world::{Actor, World};
 
-/// A write that was not answered for this long is looked up.
-const WRITE_TIMEOUT: f64 = 2.0;
+/// Workers that only the desk sees, with a mutation.
+const CROWD: usize = 40;
 
 #[derive(Debug, Default)]
 pub(crate) struct Replica {
     pub(crate) frozen_until: Moment,
     /// Counts restarts.
     pub(crate) life: u64,
-    office: Option<Office>,
-    view: View,
+    pub(crate) office: Option<Office>,
+    pub(crate) view: View,
 }
 
 #[derive(Debug)]
-struct Office {
-    desk: Desk,
-    term: u64,
+pub(crate) struct Office {
+    pub(crate) desk: Desk,
+    pub(crate) term: u64,
+    pub(crate) in_flight: Vec<Assign>,
+    pub(crate) attention: Attention,
     since: Moment,
     /// Answers nobody from this moment on.
     trusted_until: Moment,
-    in_flight: Vec<Assign>,
     /// With a mutation: decisions that were taken back without its hearing of it.
     forgotten: BTreeMap<String, Decision>,
 }
 
 /// What the replica's watch has told it so far.
 #[derive(Debug, Default)]
-struct View {
-    leader: Option<usize>,
-    revision: u64,
+pub(crate) struct View {
+    pub(crate) leader: Option<usize>,
+    pub(crate) revision: u64,
+    pub(crate) assignments: BTreeMap<MailboxUid, Assignment>,
     seen: usize,
-    assignments: BTreeMap<MailboxUid, Assignment>,
-}
-
-/// What became of opening a mailbox.
-#[derive(Debug, Clone, Copy)]
-pub(crate) enum Opened {
-    At { cursor: u64 },
-    NotCaughtUp,
-    LeaseLost,
 }
 
 pub(crate) fn start(world: &mut World, replica: usize) {
@@ -77,45 +67,94 @@ pub(crate) fn crash(world: &mut World, replica: usize, back_in: f64) {
 
 /// Gives the key back, as before a restart.
 pub(crate) fn resign(world: &mut World, replica: usize) {
-    let leads = world.store.leader(world.now).is_some_and(|leader| leader.replica == replica);
-    if leads && world.now >= world.replicas[replica].frozen_until {
+    let now = world.now;
+    let found = &mut world.replicas[replica];
+    if now < found.frozen_until {
+        return;
+    }
+    let term = found.office.take().map(|office| office.term);
+    // A store that does not answer keeps the key until it runs out.
+    if world.store.leader(now).is_some_and(|leader| Some(leader.term) == term)
+        && world.store.stalled_until(now).is_none()
+    {
         world.store.depose();
-        world.replicas[replica].office = None;
     }
 }
 
-fn campaign(world: &mut World, replica: usize) {
+/// Gives the office up once its trust has lapsed: it has refused its callers, or slept, and whom it did not hear it
+/// cannot tell from the dead. True: it has none now.
+fn lapse(world: &mut World, replica: usize) -> bool {
     let now = world.now;
-    let terms = world.terms;
-    let trusted_until = now + terms.leader_trust();
-    let leader = world.store.leader(now);
-    world.replicas[replica].view.leader = leader.map(|leader| leader.replica);
-    let term = world.replicas[replica].office.as_ref().map(|office| office.term);
-    match leader {
-        Some(leader) if Some(leader.term) == term => {
-            world.store.keep_alive(now + terms.leader_ttl);
-            if let Some(office) = &mut world.replicas[replica].office {
-                office.trusted_until = trusted_until;
-            }
-        }
-        Some(_) => world.replicas[replica].office = None,
-        None => {
-            let term = world.store.elect(replica, now + terms.leader_ttl);
-            let lie = if world.is(Mutation::NoGrace) { terms.ttl + terms.leader_ttl } else { Moment::ZERO };
-            let sessions = world.store.sessions.values().cloned();
-            let assignments = world.store.assignments.iter().map(|(mailbox, owner)| (mailbox.clone(), owner.clone()));
-            let desk = Desk::take_office(now - lie, Revision(term), terms, sessions, assignments);
-            let office =
-                Office { desk, term, since: now, trusted_until, in_flight: Vec::new(), forgotten: BTreeMap::new() };
-            world.replicas[replica].office = Some(office);
-            world.counts.terms_of_office += 1;
-            lead(world, replica, term);
-        }
+    let lapsed = world.replicas[replica].office.as_ref().is_some_and(|office| !office.is_trusted(now));
+    if lapsed && world.mutation != Some(Mutation::OfficeKept) {
+        world.counts.lapsed += 1;
+        resign(world, replica);
+    }
+    world.replicas[replica].office.is_none()
+}
+
+fn campaign(world: &mut World, replica: usize) {
+    let (now, terms) = (world.now, world.terms);
+    if world.store.stalled_until(now).is_none() {
+        confirm_or_win(world, replica);
     }
     let leads = world.replicas[replica].office.is_some();
     let delay =
         if leads { terms.leader_ttl.as_secs_f64() / 3.0 * world.chance(0.9, 1.1) } else { world.chance(0.5, 1.5) };
     world.at(delay, move |world| world.when(Actor::Replica(replica), move |world| campaign(world, replica)));
+}
+
+fn confirm_or_win(world: &mut World, replica: usize) {
+    let (now, terms, alone) = (world.now, world.terms, world.fleet.alone());
+    let trusted_until = now + terms.leader_trust();
+    lapse(world, replica);
+    let mut leader = world.store.leader(now);
+    let term = world.replicas[replica].office.as_ref().map(|office| office.term);
+    if alone && leader.map(|leader| leader.term) != term {
+        // Nobody else can have the store open: the key is that of a dead process.
+        world.store.depose();
+        leader = None;
+    }
+    world.replicas[replica].view.leader = leader.map(|leader| leader.replica);
+    match leader {
+        Some(leader) if Some(leader.term) == term => {
+            world.store.keep_alive(key_expires(world));
+            if let Some(office) = &mut world.replicas[replica].office {
+                if !office.is_trusted(now) {
+                    office.attention.misses(office.trusted_until..now);
+                }
+                office.trusted_until = trusted_until;
+            }
+        }
+        Some(_) => world.replicas[replica].office = None,
+        None => {
+            let term = world.store.elect(replica, key_expires(world));
+            let lie = if world.is(Mutation::NoGrace) { terms.ttl + terms.leader_ttl } else { Moment::ZERO };
+            let sessions = world.store.sessions.values().cloned();
+            let assignments = world.store.assignments.iter().map(|(mailbox, owner)| (mailbox.clone(), owner.clone()));
+            let desk = Desk::take_office(now - lie, Revision(term), terms, sessions, assignments);
+            let mut attention = Attention::default();
+            let alive = world.store.sessions.values().filter(|session| session.ended.is_none());
+            alive.for_each(|session| attention.meets(now, &session.id));
+            let office = Office {
+                desk,
+                term,
+                in_flight: Vec::new(),
+                attention,
+                since: now,
+                trusted_until,
+                forgotten: BTreeMap::new(),
+            };
+            world.replicas[replica].office = Some(office);
+            world.counts.terms_of_office += 1;
+            lead(world, replica, term);
+        }
+    }
+}
+
+/// Until when the key of a leader stands that is not heard again. Where nobody else can lead it does not run out.
+fn key_expires(world: &World) -> Moment {
+    if world.fleet.alone() { Moment::MAX } else { world.now + world.terms.leader_ttl }
 }
 
 /// The leader's loop. A round happens only when the desk asks for one.
@@ -126,18 +165,30 @@ fn lead(world: &mut World, replica: usize, term: u64) {
         since.is_none_or(|since| now >= since + world.terms.settle())
     };
     let (mutation, mut decided) = (world.mutation, world.store.decided.clone());
-    let Some(office) = world.replicas[replica].office.as_mut().filter(|office| office.term == term) else { return };
+    if mutation != Some(Mutation::RoundUntrusted) && office(world, replica, term).is_some() && lapse(world, replica) {
+        return;
+    }
+    let fleet = world.fleet;
+    let Some(office) = office(world, replica, term) else { return };
+    if mutation == Some(Mutation::BrakeReleased) {
+        office.crowd(now);
+    }
     if mutation == Some(Mutation::DrainForgotten) {
         decided.workers.extend(office.forgotten.clone());
         office.forgotten = decided.workers.clone();
     }
     office.desk.decide(now, 0, decided);
-    if settled && now < office.trusted_until && office.desk.next_wake(now).is_some_and(|wake| wake <= now) {
-        let mut mailboxes = fleet::mailboxes();
+    let trusted = office.is_trusted(now) || mutation == Some(Mutation::RoundUntrusted);
+    if settled && trusted && office.desk.next_wake(now).is_some_and(|wake| wake <= now) {
+        let mut mailboxes = fleet.mailboxes();
         if mutation == Some(Mutation::PoolIgnored) {
             mailboxes.iter_mut().for_each(|mailbox| mailbox.pool = "default".into());
         }
         let writes = office.desk.round(now, &mailboxes);
+        world.counts.braked += u64::from(office.desk.brake(now).is_some());
+        let ends =
+            writes.iter().filter_map(|write| if let Write::EndSession(end) = write { Some(end.clone()) } else { None });
+        judge(world, replica, &ends.collect::<Vec<_>>());
         let mut moves = Vec::new();
         for write in writes {
             match write {
@@ -167,100 +218,22 @@ fn lead(world: &mut World, replica: usize, term: u64) {
     world.at(delay, move |world| world.when(Actor::Replica(replica), move |world| lead(world, replica, term)));
 }
 
-/// Carries out a commit as a leader would, and tells its desk. The commit may reach the store long after it was sent,
-/// and its answer never.
-fn commit(world: &mut World, replica: usize, term: u64, ops: Vec<Op>, then: impl FnOnce(&mut World, bool) + 'static) {
-    if let Some(office) = office(world, replica, term) {
-        let moves = ops.iter().filter_map(|op| if let Op::Assign(assign) = op { Some(assign.clone()) } else { None });
-        office.in_flight.extend(moves);
+/// A leader has decided the ends of these sessions.
+pub(crate) fn judge(world: &mut World, replica: usize, ends: &[EndSession]) {
+    let Some(office) = &mut world.replicas[replica].office else { return };
+    let mut attention = std::mem::take(&mut office.attention);
+    let untrusted = office.trusted_until..world.now.max(office.trusted_until);
+    attention.misses(untrusted);
+    if let Some(wrong) = attention::judge(world, &mut attention, ends) {
+        world.violated(wrong);
     }
-    let delay = if world.likely(0.9) { world.chance(0.0, 0.02) } else { world.chance(0.0, 5.0) };
-    let lost = world.chaotic() && world.likely(0.03);
-    let open = Rc::new(Cell::new(true));
-    let then = Rc::new(Cell::new(Some(then)));
-    let guard = (!world.is(Mutation::NoLeaderCompare)).then_some(term);
-    let life = world.replicas[replica].life;
-    let (late_ops, late_open, late_then) = (ops.clone(), open.clone(), then.clone());
-    let same_life = move |world: &World| world.replicas[replica].life == life;
-    world.at(delay, move |world| {
-        let outcome = world.store.commit(world.now, guard, &ops);
-        if lost || !same_life(world) {
-            return;
-        }
-        world.at(0.01, move |world| {
-            let answer = move |world: &mut World| {
-                if same_life(world) && open.replace(false) {
-                    settle(world, replica, term, &ops, Some(outcome));
-                    if let Some(then) = then.take() {
-                        then(world, outcome.is_some());
-                    }
-                }
-            };
-            world.when(Actor::Replica(replica), answer);
-        });
-    });
-    world.at(WRITE_TIMEOUT, move |world| {
-        let look_up = move |world: &mut World| {
-            if same_life(world) && late_open.replace(false) {
-                world.counts.unknown += 1;
-                settle(world, replica, term, &late_ops, None);
-                if let Some(then) = late_then.take() {
-                    then(world, false);
-                }
-            }
-        };
-        world.when(Actor::Replica(replica), look_up);
-    });
-}
-
-/// `None`: the outcome is unknown.
-fn settle(world: &mut World, replica: usize, term: u64, ops: &[Op], outcome: Option<Option<Revision>>) {
-    fn settled<T>(outcome: Option<Option<Revision>>, found: Option<T>) -> Settled<T> {
-        match outcome {
-            Some(Some(revision)) => Settled::Committed(revision),
-            Some(None) => Settled::Conflict(found),
-            None => Settled::Unknown(found),
-        }
-    }
-    let now = world.now;
-    for op in ops {
-        match op {
-            Op::Register { session, .. } => {
-                let found = world.store.sessions.get(session).cloned();
-                if let (Some(office), Some(found)) = (office(world, replica, term), found) {
-                    office.desk.register(now, found);
-                }
-            }
-            Op::End(end) => {
-                let found = world.store.sessions.get(&end.session).cloned();
-                if let Some(office) = office(world, replica, term) {
-                    office.desk.session_settled(now, end, settled::<Session>(outcome, found));
-                }
-            }
-            Op::Assign(assign) => {
-                world.counts.moves += u64::from(outcome.flatten().is_some());
-                let found = world.store.assignments.get(&assign.mailbox).cloned();
-                if let Some(office) = office(world, replica, term) {
-                    office.in_flight.retain(|other| other != assign);
-                    office.desk.mailbox_settled(now, assign, settled(outcome, found));
-                }
-            }
-            Op::Unassign(unassign) => {
-                let found = world.store.assignments.get(&unassign.mailbox).cloned();
-                if let Some(office) = office(world, replica, term) {
-                    office.desk.mailbox_retired(unassign, settled(outcome, found));
-                }
-            }
-            Op::Forget(forget) => {
-                if let Some(office) = office(world, replica, term) {
-                    office.desk.session_forgotten(now, forget, outcome.flatten().is_some());
-                }
-            }
-        }
+    if let Some(office) = &mut world.replicas[replica].office {
+        office.attention = attention;
     }
 }
 
-fn office(world: &mut World, replica: usize, term: u64) -> Option<&mut Office> {
+/// The office of a replica, if it is still that of this term.
+pub(crate) fn office(world: &mut World, replica: usize, term: u64) -> Option<&mut Office> {
     world.replicas[replica].office.as_mut().filter(|office| office.term == term)
 }
 
@@ -279,148 +252,39 @@ fn watch(world: &mut World, replica: usize) {
     world.at(delay, move |world| world.when(Actor::Replica(replica), move |world| watch(world, replica)));
 }
 
-/// The replica that serves calls to the leader: itself, or the one it takes for the leader. A call is forwarded once.
-/// `None`: no leader is known.
-enum Route {
-    Here { term: u64 },
-    To(usize),
-}
-
-fn route(world: &World, replica: usize, forwarded: bool) -> Option<Route> {
-    let found = &world.replicas[replica];
-    match &found.office {
-        Some(office) => (world.now < office.trusted_until).then_some(Route::Here { term: office.term }),
-        None => found.view.leader.filter(|&leader| !forwarded && leader != replica).map(Route::To),
-    }
-}
-
-type Reply<T> = Box<dyn FnOnce(&mut World, T)>;
-
-/// Answers the session, or nothing.
-pub(crate) fn register(world: &mut World, replica: usize, profile: Profile, forwarded: bool, reply: Reply<SessionId>) {
-    match route(world, replica, forwarded) {
-        None => {}
-        Some(Route::To(leader)) => {
-            world.send(Actor::Replica(leader), move |world| register(world, leader, profile, true, reply));
-        }
-        Some(Route::Here { term }) => {
-            let session = SessionId::parse(&format!("s{}", world.mint())).unwrap();
-            let op = Op::Register { session: session.clone(), profile };
-            commit(world, replica, term, vec![op], move |world, committed| {
-                if committed {
-                    reply(world, session);
-                }
-            });
+impl Replica {
+    /// It does nothing for a while.
+    pub(crate) fn misses(&mut self, time: Range<Moment>) {
+        if let Some(office) = &mut self.office {
+            office.attention.misses(time);
         }
     }
 }
 
-/// Answers the offers or that the session has ended, or nothing.
-pub(crate) fn heartbeat(
-    world: &mut World,
-    replica: usize,
-    heard: Heartbeat,
-    forwarded: bool,
-    reply: Reply<Result<(u64, Vec<Offer>), Refusal>>,
-) {
-    match route(world, replica, forwarded) {
-        None => {}
-        Some(Route::To(leader)) => {
-            world.send(Actor::Replica(leader), move |world| heartbeat(world, leader, heard, true, reply));
+impl Office {
+    /// False: somebody else may lead.
+    pub(crate) fn is_trusted(&self, now: Moment) -> bool {
+        now < self.trusted_until
+    }
+
+    /// Takes in a session whose record is written.
+    pub(crate) fn meets(&mut self, now: Moment, session: Session) {
+        if session.ended.is_none() {
+            self.attention.meets(now, &session.id);
         }
-        Some(Route::Here { term }) => {
-            let now = world.now;
-            let awaited = !world.is(Mutation::ReleaseNotAwaited);
-            let offered_in_flight = world.is(Mutation::OfferedInFlight);
-            let record = world.store.sessions.get(&heard.session).cloned();
-            let Some(office) = office(world, replica, term) else { return };
-            let held = if awaited { heard.held } else { Vec::new() };
-            let heard = Heartbeat { held, ..heard };
-            let mut answer = office.desk.heartbeat(now, &heard);
-            if answer == Err(Refusal::Unknown) {
-                answer = match record {
-                    Some(record) if record.ended.is_none() => {
-                        // Written without this desk. Only who still has the key may take it in.
-                        if world.store.leader(now).is_some_and(|leader| leader.term == term)
-                            && let Some(office) = self::office(world, replica, term)
-                        {
-                            office.desk.register(now, record);
-                        }
-                        return;
-                    }
-                    _ => Err(Refusal::Ended),
-                };
-            } else if let (true, Ok(offers)) = (offered_in_flight, &mut answer) {
-                let moving = office.in_flight.iter().filter_map(|assign| {
-                    let owner = office.desk.assignment(&assign.mailbox)?;
-                    (owner.session == heard.session)
-                        .then(|| Offer { mailbox: assign.mailbox.clone(), epoch: owner.epoch })
-                });
-                offers.extend(moving);
-            }
-            reply(world, answer.map(|offers| (term, offers)));
+        self.desk.register(now, session);
+    }
+
+    /// Workers of a pool that has no mailboxes speak.
+    fn crowd(&mut self, now: Moment) {
+        for number in 0..CROWD {
+            let id = SessionId::parse(&format!("crowd-{number}")).unwrap();
+            let profile = Profile { pool: "nowhere".into(), ..Profile::new(format!("crowd-{number}")) };
+            let revision = Revision(1);
+            self.desk.register(now, Session { id: id.clone(), profile, begun: None, ended: None, revision });
+            let sequence = u64::try_from(now.as_millis()).unwrap();
+            let heartbeat = Heartbeat { session: id, sequence, term: 0, held: Vec::new(), draining: false };
+            self.desk.heartbeat(now, &heartbeat).unwrap();
         }
     }
-}
-
-/// Answers once the session has ended.
-pub(crate) fn leave(
-    world: &mut World,
-    replica: usize,
-    session: SessionId,
-    returning: bool,
-    forwarded: bool,
-    reply: Reply<()>,
-) {
-    match route(world, replica, forwarded) {
-        None => {}
-        Some(Route::To(leader)) => {
-            world.send(Actor::Replica(leader), move |world| leave(world, leader, session, returning, true, reply));
-        }
-        Some(Route::Here { term }) => {
-            let Some(office) = office(world, replica, term) else { return };
-            let Some(end): Option<EndSession> = office.desk.leave(&session, returning) else { return reply(world, ()) };
-            commit(world, replica, term, vec![Op::End(end)], |world, committed| {
-                if committed {
-                    reply(world, ());
-                }
-            });
-        }
-    }
-}
-
-/// Any replica opens a mailbox, provided that its view has reached the epoch and finds the caller to be the owner.
-pub(crate) fn open(world: &mut World, replica: usize, uid: &MailboxUid, epoch: Epoch, session: &SessionId) -> Opened {
-    let view = &world.replicas[replica].view;
-    if world.mutation != Some(Mutation::OpenUnchecked) && view.revision < epoch.0 {
-        return Opened::NotCaughtUp;
-    }
-    let owner = view.assignments.get(uid);
-    if world.mutation != Some(Mutation::OpenUnchecked)
-        && owner.is_none_or(|owner| owner.epoch != epoch || owner.session != *session)
-    {
-        return Opened::LeaseLost;
-    }
-    world.ledger.open(uid, epoch, session).map_or(Opened::LeaseLost, |cursor| Opened::At { cursor })
-}
-
-/// Somebody who holds nothing asks to open a mailbox, with an epoch higher than any.
-pub(crate) fn intrude(world: &mut World, replica: usize) {
-    let number = world.pick(&[1, 20, MAILBOXES - 2]);
-    let session = SessionId::parse("intruder").unwrap();
-    open(world, replica, &mailbox(number), Epoch(1 << 60), &session);
-}
-
-/// Any replica commits a report.
-pub(crate) fn report(world: &mut World, report: &Report) -> Verdict {
-    let verdict = world.ledger.report(report, world.mutation);
-    match verdict {
-        Ok(Verdict::Committed { .. }) => world.counts.commits += 1,
-        Ok(Verdict::LeaseLost) => world.counts.refused += 1,
-        _ => {}
-    }
-    verdict.unwrap_or_else(|broken| {
-        world.violated(broken);
-        Verdict::LeaseLost
-    })
 }

@@ -12,6 +12,8 @@ use postroom_proto::lease::Moment;
 pub(crate) struct Store {
     revision: u64,
     leader: Option<Leader>,
+    /// Nobody is answered before this moment.
+    stalled_until: Moment,
     pub(crate) sessions: BTreeMap<SessionId, Session>,
     pub(crate) assignments: BTreeMap<MailboxUid, Assignment>,
     /// What operators have decided.
@@ -66,6 +68,20 @@ impl Store {
 
     pub(crate) fn depose(&mut self) {
         self.leader = None;
+    }
+
+    /// Answers nobody until then. `renewed`: the leader's key does not run out meanwhile, and has this time once more.
+    pub(crate) fn stall(&mut self, now: Moment, until: Moment, renewed: Option<Moment>) {
+        self.stalled_until = until.max(self.stalled_until);
+        let until = self.stalled_until;
+        if let (Some(_), Some(time), Some(leader)) = (self.leader(now), renewed, &mut self.leader) {
+            leader.expires = leader.expires.max(until.saturating_add(time));
+        }
+    }
+
+    /// When it answers again; `None`: it does.
+    pub(crate) fn stalled_until(&self, now: Moment) -> Option<Moment> {
+        Some(self.stalled_until).filter(|until| now < *until)
     }
 
     /// `None` for the term: not guarded by the leader's key.

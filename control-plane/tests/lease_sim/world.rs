@@ -9,7 +9,7 @@ use postroom_proto::lease::{LeaseTerms, Moment};
 use rand::rngs::Xoshiro256PlusPlus;
 use rand::{RngExt as _, SeedableRng as _};
 
-use crate::fleet::{self, WORKERS};
+use crate::fleet::{self, Fleet};
 use crate::ledger::Ledger;
 use crate::mutation::Mutation;
 use crate::process::{self, Process};
@@ -17,7 +17,8 @@ use crate::replica::{self, Replica};
 use crate::store::Store;
 
 pub(crate) const MAILBOXES: usize = 60;
-const REPLICAS: usize = 3;
+/// A mailbox that is leased and cannot be opened, as when a secret of its definition cannot be read.
+pub(crate) const BROKEN: usize = 5;
 /// The clock does not begin at zero, so that a mutation can lie about the past.
 const START: f64 = 100.0;
 /// Chaos ends here.
@@ -36,6 +37,7 @@ pub(crate) enum Actor {
 pub(crate) struct World {
     pub(crate) now: Moment,
     pub(crate) terms: LeaseTerms,
+    pub(crate) fleet: Fleet,
     pub(crate) mutation: Option<Mutation>,
     pub(crate) store: Store,
     pub(crate) ledger: Ledger,
@@ -66,6 +68,18 @@ pub(crate) struct Counts {
     pub(crate) decisions: u64,
     /// Mailboxes that went to a spare.
     pub(crate) stood_in: u64,
+    /// Leaders that were stopped and went on.
+    pub(crate) slept: u64,
+    pub(crate) stalled: u64,
+    /// Terms of office that were given up because trust had lapsed.
+    pub(crate) lapsed: u64,
+    /// Rounds in which the brake kept everybody.
+    pub(crate) braked: u64,
+    /// Mailboxes that began at a moment of their own, and those of them that were let go before it came.
+    pub(crate) spread: u64,
+    pub(crate) overtaken: u64,
+    /// Calls that opened some of their mailboxes and others not.
+    pub(crate) partly: u64,
 }
 
 impl Counts {
@@ -79,6 +93,13 @@ impl Counts {
         self.resumed += other.resumed;
         self.decisions += other.decisions;
         self.stood_in += other.stood_in;
+        self.slept += other.slept;
+        self.stalled += other.stalled;
+        self.lapsed += other.lapsed;
+        self.braked += other.braked;
+        self.spread += other.spread;
+        self.overtaken += other.overtaken;
+        self.partly += other.partly;
     }
 }
 
@@ -91,15 +112,17 @@ struct Scheduled {
 impl World {
     /// Runs one seed to its end and tells what was violated.
     pub(crate) fn run(seed: u64, mutation: Option<Mutation>) -> (Vec<String>, Counts) {
+        let fleet = Fleet::of(seed);
         let mut world = Self {
             now: seconds(START),
             terms: LeaseTerms::default(),
+            fleet,
             mutation,
             store: Store::default(),
             ledger: Ledger::default(),
-            replicas: (0..REPLICAS).map(|_| Replica::default()).collect(),
+            replicas: (0..fleet.replicas).map(|_| Replica::default()).collect(),
             processes: Vec::new(),
-            current: vec![0; WORKERS],
+            current: vec![0; fleet.workers()],
             definitions: vec![1; MAILBOXES],
             counts: Counts::default(),
             violations: Vec::new(),
@@ -108,10 +131,10 @@ impl World {
             scheduled: 0,
             minted: 0,
         };
-        for i in 0..REPLICAS {
+        for i in 0..fleet.replicas {
             replica::start(&mut world, i);
         }
-        for name in 0..WORKERS {
+        for name in 0..fleet.workers() {
             process::start(&mut world, name);
         }
         world.at(1.0, crate::chaos::strike);
@@ -148,8 +171,19 @@ impl World {
         self.wake(actor, life, Box::new(event));
     }
 
+    /// Runs the event as soon as the store answers.
+    pub(crate) fn at_store(&mut self, event: impl FnOnce(&mut Self) + 'static) {
+        match self.store.stalled_until(self.now) {
+            None => event(self),
+            Some(until) => self.schedule(until, Box::new(move |world| world.at_store(event))),
+        }
+    }
+
     /// Over the network: lost, late and out of order while chaos reigns.
-    pub(crate) fn send(&mut self, to: Actor, event: impl FnOnce(&mut Self) + 'static) {
+    pub(crate) fn send(&mut self, from: Actor, to: Actor, event: impl FnOnce(&mut Self) + 'static) {
+        if self.is_cut_off(from) || self.is_cut_off(to) {
+            return;
+        }
         let delay = if !self.chaotic() {
             self.chance(0.0, 0.02)
         } else if self.likely(0.08) {
@@ -179,7 +213,7 @@ impl World {
     }
 
     pub(crate) fn any_replica(&mut self) -> usize {
-        self.rng.random_range(0..REPLICAS)
+        self.rng.random_range(0..self.replicas.len())
     }
 
     /// A number that nobody had before.
@@ -189,12 +223,29 @@ impl World {
     }
 
     pub(crate) fn freeze(&mut self, actor: Actor, time: f64) {
-        let until = self.now + seconds(time);
+        let (now, until) = (self.now, self.now + seconds(time));
         let frozen = match actor {
-            Actor::Replica(i) => &mut self.replicas[i].frozen_until,
+            Actor::Replica(i) => {
+                self.replicas[i].misses(now..until);
+                &mut self.replicas[i].frozen_until
+            }
             Actor::Process(i) => &mut self.processes[i].frozen_until,
         };
         *frozen = until.max(*frozen);
+    }
+
+    /// No message reaches a process, and none of its own arrives.
+    pub(crate) fn cut_off(&mut self, process: usize, time: f64) {
+        let until = self.now + seconds(time);
+        let cut_off = &mut self.processes[process].cut_off_until;
+        *cut_off = until.max(*cut_off);
+    }
+
+    fn is_cut_off(&self, actor: Actor) -> bool {
+        match actor {
+            Actor::Replica(_) => false,
+            Actor::Process(i) => self.chaotic() && self.now < self.processes[i].cut_off_until,
+        }
     }
 
     pub(crate) fn frozen_until(&self, actor: Actor) -> Moment {
@@ -221,7 +272,9 @@ impl World {
         let until = self.frozen_until(actor);
         if life.is_none() || self.life(actor) != life {
         } else if self.now < until {
-            self.schedule(until, Box::new(move |world| world.wake(actor, life, event)));
+            // What has waited comes in any order.
+            let at = until + seconds(self.chance(0.0, 0.05));
+            self.schedule(at, Box::new(move |world| world.wake(actor, life, event)));
         } else {
             event(self);
         }
@@ -233,23 +286,23 @@ impl World {
     }
 
     fn check_end(&mut self) {
-        let mut loads = vec![0; WORKERS];
+        let mut loads = vec![0; self.fleet.workers()];
         for i in 0..MAILBOXES {
             let mailbox = mailbox(i);
-            let reads = |&i: &usize| self.processes[i].reads(&mailbox);
+            let reads = |&process: &usize| i == BROKEN || self.processes[process].reads(&mailbox);
             let owner = self.writers(&mailbox).find(reads);
             match owner {
                 Some(owner) => {
                     let name = self.processes[owner].name;
                     loads[name] += 1;
-                    if let Some(wrong) = fleet::misplaced(name, i) {
+                    if let Some(wrong) = self.fleet.misplaced(name, i) {
                         self.violated(wrong);
                     }
                 }
                 None => self.violated(format_args!("nobody reads {mailbox} at the end")),
             }
         }
-        if fleet::uneven(&loads) {
+        if self.fleet.uneven(&loads) {
             self.violated(format_args!("the loads at the end are {loads:?}"));
         }
     }

@@ -3,7 +3,8 @@
 //!
 //! A start needs room at its host and at its tenant, and a moment from the worker's own allowance. Who waits for one
 //! host is not in the way of those who wait for another, whatever that host does. Reading order: [`bucket`] (the
-//! allowance, pure), [`ramp`] (who may begin when, pure), [`Pace`] (who waits).
+//! allowance, pure), [`ramp`] (who may begin when, pure), [`Pace`] (who waits), [`crowd`] (who does not even ask at once,
+//! pure).
 
 use std::collections::HashMap;
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
@@ -17,6 +18,7 @@ use postroom_proto::lease::Moment;
 use ramp::{Line, Ramp};
 
 pub mod bucket;
+pub mod crowd;
 pub mod ramp;
 
 /// Hands out permits to connect. Cheap to share.
