@@ -1,6 +1,6 @@
 //! One token serves all mailboxes of an app.
 
-use crate::fleet::ControlPlane;
+use crate::control_plane::ControlPlane;
 use crate::harness::{Stage, contacts, eventually};
 
 const MAILBOXES: usize = 50;

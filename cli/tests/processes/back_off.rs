@@ -7,7 +7,7 @@ use postroom_proto::v1::{Mailbox, MailboxState};
 use postroom_testbed::front::Front;
 use tokio::time::sleep;
 
-use crate::fleet::ControlPlane;
+use crate::control_plane::ControlPlane;
 use crate::harness::{SERVICE, Stage, contacts, eventually, mailbox};
 
 /// Longer than the death of a worker is noticed and its mailboxes go to the next.

@@ -2,7 +2,7 @@
 
 use tokio::net::TcpListener;
 
-use crate::fleet::ControlPlane;
+use crate::control_plane::ControlPlane;
 use crate::harness::{SERVICE, Stage, contacts, eventually, mailbox};
 use postroom_proto::v1::MailboxState;
 

@@ -7,10 +7,14 @@
 #[path = "../spine/harness.rs"]
 mod harness;
 
+#[path = "../shared/control_plane.rs"]
+mod control_plane;
+#[path = "../shared/process.rs"]
+mod process;
+
 mod app_token;
 mod back_off;
 mod dead_host;
-mod fleet;
 mod namesakes;
 mod refusals;
 mod stops;

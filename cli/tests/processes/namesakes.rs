@@ -1,6 +1,6 @@
 //! Two processes of one name, as when a service is started twice or its former process hangs on.
 
-use crate::fleet::ControlPlane;
+use crate::control_plane::ControlPlane;
 use crate::harness::{SERVICE, Stage, USER, assert_each_once, contacts, eventually};
 
 #[tokio::test(flavor = "multi_thread")]

@@ -3,8 +3,9 @@
 use std::path::Path;
 use std::process::Output;
 
-use crate::fleet::{ControlPlane, run};
+use crate::control_plane::ControlPlane;
 use crate::harness::Stage;
+use crate::process::run;
 
 fn told(output: &Output) -> (Option<i32>, String) {
     (output.status.code(), String::from_utf8_lossy(&output.stderr).into_owned())

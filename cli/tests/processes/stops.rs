@@ -1,7 +1,8 @@
 //! Stopping by SIGTERM, and starting before the control plane.
 
-use crate::fleet::{ControlPlane, free_address};
+use crate::control_plane::ControlPlane;
 use crate::harness::{SERVICE, Stage, USER, assert_each_once, contacts, eventually};
+use crate::process::{Process, free_address};
 
 #[tokio::test(flavor = "multi_thread")]
 async fn a_worker_that_is_told_to_stop_lets_its_mailboxes_go_and_says_goodbye() {
@@ -51,7 +52,7 @@ async fn a_worker_waits_for_its_control_plane_and_says_so() {
     let endpoints = format!("http://{},{endpoint}", free_address());
     let token = stage.data().join("worker.token");
     let args = ["--control-plane", &endpoints, "--token-file", token.to_str().unwrap(), "--name", "early"];
-    let mut worker = crate::fleet::Process::start("postroom-worker", stage.folder.path(), "early.log", &args);
+    let mut worker = Process::start("postroom-worker", stage.folder.path(), "early.log", &args);
     worker.says("this worker is not registered yet").await;
     let plane = ControlPlane::start(&stage, &address, "10s").await;
     plane.read_by("early").await;

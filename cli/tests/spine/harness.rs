@@ -133,7 +133,12 @@ queues:
 
     /// The same over another data folder, and with a model file or with what is stored there.
     pub(crate) async fn up_in(&self, data: &Path, model: Option<&Path>) -> Up {
-        self.start(Command::new(env!("CARGO_BIN_EXE_postroom")), false, data, model).await
+        self.up_over(&Self::store_of(data).await, data, model).await
+    }
+
+    /// The same with this store, whatever the environment says.
+    pub(crate) async fn up_over(&self, store: &StoreChoice, data: &Path, model: Option<&Path>) -> Up {
+        self.start(Command::new(env!("CARGO_BIN_EXE_postroom")), false, store, data, model).await
     }
 
     /// The same as [`Stage::up`], with a small file system of its own mounted on `folder`: the data folder, or one in it.
@@ -144,15 +149,23 @@ queues:
         std::fs::create_dir_all(folder).unwrap();
         let mut command = Command::new("unshare");
         command.args(["--mount", "sh", "-c", MOUNT, "sh", size]).arg(folder).arg(env!("CARGO_BIN_EXE_postroom"));
-        self.start(command, true, &self.data(), Some(&self.model_file())).await
+        let store = Self::store_of(&self.data()).await;
+        self.start(command, true, &store, &self.data(), Some(&self.model_file())).await
     }
 
     /// `apart`: it sees other mounts than this process.
-    async fn start(&self, mut command: Command, apart: bool, data: &Path, model: Option<&Path>) -> Up {
+    async fn start(
+        &self,
+        mut command: Command,
+        apart: bool,
+        store: &StoreChoice,
+        data: &Path,
+        model: Option<&Path>,
+    ) -> Up {
         let log = File::options().create(true).append(true).open(self.log()).unwrap();
         let before = log.metadata().unwrap().len();
         command.args(["up", "--listen", "127.0.0.1:0", "--data"]).arg(data);
-        command.args(["--store", &Self::store_of(data).await.to_string()]);
+        command.args(["--store", &store.to_string()]);
         if let Some(model) = model {
             command.arg("-f").arg(model);
         }

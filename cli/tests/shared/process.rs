@@ -1,16 +1,13 @@
-//! Real processes: a control plane and workers, each with its log.
+//! Real processes, each with its log.
 
 use std::fs::File;
 use std::path::{Path, PathBuf};
 use std::process::{Child, Command, ExitStatus, Output, Stdio};
 use std::time::Duration;
 
-use postroom_cli::client::Client;
-use postroom_cli::context::Context;
-use postroom_proto::v1;
 use tokio::time::{Instant, sleep};
 
-use crate::harness::{PATIENCE, Stage, eventually};
+use crate::harness::{PATIENCE, eventually};
 
 /// The binary of this name, beside the `postroom` that is tested.
 pub(crate) fn binary(name: &str) -> PathBuf {
@@ -95,80 +92,6 @@ impl Drop for Process {
         // It may have ended before.
         let _ = self.child.kill();
         let _ = self.child.wait();
-    }
-}
-
-/// A control plane, and where it is.
-pub(crate) struct ControlPlane {
-    pub(crate) process: Process,
-    pub(crate) context: Context,
-    folder: PathBuf,
-}
-
-impl ControlPlane {
-    /// Starts over the stage's data folder. `ttl`: of leases, at least 5 s.
-    pub(crate) async fn start(stage: &Stage, listen: &str, ttl: &str) -> Self {
-        let (folder, data) = (stage.folder.path(), stage.data());
-        let data_text = data.to_str().unwrap();
-        let args = [
-            "--data",
-            data_text,
-            "--listen",
-            listen,
-            "--lease-heartbeat",
-            "300ms",
-            "--lease-leader-ttl",
-            "1s",
-            "--lease-margin",
-            "500ms",
-            "--lease-ttl",
-            ttl,
-        ];
-        let mut process = Process::start("postroom-control-plane", folder, "control-plane.log", &args);
-        process.says("the control plane is up").await;
-        let context = Context::read(&data).unwrap();
-        Self { process, context, folder: folder.into() }
-    }
-
-    pub(crate) fn client(&self) -> Client {
-        Client::new(&self.context, false).unwrap()
-    }
-
-    /// Applies a model file.
-    pub(crate) async fn apply(&self, model: &str) {
-        let model = postroom_cli::model_file::read(model, &self.folder, &|_| None).unwrap();
-        self.client().apply_model(model).await.unwrap();
-    }
-
-    /// Starts a worker of this name, whose log has the name `log`.
-    pub(crate) fn worker_logging(&self, name: &str, log: &str, args: &[&str]) -> Process {
-        let token = self.folder.join("data/worker.token");
-        let token = token.to_str().unwrap();
-        let all = [&["--control-plane", &self.context.endpoint, "--token-file", token, "--name", name], args].concat();
-        Process::start("postroom-worker", &self.folder, log, &all)
-    }
-
-    /// Starts a worker of this name.
-    pub(crate) fn worker(&self, name: &str, args: &[&str]) -> Process {
-        self.worker_logging(name, &format!("{name}.log"), args)
-    }
-
-    /// Waits until every mailbox is read and at rest, all by this worker. The mailboxes then.
-    pub(crate) async fn read_by(&self, worker: &str) -> Vec<v1::Mailbox> {
-        let client = self.client();
-        let idle = |mailbox: &v1::Mailbox| {
-            mailbox.state() == v1::MailboxState::Idle
-                && mailbox.holder.as_ref().is_some_and(|holder| holder.worker == worker)
-        };
-        let until = Instant::now() + PATIENCE;
-        loop {
-            let mailboxes = client.list_mailboxes().await.unwrap().mailboxes;
-            if !mailboxes.is_empty() && mailboxes.iter().all(idle) {
-                return mailboxes;
-            }
-            assert!(Instant::now() < until, "not read by {worker}: {mailboxes:#?}");
-            sleep(Duration::from_millis(50)).await;
-        }
     }
 }
 
