@@ -218,7 +218,9 @@ impl App {
     }
 
     async fn run(&mut self, listener: TcpListener, config: Config) -> Result<(), StartError> {
-        let ground = self.open(&config.data, &config.store).await?;
+        // Where it is alone no worker of a former process lives.
+        let quiet = if config.alone { Duration::ZERO } else { config.terms.ttl };
+        let ground = self.open(&config.data, &config.store, quiet).await?;
         let definitions = Arc::new(Definitions::load(ground.store.clone()).await?);
         let (following, told) = (definitions.clone(), self.keeping.clone());
         self.keep("definitions", async move { following.run(told).await });
@@ -290,7 +292,8 @@ impl App {
         Ok(())
     }
 
-    async fn open(&mut self, data: &Path, choice: &StoreChoice) -> Result<Ground, StartError> {
+    /// `quiet`: as long nobody leads after an adoption.
+    async fn open(&mut self, data: &Path, choice: &StoreChoice, quiet: Duration) -> Result<Ground, StartError> {
         let file = data.join(folder::STORE);
         let opened = Opened::open(choice, &file).await?;
         self.store = Some(opened.clone());
@@ -309,8 +312,13 @@ impl App {
         let store = opened.shared();
         // What the folder had before it moved to a store elsewhere.
         let former = (!opened.is_file()).then_some(file);
-        let ground =
-            binding::Ground { store: store.clone(), location: choice.to_string(), ledger: ledger.clone(), former };
+        let ground = binding::Ground {
+            store: store.clone(),
+            location: choice.to_string(),
+            ledger: ledger.clone(),
+            former,
+            quiet,
+        };
         let binding = Binding::open(ground).await?;
         self.keep("binding", binding.clone().watch_over(self.keeping.clone()));
         let blobs = Blobs::folder(&data.join(folder::BLOBS))?;

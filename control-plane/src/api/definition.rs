@@ -190,7 +190,13 @@ mod tests {
         let store = Arc::new(Sqlite::memory().await.unwrap());
         let definitions = Definitions::load(store.clone()).await.unwrap();
         let ledger = Arc::new(crate::ledger::sqlite::Sqlite::open(&crate::sqlite::Location::Memory).await.unwrap());
-        let ground = crate::binding::Ground { store, location: String::new(), ledger: ledger.clone(), former: None };
+        let ground = crate::binding::Ground {
+            store,
+            location: String::new(),
+            ledger: ledger.clone(),
+            former: None,
+            quiet: std::time::Duration::ZERO,
+        };
         let binding = Binding::open(ground).await.unwrap();
         let vault = Arc::new(Vault::from_text(&key).unwrap());
         let (leader, _) = crate::lease::handle::pair();

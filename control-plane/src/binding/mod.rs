@@ -95,6 +95,9 @@ pub struct Ground {
     pub ledger: SharedLedger,
     /// File of the store that the data folder had before, when the store at hand is another kind.
     pub former: Option<PathBuf>,
+    /// How long after an adoption nobody leads: as long as a worker may trust a lease of which the adopted store knows
+    /// nothing. Zero where no worker outlives this process.
+    pub quiet: Duration,
 }
 
 /// Watches over store and ledger. Cheap to share.
@@ -146,8 +149,22 @@ impl Binding {
             Fit::New => self.bind(&sides).await?,
             other => other,
         };
-        self.publish(Standing { fit: fit.clone(), generation: sides.bound.generation });
+        let quiet = self.is_quiet().await?;
+        self.publish(Standing { fit: fit.clone(), generation: sides.bound.generation }, quiet);
         Ok(fit)
+    }
+
+    /// True while a lease may still be trusted that was given before the store was adopted.
+    ///
+    /// Invariant: no answer that a worker trusts is younger than the last adoption, since nobody answers while the store
+    /// does not fit.
+    async fn is_quiet(&self) -> Result<bool, Error> {
+        let last = self.ground.ledger.adoptions(1).await?.into_iter().next();
+        let since = last.map(|adoption| clock::now().saturating_sub(adoption.time));
+        // A clock that was set back must not keep anybody waiting.
+        Ok(since
+            .and_then(|micros| u64::try_from(micros).ok())
+            .is_some_and(|it| Duration::from_micros(it) < self.ground.quiet))
     }
 
     /// Looks every now and then, until told to stop. A store that cannot be asked is nobody else's yet.
@@ -175,7 +192,8 @@ impl Binding {
         let (id, revision) = (self.ground.store.id().await?, self.ground.store.revision().await?);
         let back = revision < *seen;
         *seen = revision;
-        Ok(self.standing().fit == Fit::Ours && !back && id == self.ground.ledger.bound().await?.store_id)
+        let leads = *self.may_lead.borrow();
+        Ok(leads && self.standing().fit == Fit::Ours && !back && id == self.ground.ledger.bound().await?.store_id)
     }
 
     /// Takes the present store for the ledger's, if it is the one that the caller has looked at. An empty id is that of an
@@ -301,8 +319,8 @@ impl Binding {
         }
     }
 
-    fn publish(&self, standing: Standing) {
-        let may_lead = standing.fit.may_lead();
+    fn publish(&self, standing: Standing, quiet: bool) {
+        let may_lead = standing.fit.may_lead() && !quiet;
         let changed = self.standing.send_if_modified(|known| {
             let changed = *known != standing;
             *known = standing.clone();

@@ -18,7 +18,16 @@ async fn ledger() -> Arc<ledger::sqlite::Sqlite> {
 }
 
 async fn binding(store: &Arc<store::sqlite::Sqlite>, ledger: &Arc<ledger::sqlite::Sqlite>) -> Binding {
-    let ground = Ground { store: store.clone(), location: "sqlite".into(), ledger: ledger.clone(), former: None };
+    quiet_binding(store, ledger, Duration::ZERO).await
+}
+
+async fn quiet_binding(
+    store: &Arc<store::sqlite::Sqlite>,
+    ledger: &Arc<ledger::sqlite::Sqlite>,
+    quiet: Duration,
+) -> Binding {
+    let (location, ledger) = ("sqlite".into(), ledger.clone());
+    let ground = Ground { store: store.clone(), location, ledger, former: None, quiet };
     Binding::open(ground).await.unwrap()
 }
 
@@ -136,4 +145,24 @@ async fn the_adoption_of_an_empty_store_is_repeated_when_it_was_cut_off() {
     binding(&taken, &theirs).await;
     let failure = binding(&taken, &ours).await.adopt("", "ada").await.unwrap_err();
     assert_eq!(failure.reason, Reason::EtagMismatch, "somebody uses it by now");
+}
+
+#[tokio::test]
+async fn after_an_adoption_nobody_leads_for_as_long_as_a_worker_may_trust_an_older_lease() {
+    let folder = tempfile::tempdir().unwrap();
+    let (former, ledger) = (store(&folder.path().join("former.db")).await, ledger().await);
+    binding(&former, &ledger).await;
+    let other = store(&folder.path().join("other.db")).await;
+    let quiet = Duration::from_secs(1);
+    let adopting = quiet_binding(&other, &ledger, quiet).await;
+    let adopted = adopting.adopt("", "ada").await.unwrap().store.unwrap();
+    assert_eq!(adopted.fit(), StoreFit::Ours);
+    assert!(!*adopting.may_lead().borrow(), "somebody may still trust a lease that this store knows nothing of");
+    // Also for a process that starts just then.
+    assert!(!*quiet_binding(&other, &ledger, Duration::from_secs(600)).await.may_lead().borrow());
+    let (stop, mut may_lead) = (CancellationToken::new(), adopting.may_lead());
+    let watching = tokio::spawn(adopting.watch_over(stop.clone()));
+    tokio::time::timeout(Duration::from_secs(60), may_lead.wait_for(|may_lead| *may_lead)).await.unwrap().unwrap();
+    stop.cancel();
+    watching.await.unwrap();
 }

@@ -118,8 +118,8 @@ impl Call {
 }
 
 pub(super) fn not_ours() -> Failure {
-    let text =
-        "no mailbox is leased, because the store is not the one that the ledger belongs to; see `postroom store show`";
+    let text = "no mailbox is leased, because the store is not the one that the ledger belongs to, or was adopted only just now; \
+         see `postroom store show`";
     Failure::new(Reason::StoreNotOurs, text)
 }
 
