@@ -252,7 +252,7 @@ mod tests {
     fn half_a_store_is_refused_with_what_is_missing() {
         let told = faults("data = \"/d\"\nstore = \"etcds://post@a\"\nstore-certificate-file = \"c.pem\"\n");
         assert_eq!(told.len(), 2, "{told:?}");
-        assert!(told.iter().any(|it| it.starts_with("store-key-file: is missing")), "{told:?}");
+        assert!(told.iter().any(|it| it.starts_with("store-key-file (default): is missing")), "{told:?}");
         assert!(told.iter().any(|it| it.contains("--store-password-file")), "{told:?}");
         let told = faults("data = \"/d\"\nstore = \"zookeeper://a\"\n");
         assert!(told[0].contains("names no store"), "{told:?}");
