@@ -183,7 +183,8 @@ impl Holder {
     }
 
     /// The leader answered. An answer of an earlier term than one taken before is dropped: that leader was replaced and
-    /// does not know it yet.
+    /// does not know it yet. When trust has lapsed as well, no replaced leader is left that could answer: the store went
+    /// back, as by a restore, and this session is of a time that it knows nothing of. Then a new one begins.
     pub fn answered(&mut self, now: Moment, ticket: Ticket, answer: Answer) -> Vec<Action> {
         if self.in_flight != Some(ticket.sequence) {
             return Vec::new();
@@ -191,7 +192,10 @@ impl Holder {
         self.in_flight = None;
         let Answer { term, terms, offers } = answer;
         if term < self.term {
-            return Vec::new();
+            return match self.session.clone().filter(|_| now >= self.trusted_until) {
+                Some(session) => self.session_ended(&session),
+                None => Vec::new(),
+            };
         }
         self.term = term;
         self.terms = terms;

@@ -42,10 +42,18 @@ async fn a_store_that_was_restored_emptied_or_exchanged_is_adopted_and_nothing_i
     let mut fleet = Fleet::start(Scale::of(20), Terms::Short, 1, &["one", "two", "three"]).await;
     let saved = fleet.stage.folder.path().join("etcd.db");
     fleet.store.etcd.save(&saved).await.unwrap();
-    // What the snapshot does not know: other leases, under higher epochs.
+    // What the snapshot does not know: other leases, under higher epochs, and a leader of a much later term, while it knows
+    // two of the sessions.
     fleet.worker("one").stop().await;
     fleet.read_by(|worker| worker != "one").await;
+    for _ in 0..10 {
+        fleet.client().freeze_workers("so that there is history".into(), None).await.unwrap();
+        fleet.client().unfreeze_workers().await.unwrap();
+    }
+    fleet.kill_plane();
+    fleet.start_plane().await;
     fleet.start_worker("one");
+    fleet.registered("one", 2).await;
     fleet.mail_flows().await;
 
     fleet.store.etcd.restore(&saved).await.unwrap();

@@ -9,7 +9,7 @@ use crate::scale::{Scale, Terms};
 use crate::scenario::{Fleet, leases, names};
 
 #[tokio::test(flavor = "multi_thread")]
-async fn a_store_that_is_away_for_a_while_moves_no_mailbox_and_ends_no_connection() {
+async fn a_store_that_is_away_moves_no_mailbox_and_one_that_forgets_or_is_led_by_another_member_is_still_followed() {
     let mut fleet = Fleet::start(Scale::of(20), Terms::Short, 3, &["one", "two", "three"]).await;
     let before = leases(&fleet.all_read().await);
     let sign_ins = fleet.sign_ins();
@@ -25,14 +25,13 @@ async fn a_store_that_is_away_for_a_while_moves_no_mailbox_and_ends_no_connectio
     assert_eq!(leases(&fleet.all_read().await), before, "stalled\n{}", fleet.logs());
     assert_eq!(fleet.sign_ins(), sign_ins, "connections stay open");
 
+    the_store_changes_under_those_who_watch_it(&fleet).await;
     fleet.worker("one").kill();
     fleet.read_by(|worker| worker != "one").await;
-    fleet.finish("etcd cut off and stalled").await;
+    fleet.finish("etcd cut off, stalled, compacted, led by others and short of a member").await;
 }
 
-#[tokio::test(flavor = "multi_thread")]
-async fn history_that_is_cut_off_and_another_leader_of_the_members_cost_nothing() {
-    let fleet = Fleet::start(Scale::of(20), Terms::Short, 3, &["one", "two", "three"]).await;
+async fn the_store_changes_under_those_who_watch_it(fleet: &Fleet) {
     let client = fleet.client();
     let before = names(&fleet.all_read().await);
     for round in 0..3 {
@@ -60,5 +59,5 @@ async fn history_that_is_cut_off_and_another_leader_of_the_members_cost_nothing(
     eventually("the mailbox is gone", || async { client.list_mailboxes().await.unwrap().mailboxes.len() == fewer })
         .await;
     fleet.plane().apply(&model).await;
-    fleet.finish("etcd compacted, led by others, short of a member").await;
+    fleet.all_read().await;
 }

@@ -6,13 +6,25 @@ use crate::scenario::{Fleet, leases, names};
 const WORKERS: [&str; 4] = ["one", "two", "three", "four"];
 
 #[tokio::test(flavor = "multi_thread")]
-async fn a_rolling_restart_with_names_kept_moves_no_mailbox() {
-    let mut fleet = Fleet::set(Scale::of(20), Terms::Short, 1).await;
+async fn a_control_plane_that_is_killed_five_times_and_a_rolling_restart_of_everything_move_no_mailbox() {
+    let mut fleet = Fleet::set(Scale::of(200), Terms::Short, 1).await;
     for name in WORKERS {
         fleet.add_worker(name, &[]).await;
     }
-    let before = names(&fleet.all_read().await);
+    let before = fleet.all_read().await;
+    let sign_ins = fleet.sign_ins();
+    assert!(sign_ins >= before.len(), "{sign_ins} sign-ins of {} mailboxes", before.len());
     fleet.send();
+    for kill in 1..=5 {
+        fleet.more_mail(50).await;
+        fleet.kill_plane();
+        fleet.start_plane().await;
+        fleet.mail_flows().await;
+        assert_eq!(leases(&fleet.all_read().await), leases(&before), "after kill {kill}\n{}", fleet.logs());
+    }
+    assert_eq!(fleet.sign_ins(), sign_ins, "nobody signed in again");
+
+    let before = names(&before);
     for name in WORKERS {
         fleet.worker(name).stop().await;
         fleet.start_worker(name);
@@ -29,26 +41,5 @@ async fn a_rolling_restart_with_names_kept_moves_no_mailbox() {
         let given = fleet.workers[name].said("a mailbox is leased to this worker");
         assert_eq!(given, 2 * before.values().filter(|worker| *worker == name).count(), "{name}");
     }
-    fleet.finish("a rolling restart").await;
-}
-
-#[tokio::test(flavor = "multi_thread")]
-async fn a_control_plane_that_is_killed_five_times_moves_no_mailbox_and_ends_no_connection() {
-    let mut fleet = Fleet::set(Scale::of(200), Terms::Short, 1).await;
-    for name in WORKERS {
-        fleet.add_worker(name, &[]).await;
-    }
-    let before = leases(&fleet.all_read().await);
-    let sign_ins = fleet.sign_ins();
-    assert!(sign_ins >= before.len(), "{sign_ins} sign-ins of {} mailboxes", before.len());
-    fleet.send();
-    for kill in 1..=5 {
-        fleet.more_mail(50).await;
-        fleet.kill_plane();
-        fleet.start_plane().await;
-        fleet.mail_flows().await;
-        assert_eq!(leases(&fleet.all_read().await), before, "after kill {kill}\n{}", fleet.logs());
-    }
-    assert_eq!(fleet.sign_ins(), sign_ins, "nobody signed in again");
-    fleet.finish("a control plane killed five times").await;
+    fleet.finish("a control plane killed five times, then a rolling restart").await;
 }

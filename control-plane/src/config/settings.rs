@@ -11,6 +11,7 @@ use secrecy::SecretString;
 
 use super::{Config, StoreChoice};
 use crate::access::token::Tokens;
+use crate::store::etcd::SHORTEST_TENURE;
 
 /// The `postroom-control-plane` command.
 pub const PROGRAM: Program = Program {
@@ -152,6 +153,11 @@ pub fn read(settings: &mut Settings, host: &str) -> Result<Launch, Refusal> {
     let worker_token_file = settings.path("worker-token-file").unwrap_or_else(|| data.join("worker.token"));
     let (store, store_password_file) = store(settings);
     let terms = terms(settings);
+    if matches!(store, StoreChoice::Etcd(_)) && terms.leader_ttl < SHORTEST_TENURE {
+        // Or the loss of a leader would take longer than the terms were checked for.
+        let text = format!("etcd keeps the key of a leader that is gone for {SHORTEST_TENURE:?}; write that or more");
+        settings.fault("lease.leader-ttl", text);
+    }
     let log_filter = settings.value("log.filter", log::filter);
     let log_format = settings.value("log.format", form::choice(log::FORMATS));
     if let Some(listen) = listen.filter(|listen| !listen.ip().is_loopback() && !insecure) {
@@ -256,6 +262,16 @@ mod tests {
         assert!(told.iter().any(|it| it.contains("--store-password-file")), "{told:?}");
         let told = faults("data = \"/d\"\nstore = \"zookeeper://a\"\n");
         assert!(told[0].contains("names no store"), "{told:?}");
+    }
+
+    #[test]
+    fn a_leader_on_etcd_is_not_replaced_sooner_than_its_key_goes() {
+        let lease = "[lease]\nleader-ttl = \"2s\"\n";
+        let told = faults(&format!("data = \"/d\"\nstore = \"etcd://a:1\"\n{lease}"));
+        let wanted =
+            "lease.leader-ttl (/etc/cp.toml): etcd keeps the key of a leader that is gone for 5s; write that or more";
+        assert_eq!(told, [wanted]);
+        read(&mut settings(&format!("data = \"/d\"\n{lease}")), "host").unwrap();
     }
 
     #[test]

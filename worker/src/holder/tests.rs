@@ -44,6 +44,19 @@ fn listed(holder: &mut Holder, now: f64) -> Vec<(MailboxUid, u64, bool)> {
 }
 
 #[test]
+fn an_earlier_term_after_trust_has_lapsed_is_that_of_a_store_that_went_back() {
+    let mut holder = registered();
+    let newer = Answer { term: 9, ..answer(&[offer(1, 7)]) };
+    let ticket = holder.heartbeat(at(0.0)).unwrap().ticket;
+    assert_eq!(holder.answered(at(0.0), ticket, newer), [Action::Open(offer(1, 7))]);
+    assert_eq!(beat(&mut holder, 10.9, &[]), [], "a leader that was replaced may still answer");
+    assert!(holder.may_write(at(10.9), &uid(1), Epoch(7)));
+    assert_eq!(beat(&mut holder, 11.0, &[]), [Action::Close(uid(1), Epoch(7)), Action::Register]);
+    holder.registered(session("t"), terms());
+    assert_eq!(beat(&mut holder, 12.0, &[offer(1, 3)]), [Action::Open(offer(1, 3))]);
+}
+
+#[test]
 fn without_a_session_there_is_nothing_to_say() {
     let mut holder = Holder::new(terms());
     assert_eq!((holder.heartbeat_due(0.0), holder.heartbeat(at(1.0))), (None, None));

@@ -25,6 +25,9 @@ mod tenure;
 mod tests;
 mod watch;
 
+/// Shortest life of a key that is not renewed, whatever is asked for.
+pub const SHORTEST_TENURE: Duration = Duration::from_secs(5);
+
 /// How long things may take.
 #[derive(Debug, Clone, Copy)]
 pub(crate) struct Times {
@@ -45,7 +48,7 @@ impl Default for Times {
         Self {
             call: Duration::from_secs(3),
             read: Duration::from_secs(8),
-            shortest_tenure: Duration::from_secs(5),
+            shortest_tenure: SHORTEST_TENURE,
             ask: Duration::from_secs(10),
             silence: Duration::from_secs(30),
         }
