@@ -1,5 +1,10 @@
 //! Which store `up` uses: flags, else environment variables, else SQLite in the data directory.
 
+#![allow(
+    rustdoc::broken_intra_doc_links,
+    reason = "these comments are the help text, where escaped brackets would be shown"
+)]
+
 use std::path::{Path, PathBuf};
 
 use postroom_control_plane::config::StoreChoice;
