@@ -114,6 +114,8 @@ pub enum Untagged {
     UidNext(u32),
     /// What the server can do, as told in a response code.
     Capabilities(Vec<String>),
+    /// UIDs that a search found.
+    Searched(Vec<u32>),
     /// A continuation request; its text is of no use outside a sign-in.
     Continue,
     /// Anything else, for example `* OK Still here`.
@@ -408,8 +410,18 @@ impl<S: Stream + fmt::Debug> Idling<'_, S> {
 
 /// First word of a command, as a name for errors. Never the rest, which may hold a secret.
 fn name(line: &str) -> &'static str {
-    const NAMES: [&str; 9] =
-        ["UID FETCH", "UID STORE", "UID MOVE", "UID COPY", "UID EXPUNGE", "SELECT", "CAPABILITY", "NOOP", "LOGOUT"];
+    const NAMES: [&str; 10] = [
+        "UID FETCH",
+        "UID SEARCH",
+        "UID STORE",
+        "UID MOVE",
+        "UID COPY",
+        "UID EXPUNGE",
+        "SELECT",
+        "CAPABILITY",
+        "NOOP",
+        "LOGOUT",
+    ];
     NAMES.into_iter().find(|name| line.starts_with(name)).unwrap_or("a command")
 }
 
@@ -488,6 +500,7 @@ async fn receive<S: Stream + fmt::Debug>(
         }),
         Response::Continue(_) => Answer::Untagged(Untagged::Continue),
         Response::MailboxData(MailboxDatum::Exists(count)) => Answer::Untagged(Untagged::Exists(*count)),
+        Response::MailboxData(MailboxDatum::Search(uids)) => Answer::Untagged(Untagged::Searched(uids.clone())),
         Response::Expunge(_) | Response::Vanished { .. } => Answer::Untagged(Untagged::Expunged),
         Response::Fetch(_, attributes) => {
             let (mut fetched, body) = attributes_of(attributes, raw.borrow_owner());

@@ -45,6 +45,9 @@ fn untagged(line: &[u8], rest: &[u8]) -> Verdict {
         let words = String::from_utf8_lossy(more);
         return Verdict::Capabilities(words.split_whitespace().map(str::to_ascii_uppercase).collect());
     }
+    if word.eq_ignore_ascii_case(b"SEARCH") {
+        return Verdict::Pass;
+    }
     let numbered = !word.is_empty() && word.len() <= 10 && word.iter().all(u8::is_ascii_digit);
     let (kind, data) = split_word(more);
     let known = [b"EXISTS".as_slice(), b"EXPUNGE", b"RECENT"].iter().any(|known| kind.eq_ignore_ascii_case(known));
@@ -119,9 +122,16 @@ mod tests {
 
     #[test]
     fn known_lines_pass() {
-        for line in
-            ["* 3 EXISTS", "* 3 FETCH (UID 5)", "* OK [UIDVALIDITY 3] x", "A0001 NO no", "+ idling", "+", "* BYE x"]
-        {
+        for line in [
+            "* 3 EXISTS",
+            "* 3 FETCH (UID 5)",
+            "* OK [UIDVALIDITY 3] x",
+            "A0001 NO no",
+            "+ idling",
+            "+",
+            "* BYE x",
+            "* SEARCH 2",
+        ] {
             assert_eq!(judge(line.as_bytes()), Verdict::Pass, "{line}");
         }
         for line in ["* ESEARCH (TAG \"A1\")", "* 3 FOO", "* FLAGS (\\Seen)", "*", "* 3 FETCH BODY", "* VANISHED 1"] {
