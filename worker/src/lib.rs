@@ -4,7 +4,7 @@
 //! mailbox) → [`mailbox`] (sign in, catch up, settle, wait) → [`contact`] (bytes to contact, pure) → [`report`].
 //! Beside it [`errand`] finds out what the control plane asks, [`nudge`] hears when a heartbeat is due early, and [`pace`]
 //! keeps mailboxes from connecting all at once.
-//! [`net`], [`tls`] and [`certificate`] connect, [`token`] signs in, [`control`] talks to the control plane, [`diagnosis`] turns errors into causes with
+//! [`net`], [`http_client`], [`tls`] and [`certificate`] connect, [`token`] signs in, [`control`] talks to the control plane, [`diagnosis`] turns errors into causes with
 //! remedies, [`app`] says what runs and in which order it stops.
 
 pub mod app;
@@ -15,6 +15,7 @@ pub mod control;
 pub mod diagnosis;
 pub mod errand;
 pub mod holder;
+pub mod http_client;
 pub mod mailbox;
 pub mod net;
 pub mod nudge;

@@ -48,12 +48,24 @@ impl std::fmt::Display for Place {
 
 /// Connects and agrees on TLS. `deadline`: for each step.
 pub async fn connect(place: &Place, config: &Arc<ClientConfig>, deadline: Duration) -> Result<Secure, Diagnosis> {
-    let wire = if place.proxy.is_empty() {
-        dial(place, &look_up(place, deadline).await?, deadline).await?
+    agree(reach(place, config, deadline).await?, place, config, deadline).await
+}
+
+/// Connects, straight or through the proxy. `deadline`: for each step.
+pub async fn reach(place: &Place, config: &Arc<ClientConfig>, deadline: Duration) -> Result<Wire, Diagnosis> {
+    if place.proxy.is_empty() {
+        dial(place, &look_up(place, deadline).await?, deadline).await
     } else {
-        dial_through(place, config, deadline).await?
-    };
-    agree(wire, place, config, deadline).await
+        dial_through(place, config, deadline).await
+    }
+}
+
+/// Our own address on a connection.
+pub fn local_address(wire: &Wire) -> Option<SocketAddr> {
+    match wire {
+        Either::Left(socket) => socket.local_addr().ok(),
+        Either::Right(secure) => secure.get_ref().0.local_addr().ok(),
+    }
 }
 
 /// The addresses of a server.

@@ -38,9 +38,10 @@ pub struct Broker {
     slots: Mutex<HashMap<Key, Arc<tokio::sync::Mutex<Slot>>>>,
 }
 
-/// What a token is kept under: the credential, the CA file by which its endpoint is trusted, and the proxy by which it is
-/// reached. Two servers that differ in these only must not have each other's token or each other's failure.
-type Key = (CredentialDigest, String, String);
+/// What a token is kept under: the credential, the scope that it is for, the CA file by which its endpoint is trusted, and
+/// the proxy by which it is reached. Two servers that differ in these only must not have each other's token or each
+/// other's failure.
+type Key = (CredentialDigest, String, String, String);
 
 #[derive(Debug, Default)]
 struct Slot {
@@ -159,7 +160,8 @@ impl Broker {
     }
 
     fn slot(&self, credential: &Credential) -> Arc<tokio::sync::Mutex<Slot>> {
-        let key = (credential.digest, credential.ca_file.clone(), credential.proxy.clone());
+        let Credential { digest, scope, ca_file, proxy, .. } = credential;
+        let key = (*digest, scope.clone(), ca_file.clone(), proxy.clone());
         let mut slots = self.slots.lock().unwrap_or_else(PoisonError::into_inner);
         // Credentials come and go with definitions; what nobody uses is dropped when the map has doubled.
         if slots.len() >= 64 && slots.len().is_power_of_two() && !slots.contains_key(&key) {
@@ -368,6 +370,22 @@ mod tests {
             assert_eq!(broker.token(&wrong).await.expect_err("no such file").code, "CA_FILE_UNREADABLE");
             assert!(broker.token(&right).await.is_ok());
         }
+    }
+
+    #[tokio::test]
+    async fn a_token_is_for_one_scope_and_a_refused_password_for_all() {
+        let endpoint = endpoint(vec![token("one", "3599"), token("two", "3599")]).await;
+        let broker = broker();
+        let reads = credential(&endpoint.authority, Authentication::OauthUser, "right");
+        let sends = Credential { scope: "https://graph.microsoft.com/.default".into(), ..reads.clone() };
+        assert_eq!(broker.token(&reads).await.expect("a token").token.expose(), "one");
+        assert_eq!(broker.token(&sends).await.expect("a token").token.expose(), "two");
+        let at = now_micros();
+        for _ in 0..super::super::lockout::MAX_TRIES {
+            broker.lockout().refused(reads.digest, at);
+        }
+        let other = Credential { scope: "third".into(), ..reads };
+        assert_eq!(broker.token(&other).await.expect_err("locked").code, "PASSWORD_REFUSED");
     }
 
     #[test]

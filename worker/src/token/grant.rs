@@ -21,10 +21,8 @@ use serde::{Deserialize, Deserializer, Serialize};
 use super::{Credential, Grant, Token};
 use crate::diagnosis::entra::{self, Refusal};
 use crate::diagnosis::{self, Diagnosis};
-use crate::tls;
+use crate::http_client::{self, Content};
 
-/// Largest answer of a token endpoint.
-const MAX_ANSWER: usize = 256 * 1024;
 /// Life of a token whose endpoint does not say how long it lives.
 const DEFAULT_LIFE: Duration = Duration::from_secs(3600);
 
@@ -78,7 +76,8 @@ pub async fn request(
 ) -> Result<Granted, Error> {
     let url = token_url(&credential.authority, plain)?;
     let host = url.url().host_str().unwrap_or_default().to_owned();
-    let http = Http::new(tls, deadline, &host, &credential.proxy, plain)?;
+    let client = http_client::Client::new(&tls, &host, &credential.proxy, deadline, plain).map_err(Error::failed)?;
+    let http = Http { client, deadline };
     let mut client: TokenClient = Client::new(ClientId::new(credential.client_id.clone()));
     let secret = credential.client_secret.expose_secret();
     if !secret.is_empty() {
@@ -241,11 +240,9 @@ fn aadsts(description: &str) -> Option<u64> {
     rest.split(|c: char| !c.is_ascii_digit()).next()?.parse().ok()
 }
 
-/// The HTTP client under the `oauth2` crate.
+/// What answers under the `oauth2` crate.
 struct Http {
-    client: reqwest::Client,
-    host: String,
-    proxy: String,
+    client: http_client::Client,
     deadline: Duration,
 }
 
@@ -255,74 +252,12 @@ struct Http {
 struct HttpError(Box<Diagnosis>);
 
 impl Http {
-    fn new(
-        tls: Arc<rustls::ClientConfig>,
-        deadline: Duration,
-        host: &str,
-        proxy: &str,
-        plain: bool,
-    ) -> Result<Self, Error> {
-        let mut builder = reqwest::Client::builder()
-            .tls_backend_preconfigured(tls.as_ref().clone())
-            // A redirect could carry the secret elsewhere.
-            .redirect(reqwest::redirect::Policy::none())
-            .https_only(!plain)
-            .connect_timeout(deadline)
-            .timeout(deadline);
-        // The definition says by which proxy, or none: what the environment says holds for other programs.
-        builder = builder.no_proxy();
-        if !proxy.is_empty() {
-            // With `socks5h` the proxy looks the name up.
-            let url = proxy.replacen("socks5://", "socks5h://", 1);
-            let proxy = reqwest::Proxy::all(url);
-            let proxy = proxy.map_err(|error| Error::failed(diagnosis::proxy_invalid(&error.to_string())))?;
-            builder = builder.proxy(proxy);
-        }
-        let client = builder.build().map_err(|error| Error::failed(diagnosis::defect(&error.to_string())))?;
-        Ok(Self { client, host: host.to_owned(), proxy: proxy.to_owned(), deadline })
-    }
-
     async fn send(&self, request: HttpRequest) -> Result<HttpResponse, HttpError> {
-        let fault = |found| HttpError(Box::new(found));
-        let request = reqwest::Request::try_from(request).map_err(|e| fault(diagnosis::defect(&e.to_string())))?;
-        let exchange = async {
-            let mut response = self.client.execute(request).await?;
-            let mut body = Vec::new();
-            while let Some(chunk) = response.chunk().await? {
-                if body.len() + chunk.len() > MAX_ANSWER {
-                    break;
-                }
-                body.extend_from_slice(&chunk);
-            }
-            Ok::<_, reqwest::Error>((response, body))
-        };
-        let answer = tokio::time::timeout(self.deadline, exchange).await;
-        let (response, body) = match answer {
-            Ok(Ok(answer)) => answer,
-            Ok(Err(error)) if error.is_timeout() => {
-                return Err(fault(diagnosis::timed_out(&self.host, "give a token")));
-            }
-            Ok(Err(error)) => {
-                let found = tls::diagnose(&self.host, &error);
-                return Err(fault(found.unwrap_or_else(|| self.not_reached(&chain(&error)))));
-            }
-            Err(_) => return Err(fault(diagnosis::timed_out(&self.host, "give a token"))),
-        };
-        let retry_after = response.headers().get(http::header::RETRY_AFTER);
-        let retry_after = retry_after.and_then(|value| value.to_str().ok()?.trim().parse::<u64>().ok());
-        self.normalise(response.status().as_u16(), retry_after, &body).map_err(|found| HttpError(Box::new(found)))
-    }
-
-    /// Who could not be reached: the endpoint, its proxy, or the endpoint by the proxy.
-    fn not_reached(&self, detail: &str) -> Diagnosis {
-        if self.proxy.is_empty() {
-            return diagnosis::unreachable(&self.host, detail);
-        }
-        let refused = detail.contains("tunnel") || detail.to_lowercase().contains("socks");
-        match refused && !detail.contains("underlying connection") {
-            true => diagnosis::proxy_refused(&self.proxy, &self.host, detail),
-            false => diagnosis::proxy_unreachable(&self.proxy, detail),
-        }
+        let request = request.map(Content::from);
+        let answer = self.client.exchange(request, self.deadline, "give a token").await;
+        let answer = answer.map_err(|failed| HttpError(Box::new(failed.found)))?;
+        let retry_after = answer.header("retry-after").and_then(|value| value.trim().parse::<u64>().ok());
+        self.normalise(answer.status, retry_after, &answer.body).map_err(|found| HttpError(Box::new(found)))
     }
 
     /// Makes of any answer one that the crate reads as it should: 200 for a token, else 400, and never a media type.
@@ -332,8 +267,8 @@ impl Http {
         let Some(mut fields) = parsed else {
             let wait = retry_after.map(Duration::from_secs);
             return Err(match status {
-                429 | 500.. => entra::of_status(&self.host, status).after(wait),
-                _ => diagnosis::strange_token_answer(&self.host),
+                429 | 500.. => entra::of_status(self.client.host(), status).after(wait),
+                _ => diagnosis::strange_token_answer(self.client.host()),
             });
         };
         let granted = (200..300).contains(&status) && fields.contains_key("access_token");
@@ -355,18 +290,6 @@ impl<'c> AsyncHttpClient<'c> for Http {
     fn call(&'c self, request: HttpRequest) -> Self::Future {
         Box::pin(self.send(request))
     }
-}
-
-/// The texts of an error and of what caused it, without the URL.
-fn chain(error: &dyn std::error::Error) -> String {
-    let mut texts = Vec::new();
-    let mut next = error.source();
-    while let Some(error) = next {
-        texts.push(error.to_string());
-        next = error.source();
-    }
-    texts.dedup();
-    diagnosis::excerpt(&texts.join(": "), 300)
 }
 
 #[cfg(test)]

@@ -10,11 +10,12 @@ pub mod lockout;
 
 use std::fmt;
 
-use postroom_proto::v1::{Authentication, MailboxDefinition};
+use postroom_proto::v1::{Authentication, MailboxDefinition, OutgoingAuthentication, OutgoingDefinition};
 use secrecy::{ExposeSecret as _, SecretString};
 use sha2::{Digest as _, Sha256};
 
-/// Names credentials without showing them: equal only for the same account with the same secret in the same place.
+/// Names credentials without showing them: equal only for the same account with the same secret in the same place,
+/// whatever it signs in for.
 #[derive(Clone, Copy, PartialEq, Eq, Hash)]
 pub struct CredentialDigest(pub [u8; 32]);
 
@@ -27,31 +28,63 @@ impl fmt::Debug for CredentialDigest {
 impl CredentialDigest {
     /// The digest of the credentials that a definition holds, whatever kind they are.
     pub fn of(definition: &MailboxDefinition) -> Self {
-        let authentication = definition.authentication.to_be_bytes();
-        let port = definition.imap_port.to_be_bytes();
+        Self::new(
+            definition.authentication(),
+            (&definition.imap_host, definition.imap_port),
+            (&definition.authority, &definition.client_id, &definition.client_secret),
+            (&definition.account, &definition.password),
+        )
+    }
+
+    /// The same of what sends. An account that reads and sends by one application has one digest, and so one count of
+    /// refused passwords.
+    pub fn of_outgoing(definition: &OutgoingDefinition) -> Self {
+        Self::new(
+            authentication(definition),
+            (&definition.host, definition.port),
+            (&definition.authority, &definition.client_id, &definition.client_secret),
+            (&definition.user, &definition.password),
+        )
+    }
+
+    fn new(
+        authentication: Authentication,
+        server: (&str, u32),
+        (authority, client_id, client_secret): (&str, &str, &str),
+        (account, password): (&str, &str),
+    ) -> Self {
+        let port = server.1.to_be_bytes();
         // A password for the mail server itself is a secret of that server; a token's is one of the authority.
-        let place: [&[u8]; 2] = match definition.authentication() {
-            Authentication::Password => [definition.imap_host.as_bytes(), &port],
-            _ => [definition.authority.as_bytes(), b""],
+        let place: [&[u8]; 2] = match authentication {
+            Authentication::Password => [server.0.as_bytes(), &port],
+            _ => [authority.as_bytes(), b""],
         };
-        let service = definition.authentication() == Authentication::OauthService;
-        let account = if service { "" } else { definition.account.as_str() };
+        let account = if authentication == Authentication::OauthService { "" } else { account };
         let mut hash = Sha256::new();
-        let parts = [
-            &authentication,
+        let parts: [&[u8]; 7] = [
+            &i32::from(authentication).to_be_bytes(),
             place[0],
             place[1],
-            definition.client_id.as_bytes(),
-            definition.scope.as_bytes(),
+            client_id.as_bytes(),
             account.as_bytes(),
-            definition.client_secret.as_bytes(),
-            definition.password.as_bytes(),
+            client_secret.as_bytes(),
+            password.as_bytes(),
         ];
         for part in parts {
             hash.update((part.len() as u64).to_be_bytes());
             hash.update(part);
         }
         Self(hash.finalize().into())
+    }
+}
+
+/// How what sends signs in, in the words of what reads.
+fn authentication(definition: &OutgoingDefinition) -> Authentication {
+    match definition.authentication() {
+        OutgoingAuthentication::OauthService => Authentication::OauthService,
+        OutgoingAuthentication::OauthUser => Authentication::OauthUser,
+        OutgoingAuthentication::Password => Authentication::Password,
+        OutgoingAuthentication::None | OutgoingAuthentication::Unspecified => Authentication::Unspecified,
     }
 }
 
@@ -86,7 +119,7 @@ pub struct Credential {
     pub ca_file: String,
     /// URL of the proxy on the way to the token endpoint; empty: none.
     pub proxy: String,
-    /// Names all of it.
+    /// Names who signs in with what, and where.
     pub digest: CredentialDigest,
 }
 
@@ -102,29 +135,45 @@ impl fmt::Debug for Credential {
 impl Credential {
     /// The credential of a definition. `None`: it signs in without a token.
     pub fn of(definition: &MailboxDefinition) -> Option<Self> {
-        let grant = match definition.authentication() {
-            Authentication::OauthUser => Grant::User {
-                account: definition.account.clone(),
-                password: SecretString::from(definition.password.clone()),
-            },
-            Authentication::OauthService => Grant::Service,
-            Authentication::Password | Authentication::Unspecified => return None,
-        };
         Some(Self {
             authority: definition.authority.clone(),
             client_id: definition.client_id.clone(),
             client_secret: SecretString::from(definition.client_secret.clone()),
             scope: definition.scope.clone(),
-            grant,
+            grant: grant(definition.authentication(), &definition.account, &definition.password)?,
             ca_file: definition.ca_file.clone(),
             proxy: definition.proxy.clone(),
             digest: CredentialDigest::of(definition),
         })
     }
 
+    /// The credential of what sends. `None`: it signs in without a token, or not at all.
+    pub fn of_outgoing(definition: &OutgoingDefinition) -> Option<Self> {
+        Some(Self {
+            authority: definition.authority.clone(),
+            client_id: definition.client_id.clone(),
+            client_secret: SecretString::from(definition.client_secret.clone()),
+            scope: definition.scope.clone(),
+            grant: grant(authentication(definition), &definition.user, &definition.password)?,
+            ca_file: definition.ca_file.clone(),
+            proxy: definition.proxy.clone(),
+            digest: CredentialDigest::of_outgoing(definition),
+        })
+    }
+
     /// True when a person's password is sent, which a server may lock after too many wrong ones.
     pub fn has_password(&self) -> bool {
         matches!(self.grant, Grant::User { .. })
+    }
+}
+
+fn grant(authentication: Authentication, account: &str, password: &str) -> Option<Grant> {
+    match authentication {
+        Authentication::OauthUser => {
+            Some(Grant::User { account: account.to_owned(), password: SecretString::from(password.to_owned()) })
+        }
+        Authentication::OauthService => Some(Grant::Service),
+        Authentication::Password | Authentication::Unspecified => None,
     }
 }
 
@@ -178,6 +227,23 @@ mod tests {
         let first = definition(Authentication::OauthService);
         let second = MailboxDefinition { account: "berta@contoso.example".into(), ..first.clone() };
         assert_eq!(CredentialDigest::of(&first), CredentialDigest::of(&second));
+    }
+
+    #[test]
+    fn what_reads_and_sends_as_one_account_is_one_credential() {
+        let reads = definition(Authentication::OauthUser);
+        let sends = OutgoingDefinition {
+            authentication: OutgoingAuthentication::OauthUser.into(),
+            authority: reads.authority.clone(),
+            user: reads.account.clone(),
+            password: reads.password.clone(),
+            client_secret: reads.client_secret.clone(),
+            scope: "https://graph.microsoft.com/.default".into(),
+            ..OutgoingDefinition::default()
+        };
+        assert_eq!(CredentialDigest::of(&reads), CredentialDigest::of_outgoing(&sends));
+        let relay = OutgoingDefinition { authentication: OutgoingAuthentication::None.into(), ..sends };
+        assert!(Credential::of_outgoing(&relay).is_none());
     }
 
     #[test]
