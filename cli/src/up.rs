@@ -29,6 +29,8 @@ use crate::{Environment, model_file};
 
 /// Name of the worker in this process.
 const WORKER: &str = "local";
+/// How long it keeps a connection to an SMTP server for the next mail: servers end idle ones after a minute or more.
+const KEEP_CONNECTIONS: Duration = Duration::from_secs(50);
 
 /// `up`.
 #[derive(Debug, clap::Args)]
@@ -136,8 +138,10 @@ impl Installation {
             .write(&options.data)
             .map_err(|source| Error::new(Kind::Usage, format!("cannot write to {}: {source}", options.data.display())));
         let started = started.and_then(|()| {
-            worker::app::App::start(worker::config::Config::new(&endpoint, own, WORKER))
-                .map_err(|error| Error::new(Kind::Internal, error.to_string()))
+            let mut config = worker::config::Config::new(&endpoint, own, WORKER);
+            // No other worker's connections come on top of its own.
+            config.sending.keep = KEEP_CONNECTIONS;
+            worker::app::App::start(config).map_err(|error| Error::new(Kind::Internal, error.to_string()))
         });
         match started {
             Ok(worker) => Ok(Self { control_plane, worker, insecure: options.insecure, context }),

@@ -2,7 +2,8 @@
 //!
 //! | task | what it does | on stop |
 //! |---|---|---|
-//! | leases | heartbeats, and hands what may be read to the supervisor | first: drains every mailbox, says goodbye |
+//! | leases | heartbeats, and hands what may be read to the supervisor | first: drains every mailbox, waits for sending, says goodbye |
+//! | sending | claims mails of the outbox and sends them, a task each | with the leases: claims no more, ends what is under way or gives it up, before the goodbye ends the session |
 //! | mailboxes | one each, owned by the supervisor | drained by the task above, closed when that takes too long |
 //! | nudges | hears when a heartbeat is due early | with the leases: dropped at once |
 //! | errands | finds out what the control plane asks, a task each | with the leases: dropped at once |
@@ -31,6 +32,8 @@ use crate::mailbox::status::Board;
 use crate::nudge;
 use crate::pace::crowd::Crowd;
 use crate::report::{Client, Deadlines, Reporter};
+use crate::send::desk::Desk;
+use crate::send::{self, Sending};
 use crate::supervisor::{Event, Supervisor};
 
 /// Longest time to drain everything and say goodbye.
@@ -57,6 +60,7 @@ impl App {
         let control = Control::new(&config.endpoints, &config.token)?;
         let (channel, bearer) = control.channel();
         let desk = Arc::new(errand::Client::new(channel.clone(), bearer.clone()));
+        let outbox = Arc::new(send::outbox::Client::new(channel.clone(), bearer.clone()));
         let reporter = Arc::new(Client::new(channel, bearer, Deadlines::default()));
         let board = Arc::new(Board::new());
         let app = Self {
@@ -78,6 +82,16 @@ impl App {
         let nudged = Arc::new(Notify::new());
         let nudges = nudge::listen(control.clone(), sessions.clone(), nudged.clone(), app.stopping.clone());
         app.leases.spawn(essential("nudges", nudges, app.stopping.clone(), app.failed.clone()));
+        let sending = Sending::new(shared.clone(), config.sending.keep);
+        let desk_of_mails = Desk::new(outbox, sending, sessions.clone()).run(app.stopping.clone());
+        let sent = CancellationToken::new();
+        // Also when it panics: nobody waits for one that is gone.
+        let ended = sent.clone().drop_guard();
+        let sends = async move {
+            let _ended = ended;
+            desk_of_mails.await;
+        };
+        app.leases.spawn(essential("sending", sends, app.stopping.clone(), app.failed.clone()));
         let errands = Errands::new(desk, shared.clone(), sessions).run(app.stopping.clone());
         app.leases.spawn(essential("errands", errands, app.stopping.clone(), app.failed.clone()));
         let (supervisor, events) = Supervisor::new(shared, trust.clone());
@@ -106,6 +120,7 @@ impl App {
             registered: false,
             crowd,
             nudged,
+            sent,
         };
         let run = leases.run(events, app.stopping.clone());
         app.leases.spawn(essential("leases", run, app.stopping.clone(), app.failed.clone()));
@@ -182,6 +197,8 @@ struct Leases {
     crowd: Crowd,
     /// A heartbeat is worth sending before its time.
     nudged: Arc<Notify>,
+    /// No mail is under way any more, and none will be. The session lives until then: what became of mails is told under it.
+    sent: CancellationToken,
 }
 
 impl Leases {
@@ -202,7 +219,8 @@ impl Leases {
                 let actions = self.holder.stop();
                 self.act(actions);
             }
-            if until.is_some_and(|until| self.holder.is_empty() || Instant::now() >= until) {
+            let sent = self.sent.is_cancelled();
+            if until.is_some_and(|until| self.holder.is_empty() && sent || Instant::now() >= until) {
                 break;
             }
             let beat = self.holder.heartbeat_due(self.jitter).map(|due| self.start + due);
@@ -210,6 +228,7 @@ impl Leases {
             tokio::select! {
                 () = stopping.cancelled(), if until.is_none() => {}
                 () = sleep_until(until.unwrap_or_else(Instant::now)), if until.is_some() => {}
+                () = self.sent.cancelled(), if until.is_some() && !sent => {}
                 Some((ticket, answer)) = OptionFuture::from(in_flight.as_mut()) => {
                     in_flight = None;
                     self.answered(ticket, answer);
@@ -422,6 +441,7 @@ mod tests {
             registered: false,
             crowd: Crowd::new(50),
             nudged: Arc::default(),
+            sent: CancellationToken::new(),
         };
         leases.holder.registered(SessionId::parse("s").expect("a session"), LeaseTerms::default());
         let mailbox = MailboxUid::derive("a", "INBOX", "x.example");

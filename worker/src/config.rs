@@ -26,6 +26,8 @@ pub struct Config {
     pub token: SecretString,
     /// How mailboxes are read.
     pub reading: Reading,
+    /// How mail is sent.
+    pub sending: Sending,
 }
 
 impl Config {
@@ -40,8 +42,17 @@ impl Config {
             returning: true,
             token,
             reading: Reading::default(),
+            sending: Sending::default(),
         }
     }
+}
+
+/// How mail is sent. Times of steps are those of reading.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
+pub struct Sending {
+    /// How long a connection to an SMTP server is kept for the next mail of the same mailbox. Zero: only for one that is
+    /// claimed already, so that idle connections of several workers never come on top of the three that Exchange allows.
+    pub keep: Duration,
 }
 
 /// How mailboxes are read.

@@ -1,7 +1,8 @@
-//! The worker: reads mailboxes under leases and reports their messages as contacts.
+//! The worker: reads mailboxes under leases, reports their messages as contacts, and sends the mail of the outbox.
 //!
 //! Reading order, which is the way of a message: [`holder`] (what may be read, pure) → [`supervisor`] (one task a
-//! mailbox) → [`mailbox`] (sign in, catch up, settle, wait) → [`contact`] (bytes to contact, pure) → [`report`].
+//! mailbox) → [`mailbox`] (sign in, catch up, settle, wait) → [`contact`] (bytes to contact, pure) → [`report`]. The other
+//! way goes through [`send`]: what the outbox holds, to SMTP servers and Microsoft Graph.
 //! Beside it [`errand`] finds out what the control plane asks, [`nudge`] hears when a heartbeat is due early, and [`pace`]
 //! keeps mailboxes from connecting all at once.
 //! [`net`], [`http_client`], [`tls`] and [`certificate`] connect, [`token`] signs in, [`control`] talks to the control plane, [`diagnosis`] turns errors into causes with
@@ -21,6 +22,7 @@ pub mod net;
 pub mod nudge;
 pub mod pace;
 pub mod report;
+pub mod send;
 pub mod supervisor;
 pub mod tls;
 pub mod token;

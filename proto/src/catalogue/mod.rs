@@ -3,7 +3,8 @@
 //!
 //! Data only, apart from what uses it: a worker's diagnosis makes problems of it, and `postroom explain` looks it up
 //! without a control plane. [`entra`] holds the AADSTS numbers of the token endpoint, [`oauth`] the error names of RFC
-//! 6749 and of HTTP, [`mail`] what mail servers say, [`own`] what Postroom finds out by itself.
+//! 6749 and of HTTP, [`mail`] what mail servers say to a reader and [`send`] what keeps mail from being sent, [`own`] what
+//! Postroom finds out by itself.
 
 use crate::v1::ProblemKind;
 
@@ -11,6 +12,7 @@ pub mod entra;
 pub mod mail;
 pub mod oauth;
 pub mod own;
+pub mod send;
 
 /// What a code, or several that are mended alike, means.
 #[derive(Debug, PartialEq, Eq)]
@@ -52,9 +54,10 @@ pub fn passes(kind: ProblemKind) -> bool {
     matches!(kind, ProblemKind::Transient | ProblemKind::Throttled)
 }
 
-/// Every entry, in the order of the way to a mailbox: what Postroom finds, the token endpoint, the mail server.
+/// Every entry, in the order of the way to a mailbox: what Postroom finds, the token endpoint, the mail server, and what
+/// sends.
 pub fn all() -> impl Iterator<Item = &'static Entry> {
-    own::ALL.iter().chain(entra::ALL).chain(oauth::ALL).chain(mail::ALL)
+    own::ALL.iter().chain(entra::ALL).chain(oauth::ALL).chain(mail::ALL).chain(send::ALL)
 }
 
 /// The entry of a code, however it is written: `AADSTS7000215`, `aadsts7000215:`, `7000215`, `tls-untrusted`.

@@ -10,7 +10,7 @@ use postroom_proto::settings::{Default, Program, Refusal, Setting, Settings, for
 use postroom_proto::v1::WorkerRole;
 use secrecy::SecretString;
 
-use super::{Config, Reading, Start};
+use super::{Config, Reading, Sending, Start};
 
 /// The `postroom-worker` command.
 pub const PROGRAM: Program = Program {
@@ -109,6 +109,12 @@ const SETTINGS: &[Setting] = &[
         help: "Longest time for a mailbox to finish its report when it is let go",
     },
     Setting {
+        name: "sending.keep",
+        value: "TIME",
+        default: Default::Is("0s"),
+        help: "A connection to an SMTP server is kept so long for the next mail; with several workers 0s, for servers count",
+    },
+    Setting {
         name: "start.burst",
         value: "COUNT",
         default: Default::Is("50"),
@@ -181,6 +187,7 @@ pub fn read(
         capacity: settings.value("capacity", form::count),
         returning: settings.value("returning", form::switch),
         reading: reading(settings),
+        sending: Sending { keep: settings.value("sending.keep", form::duration) },
         token: token.unwrap_or_default(),
         endpoints,
     };

@@ -4,8 +4,8 @@
 //! nothing, and nothing here decides whether a token is used. Signatures are not looked at.
 
 use data_encoding::BASE64URL_NOPAD;
-use postroom_proto::catalogue::own;
-use postroom_proto::v1::{Authentication, MailboxDefinition};
+use postroom_proto::catalogue::{own, send};
+use postroom_proto::v1::{Authentication, MailboxDefinition, OutgoingAuthentication, OutgoingDefinition, Transport};
 use serde::Deserialize;
 
 use super::{Diagnosis, excerpt};
@@ -14,6 +14,12 @@ use super::{Diagnosis, excerpt};
 const ROLE: &str = "IMAP.AccessAsApp";
 /// The delegated permission for IMAP.
 const SCOPE: &str = "IMAP.AccessAsUser.All";
+/// The application permission for SMTP.
+const SMTP_ROLE: &str = "SMTP.SendAsApp";
+/// The delegated permission for SMTP.
+const SMTP_SCOPE: &str = "SMTP.Send";
+/// The permission to send by Graph, of either kind.
+const GRAPH_SEND: &str = "Mail.Send";
 /// Microsoft Graph, by its names in the clouds and by its application id.
 const GRAPH: [&str; 5] = [
     "graph.microsoft.com",
@@ -39,7 +45,7 @@ const ENTRA: [&str; 4] = [
     "login.chinacloudapi.cn",
 ];
 
-/// The claims that matter for reading mail.
+/// The claims that matter for reading and sending mail.
 #[derive(Debug, Clone, Default, PartialEq, Eq, Deserialize)]
 #[serde(default)]
 pub struct Claims {
@@ -152,9 +158,40 @@ impl Claims {
         }
     }
 
-    /// What is odd about the token without being a reason to refuse it.
-    pub fn oddity(&self, definition: &MailboxDefinition) -> Option<Diagnosis> {
-        let tenant = definition.authority.rsplit('/').next().unwrap_or_default();
+    /// Why what sends will not take this token, or may not: a role that is missing can be replaced by a grant in Exchange
+    /// (RBAC for Applications), which no token shows. `None`: nothing is known against it.
+    pub fn sending_fault(&self, definition: &OutgoingDefinition) -> Option<Diagnosis> {
+        let graph = definition.transport() == Transport::Graph;
+        let (wanted, name) = if graph { (&GRAPH[..], "Microsoft Graph") } else { (&EXCHANGE[..], "Exchange Online") };
+        let entra = ENTRA.iter().any(|host| definition.authority.starts_with(&format!("https://{host}/")));
+        if !self.aud.is_of(wanted) {
+            // Another provider may write into its tokens what it likes, unless it is plainly the other of the two.
+            let other = if graph { &EXCHANGE[..] } else { &GRAPH[..] };
+            let resource = excerpt(&self.aud.all().join(" "), 100);
+            let wrong = self.aud.is_of(other) || entra && !resource.is_empty();
+            let cause = format!("the token is for {resource}, not for {name}");
+            return wrong.then(|| Diagnosis::of(&send::SEND_TOKEN_FOR_OTHER_API, cause));
+        }
+        let scopes: Vec<String> = self.scp.split_whitespace().map(str::to_owned).collect();
+        let (held, permission) = match (definition.authentication(), graph) {
+            (OutgoingAuthentication::OauthService, true) => (&self.roles, GRAPH_SEND),
+            (OutgoingAuthentication::OauthService, false) => (&self.roles, SMTP_ROLE),
+            (_, true) => (&scopes, GRAPH_SEND),
+            (_, false) => (&scopes, SMTP_SCOPE),
+        };
+        // "Mail.Send.Shared" sends for others, too.
+        let shared = format!("{permission}.");
+        if held.iter().any(|one| one == permission || one.starts_with(&shared)) {
+            return None;
+        }
+        let shown = if held.is_empty() { "none".to_owned() } else { held.join(" ") };
+        let cause = format!("the token does not have the permission {permission} (it has {})", excerpt(&shown, 100));
+        Some(Diagnosis::of(&send::SEND_TOKEN_WITHOUT_RIGHT, cause))
+    }
+
+    /// What is odd about the token without being a reason to refuse it. `authority`: where it comes from.
+    pub fn oddity(&self, authority: &str) -> Option<Diagnosis> {
+        let tenant = authority.rsplit('/').next().unwrap_or_default();
         let is_id = tenant.len() == 36 && tenant.bytes().all(|b| b.is_ascii_hexdigit() || b == b'-');
         let other = is_id && !self.tid.is_empty() && !self.tid.eq_ignore_ascii_case(tenant);
         other.then(|| {
@@ -168,6 +205,14 @@ impl Claims {
 pub fn explain(found: Diagnosis, token: &str, definition: &MailboxDefinition) -> Diagnosis {
     match Claims::read(token).and_then(|claims| claims.fault(definition)) {
         Some(fault) => Diagnosis { cause: format!("{}; {}", fault.cause, found.cause), ..fault },
+        None => found,
+    }
+}
+
+/// The same for what sends.
+pub fn explain_sending(found: Diagnosis, token: &str, definition: &OutgoingDefinition) -> Diagnosis {
+    match Claims::read(token).and_then(|claims| claims.sending_fault(definition)) {
+        Some(fault) => Diagnosis { cause: format!("{}; {}", fault.cause, found.cause), wait: found.wait, ..fault },
         None => found,
     }
 }
@@ -233,7 +278,7 @@ mod tests {
             ..definition(Authentication::OauthService)
         };
         let claims = Claims::read(&token(serde_json::json!({"aud": "imap"}))).expect("a token");
-        assert_eq!((claims.fault(&elsewhere), claims.oddity(&elsewhere)), (None, None));
+        assert_eq!((claims.fault(&elsewhere), claims.oddity(&elsewhere.authority)), (None, None));
         for opaque in ["", "opaque", "a.b.c", "e30.AAAA.x", "ya29.a0AfH6"] {
             assert_eq!(Claims::read(opaque), None, "{opaque}");
         }
@@ -245,7 +290,43 @@ mod tests {
         let claims = Claims::read(&token(claims)).expect("a token");
         let definition = definition(Authentication::OauthService);
         assert_eq!(claims.fault(&definition), None);
-        assert_eq!(claims.oddity(&definition).expect("odd").code, "TOKEN_OF_OTHER_TENANT");
+        assert_eq!(claims.oddity(&definition.authority).expect("odd").code, "TOKEN_OF_OTHER_TENANT");
         assert!(claims.describe().contains("roles IMAP.AccessAsApp"), "{}", claims.describe());
+    }
+
+    #[test]
+    fn a_token_that_cannot_send_is_recognised() {
+        let outgoing = |kind: Transport, sign_in: OutgoingAuthentication| OutgoingDefinition {
+            transport: kind.into(),
+            authentication: sign_in.into(),
+            authority: "https://login.microsoftonline.com/t".into(),
+            ..OutgoingDefinition::default()
+        };
+        let [exchange, graph] = ["https://outlook.office365.com", "https://graph.microsoft.com"];
+        let (service, user) = (OutgoingAuthentication::OauthService, OutgoingAuthentication::OauthUser);
+        let (smtp, api) = (Transport::Smtp, Transport::Graph);
+        let (other, without) = (Some("SEND_TOKEN_FOR_OTHER_API"), Some("SEND_TOKEN_WITHOUT_RIGHT"));
+        for (kind, sign_in, claims, want) in [
+            (smtp, service, serde_json::json!({"aud": exchange, "roles": [SMTP_ROLE]}), None),
+            (smtp, service, serde_json::json!({"aud": exchange, "roles": [ROLE]}), without),
+            (smtp, service, serde_json::json!({"aud": graph, "roles": ["Mail.Send"]}), other),
+            (smtp, user, serde_json::json!({"aud": exchange, "scp": "IMAP.AccessAsUser.All SMTP.Send"}), None),
+            (smtp, user, serde_json::json!({"aud": exchange, "scp": "IMAP.AccessAsUser.All"}), without),
+            (api, service, serde_json::json!({"aud": graph, "roles": ["Mail.Send"]}), None),
+            (api, service, serde_json::json!({"aud": graph, "roles": ["Mail.ReadWrite"]}), without),
+            (api, user, serde_json::json!({"aud": graph, "scp": "Mail.Send.Shared"}), None),
+            (api, service, serde_json::json!({"aud": exchange, "roles": [SMTP_ROLE]}), other),
+            (api, service, serde_json::json!({"aud": "https://management.azure.com"}), other),
+        ] {
+            let definition = outgoing(kind, sign_in);
+            let fault = Claims::read(&token(claims.clone())).expect("a token").sending_fault(&definition);
+            assert_eq!(fault.as_ref().map(|found| found.code.as_str()), want, "{claims}");
+        }
+        let elsewhere = OutgoingDefinition { authority: "https://login.x.example/t".into(), ..outgoing(smtp, service) };
+        let claims = Claims::read(&token(serde_json::json!({"aud": "smtp"}))).expect("a token");
+        assert_eq!(claims.sending_fault(&elsewhere), None);
+        let found = super::super::Diagnosis::of(&send::SMTP_TOKEN_REFUSED, "535");
+        let told = explain_sending(found, &token(serde_json::json!({"aud": exchange})), &outgoing(smtp, service));
+        assert!(told.code == "SEND_TOKEN_WITHOUT_RIGHT" && told.cause.contains("535"), "{told:?}");
     }
 }

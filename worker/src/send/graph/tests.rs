@@ -1,0 +1,273 @@
+//! Mails to a scripted Graph: what is asked, and what becomes of each when it answers something else.
+
+use std::sync::Arc;
+use std::sync::atomic::{AtomicUsize, Ordering};
+
+use postroom_proto::v1::{Claim, OutgoingAuthentication, SendVerdict, Transport};
+use tokio::time::{Instant, timeout};
+
+use super::*;
+use crate::send::peer::{Asked, Http, Ledger, PATIENCE, mail, sending, token};
+
+const RAW: &str = "From: s@x.example\r\nTo: b@x.example\r\nSubject: s\r\n\r\nHello\r\n";
+const SEND: &str = "POST /v1.0/users/a%20b%2F1/sendMail";
+
+/// A thousandth of the real ones.
+const LIMITS: Limits = Limits { request: 3_000, uploaded_from: 3_140, range: 3_932 };
+
+/// Tokens and Graph on one port.
+async fn graph(answers: impl Fn(&Asked) -> Option<(u16, String, String)> + Send + Sync + 'static) -> Http {
+    let tokens = AtomicUsize::new(0);
+    Http::start(Arc::new(move |asked| match asked.line.as_str() {
+        "POST /t/oauth2/v2.0/token" => token(&format!("token-{}", tokens.fetch_add(1, Ordering::SeqCst))),
+        _ => answers(asked),
+    }))
+    .await
+}
+
+fn definition(port: u16) -> OutgoingDefinition {
+    OutgoingDefinition {
+        uid: "u".into(),
+        transport: Transport::Graph.into(),
+        host: "127.0.0.1".into(),
+        port: port.into(),
+        authentication: OutgoingAuthentication::OauthService.into(),
+        authority: format!("http://127.0.0.1:{port}/t"),
+        client_id: "app".into(),
+        client_secret: "planted-secret".into(),
+        user: "a b/1".into(),
+        ..OutgoingDefinition::default()
+    }
+}
+
+async fn submitted(server: &Http, recipients: &[&str], raw: &Bytes) -> (Verdict, usize) {
+    let definition = definition(server.port);
+    let mail = mail("m1", &definition, recipients, "");
+    let ledger = Arc::new(Ledger::default());
+    let under_way = UnderWay::new(ledger.clone(), Claim::default(), Instant::now() + PATIENCE);
+    let sending = Sending { graph: LIMITS, ..sending(Duration::ZERO) };
+    let end = submit(&sending, &mail, &definition, raw, &under_way);
+    let end = timeout(PATIENCE, Box::pin(end)).await.expect("an end");
+    let verdict = under_way.verdict(end, 1, 0.5).expect("a verdict");
+    let marks = ledger.marked.lock().unwrap().len();
+    (verdict, marks)
+}
+
+fn json(status: u16, code: &str) -> Option<(u16, String, String)> {
+    Some((status, String::new(), format!(r#"{{"error":{{"code":"{code}","message":"m"}}}}"#)))
+}
+
+fn ok(status: u16, body: &str) -> Option<(u16, String, String)> {
+    Some((status, "request-id: r-1\r\n".into(), body.to_owned()))
+}
+
+/// Requests other than for tokens.
+fn asked(server: &Http) -> Vec<Asked> {
+    let all = server.asked.lock().unwrap().clone();
+    all.into_iter().filter(|asked| !asked.line.contains("oauth2")).collect()
+}
+
+fn raw() -> Bytes {
+    Bytes::from_static(RAW.as_bytes())
+}
+
+#[tokio::test]
+async fn a_mail_goes_as_base64_of_its_bytes_with_who_is_hidden_in_front() {
+    let server = graph(|_| ok(202, "")).await;
+    let (verdict, marks) = submitted(&server, &["b@x.example", "h@x.example"], &raw()).await;
+    assert_eq!((verdict, marks), (Verdict::sent("HTTP 202 (request r-1)", Vec::new()), 1));
+    let [request]: [Asked; 1] = asked(&server).try_into().expect("one request");
+    assert_eq!(request.line, SEND);
+    let head = request.head.to_lowercase();
+    assert!(head.contains("content-type: text/plain") && head.contains("authorization: bearer token-0"), "{head}");
+    let sent = BASE64.decode(&request.body).expect("base64");
+    assert_eq!(String::from_utf8(sent).expect("text"), format!("Bcc: h@x.example\r\n{RAW}"));
+}
+
+#[tokio::test]
+async fn every_answer_has_its_end() {
+    for (answer, want, whole) in [
+        (json(400, "ErrorInvalidRecipients"), SendVerdict::Failed, false),
+        (json(403, "ErrorAccessDenied"), SendVerdict::Deferred, true),
+        (json(403, "ErrorSendAsDenied"), SendVerdict::Deferred, false),
+        (json(404, "ErrorItemNotFound"), SendVerdict::Deferred, true),
+        (json(413, "x"), SendVerdict::Failed, false),
+        (json(500, "x"), SendVerdict::Deferred, false),
+        (json(503, "x"), SendVerdict::Deferred, true),
+        (json(504, "x"), SendVerdict::Unknown, false),
+        (None, SendVerdict::Unknown, false),
+    ] {
+        let told = answer.clone();
+        let server = graph(move |_| answer.clone()).await;
+        let (verdict, _) = submitted(&server, &["b@x.example"], &raw()).await;
+        assert_eq!((verdict.verdict, verdict.whole_mailbox), (want, whole), "{told:?} {verdict:?}");
+        assert_eq!(asked(&server).len(), 1, "sent once, whatever came of it: {told:?}");
+    }
+    let server = graph(|_| Some((429, "retry-after: 77\r\n".into(), String::new()))).await;
+    let (verdict, _) = submitted(&server, &["b@x.example"], &raw()).await;
+    assert!(verdict.whole_mailbox && verdict.after >= Some(Duration::from_secs(77)), "{verdict:?}");
+}
+
+#[tokio::test]
+async fn a_token_that_is_refused_is_renewed_once() {
+    let renewing = |asked: &Asked| match asked.head.contains("token-1") {
+        true => ok(202, ""),
+        false => json(401, "InvalidAuthenticationToken"),
+    };
+    let server = graph(renewing).await;
+    assert_eq!(submitted(&server, &["b@x.example"], &raw()).await.0.verdict, SendVerdict::Sent);
+    let server = graph(|_| json(401, "InvalidAuthenticationToken")).await;
+    let (verdict, _) = submitted(&server, &["b@x.example"], &raw()).await;
+    assert_eq!(verdict.found.expect("a problem").code, "GRAPH_TOKEN_REFUSED");
+    assert!(verdict.whole_mailbox);
+    assert_eq!(asked(&server).len(), 2);
+}
+
+#[tokio::test]
+async fn a_host_that_nobody_listens_on_has_taken_nothing() {
+    let server = graph(|_| ok(202, "")).await;
+    let port = tokio::net::TcpListener::bind("127.0.0.1:0").await.unwrap().local_addr().unwrap().port();
+    let definition = OutgoingDefinition { port: port.into(), ..definition(server.port) };
+    let mail = mail("m1", &definition, &["b@x.example"], "");
+    let under_way = UnderWay::new(Arc::new(Ledger::default()), Claim::default(), Instant::now() + PATIENCE);
+    let end = submit(&sending(Duration::ZERO), &mail, &definition, &raw(), &under_way).await;
+    let verdict = under_way.verdict(end, 1, 0.5).expect("a verdict");
+    assert_eq!((verdict.verdict, verdict.whole_mailbox), (SendVerdict::Deferred, true), "{verdict:?}");
+}
+
+/// A mail with attachments of these sizes.
+fn with(sizes: &[usize]) -> (Bytes, Vec<Vec<u8>>) {
+    let mut text = String::from(
+        "From: s@x.example\r\nTo: b@x.example\r\nContent-Type: multipart/mixed; boundary=b\r\n\r\n--b\r\n\r\nHello\r\n",
+    );
+    let mut all = Vec::new();
+    for (at, size) in sizes.iter().enumerate() {
+        let bytes: Vec<u8> = (0..*size).map(|n| (n % 251) as u8).collect();
+        let encoded = BASE64.encode(&bytes);
+        let lines: Vec<&str> = encoded.as_bytes().chunks(76).map(|line| std::str::from_utf8(line).unwrap()).collect();
+        text += &format!(
+            "--b\r\nContent-Type: application/pdf; name=\"{at}.pdf\"\r\nContent-Disposition: attachment; \
+             filename=\"{at}.pdf\"\r\nContent-Transfer-Encoding: base64\r\n\r\n{}\r\n",
+            lines.join("\r\n")
+        );
+        all.push(bytes);
+    }
+    (Bytes::from(text + "--b--\r\n"), all)
+}
+
+/// Answers for a draft; `last` for its sending.
+fn drafting(asked: &Asked, port: u16, last: Option<(u16, String, String)>) -> Option<(u16, String, String)> {
+    match asked.line.as_str() {
+        "POST /v1.0/users/a%20b%2F1/messages" => ok(201, r#"{"id":"D1"}"#),
+        line if line.ends_with("/createUploadSession") => {
+            ok(201, &format!(r#"{{"uploadUrl":"http://127.0.0.1:{port}/upload"}}"#))
+        }
+        line if line.ends_with("/messages/D1/send") => last,
+        line if line.starts_with("DELETE") => ok(204, ""),
+        _ => ok(201, "{}"),
+    }
+}
+
+#[tokio::test]
+async fn what_is_too_large_for_a_request_goes_by_a_draft_and_uploads() {
+    let uploads = Http::start(Arc::new(|_| ok(200, "{}"))).await;
+    let port = uploads.port;
+    let server = graph(move |asked| drafting(asked, port, ok(202, ""))).await;
+    let (raw, attachments) = with(&[4_000, 1_500, 10]);
+    let (verdict, marks) = submitted(&server, &["b@x.example"], &raw).await;
+    assert_eq!((verdict.verdict, marks), (SendVerdict::Sent, 1), "{verdict:?}");
+    let base = "POST /v1.0/users/a%20b%2F1/messages";
+    let lines: Vec<_> = asked(&server).iter().map(|asked| asked.line.clone()).collect();
+    // The second one fits beside the text.
+    let session = format!("{base}/D1/attachments/createUploadSession");
+    assert_eq!(lines, [base.to_owned(), session, format!("{base}/D1/send")]);
+    let draft = BASE64.decode(&asked(&server)[0].body).expect("base64");
+    assert!(draft.len() <= LIMITS.request && draft.windows(5).any(|part| part == b"1.pdf"));
+    assert!(!draft.windows(5).any(|part| part == b"0.pdf"));
+    let ranges = uploads.asked.lock().unwrap().clone();
+    let heads: Vec<_> = ranges.iter().map(|range| range.head.to_lowercase()).collect();
+    assert!(heads.iter().all(|head| !head.contains("authorization")), "the token stays at home");
+    assert!(heads[0].contains("content-range: bytes 0-3929/4000"), "{}", heads[0]);
+    assert!(heads[1].contains("content-range: bytes 3930-3999/4000"), "{}", heads[1]);
+    assert!(ranges.iter().all(|range| range.body.len() <= LIMITS.range));
+    assert_eq!(ranges.iter().flat_map(|range| range.body.clone()).collect::<Vec<_>>(), attachments[0]);
+}
+
+#[tokio::test]
+async fn several_middling_attachments_go_one_by_one() {
+    let server = graph(|asked| drafting(asked, 1, ok(202, ""))).await;
+    let (raw, attachments) = with(&[1_500, 1_600, 900]);
+    assert_eq!(submitted(&server, &["b@x.example"], &raw).await.0.verdict, SendVerdict::Sent);
+    let single: Vec<_> = asked(&server).into_iter().filter(|one| one.line.ends_with("/D1/attachments")).collect();
+    let body: Value = serde_json::from_slice(&single[0].body).expect("JSON");
+    assert!(single.iter().all(|one| one.body.len() <= 4_194));
+    assert_eq!(body["name"], "1.pdf");
+    assert_eq!(BASE64.decode(body["contentBytes"].as_str().expect("text").as_bytes()).expect("base64"), attachments[1]);
+}
+
+#[tokio::test]
+async fn a_draft_that_is_not_sent_is_taken_back_unless_it_may_have_been() {
+    let (raw, _) = with(&[3_500]);
+    for (last, want, deleted) in [
+        (json(403, "ErrorAccessDenied"), SendVerdict::Deferred, true),
+        (json(400, "ErrorInvalidRecipients"), SendVerdict::Failed, true),
+        (json(504, ""), SendVerdict::Unknown, false),
+        (None, SendVerdict::Unknown, false),
+    ] {
+        let uploads = Http::start(Arc::new(|_| ok(200, "{}"))).await;
+        let (port, told) = (uploads.port, last.clone());
+        let server = graph(move |asked| drafting(asked, port, last.clone())).await;
+        let (verdict, _) = submitted(&server, &["b@x.example"], &raw).await;
+        assert_eq!(verdict.verdict, want, "{told:?}");
+        assert_eq!(server.lines().iter().any(|line| line.starts_with("DELETE")), deleted, "{told:?}");
+    }
+    // Before there is a draft nothing is marked, and what cannot be known of a draft is no matter.
+    let server = graph(|_| json(504, "")).await;
+    let (verdict, marks) = submitted(&server, &["b@x.example"], &raw).await;
+    assert_eq!((verdict.verdict, marks), (SendVerdict::Deferred, 0));
+}
+
+#[tokio::test]
+async fn a_range_is_sent_again_after_the_time_that_graph_asks_for() {
+    let tries = AtomicUsize::new(0);
+    let uploads = Http::start(Arc::new(move |_| match tries.fetch_add(1, Ordering::SeqCst) {
+        0 => Some((429, "retry-after: 0\r\n".into(), String::new())),
+        1 => Some((503, "retry-after: 0\r\n".into(), String::new())),
+        _ => ok(201, ""),
+    }))
+    .await;
+    let port = uploads.port;
+    let server = graph(move |asked| drafting(asked, port, ok(202, ""))).await;
+    let (raw, _) = with(&[3_500]);
+    assert_eq!(submitted(&server, &["b@x.example"], &raw).await.0.verdict, SendVerdict::Sent);
+    assert_eq!(uploads.lines().len(), 3);
+}
+
+#[tokio::test]
+async fn those_who_have_it_already_are_not_sent_it_again() {
+    let server = graph(|asked| drafting(asked, 1, ok(202, ""))).await;
+    let raw = Bytes::from_static(b"To: a@x.example, b@x.example\r\nSubject: s\r\n\r\nHello\r\n");
+    assert_eq!(submitted(&server, &["b@x.example"], &raw).await.0.verdict, SendVerdict::Sent);
+    let change = asked(&server).into_iter().find(|one| one.line.starts_with("PATCH")).expect("a change");
+    let body: Value = serde_json::from_slice(&change.body).expect("JSON");
+    let only = json!([{"emailAddress": {"address": "b@x.example"}}]);
+    assert_eq!((&body["toRecipients"], &body["ccRecipients"]), (&only, &json!([])));
+}
+
+#[test]
+fn the_limits_are_those_that_are_documented() {
+    let Limits { request, uploaded_from, range } = Limits::default();
+    let encoded = |bytes: u64| bytes.div_ceil(3) * 4;
+    assert!(encoded(request as u64) <= 4_000_000 && range <= 4_000_000);
+    // Beside the bytes there is a little JSON.
+    assert!(encoded(uploaded_from - 1) + 4096 < 4 * 1024 * 1024 && uploaded_from >= 3_000_000);
+}
+
+#[tokio::test]
+async fn text_that_no_request_carries_is_refused() {
+    let server = graph(|asked| drafting(asked, 1, ok(202, ""))).await;
+    let raw = Bytes::from(format!("To: b@x.example\r\n\r\n{}", "x".repeat(LIMITS.request + 1)));
+    let (verdict, marks) = submitted(&server, &["b@x.example"], &raw).await;
+    assert_eq!((verdict.verdict, marks), (SendVerdict::Failed, 0));
+    assert_eq!(verdict.found.expect("a problem").code, "MESSAGE_TOO_LARGE");
+}
