@@ -4,23 +4,21 @@
 //! tried when the lock-out of the worker allows it, counts there, and the step says so: checking again and again must not
 //! lock the account.
 
-use postroom_proto::convert::to_duration;
-use postroom_proto::v1::{self, Authentication, CheckOutcome, MailboxDefinition, report_errand_request::Found};
+use postroom_proto::v1::{Authentication, CheckOutcome, MailboxDefinition};
 use tokio::time::{Duration, Instant};
 
+use super::steps::{self, Outcome, Steps, of_tries};
 use super::{Findings, Undone};
-use crate::certificate;
+use crate::diagnosis;
 use crate::diagnosis::claims::{self, Claims};
-use crate::diagnosis::{self, Diagnosis};
 use crate::mailbox::imap::command::Commands;
 use crate::mailbox::imap::connection::{self, Unopened};
 use crate::mailbox::imap::guard::Limits;
 use crate::mailbox::session::Shared;
 use crate::mailbox::session::sign_in::{self, place, with_password, with_token};
 use crate::mailbox::status::now;
-use crate::net::{self, Secure};
+use crate::net::Secure;
 use crate::token::broker;
-use crate::token::lockout::MAX_TRIES;
 use crate::token::{Credential, CredentialDigest, Token};
 
 /// Takes all steps and tells each as it ends.
@@ -29,67 +27,11 @@ pub(super) async fn run(
     definition: &MailboxDefinition,
     findings: &mut Findings,
 ) -> Result<(), Undone> {
-    let mut steps = Steps { findings, begun: Instant::now() };
+    let mut steps = Steps::new(findings);
     let connection = connect(shared, definition, &mut steps).await?;
     let token = token(shared, definition, &mut steps).await?;
     let signed_in = sign_in(shared, definition, connection, token, &mut steps).await?;
     select(definition, signed_in, &mut steps).await
-}
-
-/// What a step that others hang on has come to.
-enum Outcome<T> {
-    Done(T),
-    /// It was not done: why those that hang on it are not tried.
-    Not(&'static str),
-}
-
-/// Tells the steps.
-struct Steps<'f> {
-    findings: &'f mut Findings,
-    begun: Instant,
-}
-
-impl Steps<'_> {
-    /// A step begins.
-    fn begin(&mut self) {
-        self.begun = Instant::now();
-    }
-
-    async fn ok(&mut self, name: &str, detail: impl Into<String>) -> Result<(), Undone> {
-        self.tell(name, CheckOutcome::Ok, detail.into(), None).await
-    }
-
-    async fn failed(&mut self, name: &str, detail: impl Into<String>, found: &Diagnosis) -> Result<(), Undone> {
-        self.tell(name, CheckOutcome::Failed, detail.into(), Some(found)).await
-    }
-
-    async fn skipped(&mut self, name: &str, why: &str) -> Result<(), Undone> {
-        self.tell(name, CheckOutcome::Skipped, why.to_owned(), None).await
-    }
-
-    async fn tell(
-        &mut self,
-        name: &str,
-        outcome: CheckOutcome,
-        detail: String,
-        found: Option<&Diagnosis>,
-    ) -> Result<(), Undone> {
-        let problem = found.map(|found| {
-            // A check has no next attempt of its own; when it may be tried again it says.
-            let next = found.wait.map(|wait| now() + i64::try_from(wait.as_micros()).unwrap_or(0));
-            let problem = found.problem(now(), next.unwrap_or_default());
-            let next_attempt_time = next.and(problem.next_attempt_time);
-            v1::Problem { since_time: None, next_attempt_time, ..problem }
-        });
-        let step = v1::CheckStep {
-            name: name.to_owned(),
-            outcome: outcome.into(),
-            duration: (outcome != CheckOutcome::Skipped).then(|| to_duration(self.begun.elapsed())),
-            detail,
-            problem,
-        };
-        self.findings.tell(Found::Step(step)).await
-    }
 }
 
 /// DNS, TCP and TLS.
@@ -98,67 +40,11 @@ async fn connect(
     definition: &MailboxDefinition,
     steps: &mut Steps<'_>,
 ) -> Result<Outcome<Secure>, Undone> {
-    let (place, deadline) = (place(definition), shared.reading.connect_timeout);
-    let config = shared.roots.client_config(&definition.ca_file).await.map_err(|error| error.diagnosis());
-    let unreached = "the mail server was not reached";
-    steps.begin();
-    let wire = if place.proxy.is_empty() {
-        match net::look_up(&place, deadline).await {
-            Ok(addresses) => {
-                let shown: Vec<String> = addresses.iter().map(|address| address.ip().to_string()).collect();
-                steps.ok("dns", format!("{} is {}", place.host, shown.join(", "))).await?;
-                steps.begin();
-                net::dial(&place, &addresses, deadline).await
-            }
-            Err(found) => {
-                steps.failed("dns", "", &found).await?;
-                for name in ["tcp", "tls"] {
-                    steps.skipped(name, "the name of the mail server is not known").await?;
-                }
-                return Ok(Outcome::Not(unreached));
-            }
-        }
-    } else {
-        steps.skipped("dns", "the proxy looks names up").await?;
-        steps.begin();
-        match &config {
-            Ok(config) => net::dial_through(&place, config, deadline).await,
-            Err(found) => Err(found.clone()),
-        }
-    };
-    let wire = match wire {
-        Ok(wire) => wire,
-        Err(found) => {
-            steps.failed("tcp", "", &found).await?;
-            steps.skipped("tls", unreached).await?;
-            return Ok(Outcome::Not(unreached));
-        }
-    };
-    let by = if place.proxy.is_empty() { String::new() } else { format!(" by the proxy {}", place.proxy) };
-    steps.ok("tcp", format!("connected to {place}{by}")).await?;
-    steps.begin();
-    let agreed: Result<Secure, Diagnosis> = match &config {
-        Ok(config) => net::agree(wire, &place, config, deadline).await,
-        Err(found) => Err(found.clone()),
-    };
-    match agreed {
-        Ok(secure) => {
-            steps.ok("tls", shown(&secure)).await?;
-            Ok(Outcome::Done(secure))
-        }
-        Err(found) => {
-            steps.failed("tls", "", &found).await?;
-            Ok(Outcome::Not("there is no TLS with the mail server"))
-        }
+    let place = place(definition);
+    match steps::reach(shared, &place, &definition.ca_file, steps).await? {
+        Outcome::Done(reached) => steps::agree(shared, &place, reached, steps).await,
+        Outcome::Not(why) => Ok(Outcome::Not(why)),
     }
-}
-
-/// Version and certificates.
-fn shown(secure: &Secure) -> String {
-    let (_, session) = secure.get_ref();
-    let version = session.protocol_version().and_then(|version| version.as_str()).unwrap_or("TLS");
-    let chain = session.peer_certificates().unwrap_or_default();
-    format!("{version}; {}", certificate::describe(chain))
 }
 
 /// Token and claims. Done with `None`: none is needed.
@@ -195,24 +81,13 @@ async fn token(
     steps.begin();
     match Claims::read(issued.token.expose()) {
         None => steps.skipped("claims", "the token is opaque, as its issuer may make it").await?,
-        Some(claims) => match (claims.fault(definition), claims.oddity(definition)) {
+        Some(claims) => match (claims.fault(definition), claims.oddity(&definition.authority)) {
             (Some(found), _) => steps.failed("claims", claims.describe(), &found).await?,
             (None, Some(odd)) => steps.tell("claims", CheckOutcome::Warning, claims.describe(), Some(&odd)).await?,
             (None, None) => steps.ok("claims", claims.describe()).await?,
         },
     }
     Ok(Outcome::Done(Some(issued.token)))
-}
-
-/// What is to be known of tries with a refused password.
-fn of_tries(before: usize, after: usize) -> String {
-    if after > before {
-        format!("this was try {after} of the {MAX_TRIES} within an hour that do not lock an account")
-    } else if before >= MAX_TRIES {
-        format!("not tried: it was refused {before} times within the hour")
-    } else {
-        String::new()
-    }
 }
 
 async fn sign_in(

@@ -26,10 +26,13 @@ use crate::control::Bearer;
 use crate::diagnosis::{self, Diagnosis};
 use crate::mailbox::session::Shared;
 use crate::mailbox::status::now;
+use crate::send::Sending;
 
 mod check;
+mod check_outgoing;
 mod fetch;
 mod list;
+mod steps;
 
 /// Errands under way at one time; further ones wait.
 const AT_ONCE: usize = 8;
@@ -277,6 +280,11 @@ async fn perform(shared: &Shared, errand: v1::Errand, findings: &mut Findings) -
             Ok(())
         }
         Some(Task::Check(_)) => check::run(shared, &definition, findings).await,
+        Some(Task::CheckOutgoing(task)) => {
+            let outgoing = task.definition.unwrap_or_default();
+            let sending = Sending::new(shared.clone(), Duration::ZERO);
+            Box::pin(check_outgoing::run(&sending, &outgoing, &task.sender, findings)).await
+        }
         None => Err(diagnosis::unknown_errand().into()),
     }
 }

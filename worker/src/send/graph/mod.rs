@@ -9,6 +9,7 @@
 
 mod api;
 mod mime;
+pub(crate) mod probe;
 
 use std::time::Duration;
 

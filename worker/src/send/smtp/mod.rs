@@ -12,6 +12,7 @@ mod envelope;
 mod lines;
 mod offers;
 pub mod pool;
+pub(crate) mod probe;
 pub(super) mod sign_in;
 mod transport;
 
