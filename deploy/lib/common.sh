@@ -57,6 +57,9 @@ need_rust() {
 BUILD_PACKAGES=(gcc libc6-dev pkg-config protobuf-compiler libprotobuf-dev)
 # shellcheck disable=SC2034
 MAIL_PACKAGES=(dovecot-core dovecot-imapd dovecot-lmtpd)
+# The server that the testbed sends mail by; it runs as root only.
+# shellcheck disable=SC2034
+SMTP_PACKAGES=(postfix)
 # shellcheck disable=SC2034
 PYTHON_PACKAGES=(python3 python3-venv)
 # shellcheck disable=SC2034

@@ -1,10 +1,16 @@
 //! Changes to a running testbed: one line of JSON over a unix socket, one line back.
 
+mod sending;
+
 use std::{path::Path, time::Duration};
 
 use anyhow::{Context, bail};
 use clap::{Subcommand, ValueEnum};
-use postroom_testbed::{Testbed, tenant::Fault};
+use postroom_testbed::{
+    Testbed,
+    dovecot::SENT_ITEMS,
+    tenant::{Fault, Permission},
+};
 use serde::{Deserialize, Serialize};
 use serde_json::json;
 use tokio::{
@@ -21,8 +27,10 @@ pub(crate) enum Control {
     TokenLifetime { seconds: u64 },
     /// Give the OAuth Service application another secret: AADSTS7000215 for the old one.
     Secret { value: String },
-    /// Grant or withdraw consent to read mail for both applications.
+    /// Grant or withdraw consent to everything for both applications.
     Consent { state: Switch },
+    /// Grant or withdraw consent to one thing for both applications.
+    Permission { permission: Permission, state: Switch },
     /// Add an account or change its password: AADSTS50126 for the old one.
     Password { user: String, password: String },
     /// Remove an account: AADSTS50034.
@@ -38,7 +46,13 @@ pub(crate) enum Control {
         #[arg(required_if_eq_any([("kind", "refuse"), ("kind", "status")]))]
         number: Option<u32>,
     },
-    /// Take back all failures that were ordered.
+    /// Order what happens to those that send by SMTP.
+    #[command(subcommand)]
+    Smtp(sending::Smtp),
+    /// Order what happens to those that send by Graph.
+    #[command(subcommand)]
+    Graph(sending::Graph),
+    /// Take back all failures and orders.
     Mend,
     /// How often an account or an application (client id) asked for a token.
     SignIns { who: String },
@@ -54,6 +68,8 @@ pub(crate) enum Control {
         #[arg(default_value = "INBOX")]
         folder: String,
     },
+    /// The copies of what a mailbox has sent.
+    Sent { user: String },
 }
 
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize, ValueEnum)]
@@ -134,6 +150,13 @@ async fn carry_out(control: Control, testbed: &Testbed) -> anyhow::Result<String
                 tenant.set_consent(&app.client_id, state == Switch::On);
             }
         }
+        Control::Permission { permission, state } => {
+            for app in [testbed.service(), testbed.user()] {
+                tenant.set_permission(&app.client_id, permission, state == Switch::On);
+            }
+        }
+        Control::Smtp(order) => sending::order_smtp(order, testbed)?,
+        Control::Graph(order) => sending::order_graph(order, testbed)?,
         Control::Password { user, password } => tenant.set_password(&user, &password),
         Control::RemoveUser { user } => tenant.remove_user(&user),
         Control::Mfa { user, state } => tenant.set_mfa(&user, state == Switch::On),
@@ -148,7 +171,10 @@ async fn carry_out(control: Control, testbed: &Testbed) -> anyhow::Result<String
             };
             tenant.fail_next(count, fault);
         }
-        Control::Mend => tenant.clear_faults(),
+        Control::Mend => {
+            tenant.clear_faults();
+            sending::mend(testbed);
+        }
         Control::SignIns { who } => {
             let counts = tenant.sign_ins(&who);
             let counts = json!({"issued": counts.issued, "refused": counts.refused, "lastCode": counts.last_code});
@@ -157,11 +183,14 @@ async fn carry_out(control: Control, testbed: &Testbed) -> anyhow::Result<String
         Control::Kick { user } => testbed.dovecot.kick(&user).await?,
         Control::Stop => testbed.dovecot.stop().await?,
         Control::Restart => testbed.dovecot.restart().await?,
-        Control::Messages { user, folder } => {
-            let messages = testbed.dovecot.messages(&user, &folder).await?;
-            let lines = messages.iter().map(|m| format!("{}\t{}\t{}", m.uid, m.flags.join(" "), m.subject));
-            return Ok(lines.collect::<Vec<_>>().join("\n"));
-        }
+        Control::Messages { user, folder } => return list(testbed, &user, &folder).await,
+        Control::Sent { user } => return list(testbed, &user, SENT_ITEMS).await,
     }
     Ok("done".to_owned())
+}
+
+async fn list(testbed: &Testbed, user: &str, folder: &str) -> anyhow::Result<String> {
+    let messages = testbed.dovecot.messages(user, folder).await?;
+    let lines = messages.iter().map(|m| format!("{}\t{}\t{}", m.uid, m.flags.join(" "), m.subject));
+    Ok(lines.collect::<Vec<_>>().join("\n"))
 }

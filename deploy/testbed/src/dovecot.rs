@@ -6,7 +6,6 @@
 
 mod admin;
 mod config;
-mod process;
 
 use std::{
     net::{Ipv4Addr, SocketAddr},
@@ -18,18 +17,27 @@ use tempfile::TempDir;
 use tokio::sync::Mutex;
 use uuid::Uuid;
 
-pub use self::admin::Stored;
-use self::process::Process;
+pub use self::admin::{Admin, Stored};
 use crate::{
     authority::Authority,
     error::{Error, Result},
     imap, port,
+    process::{Process, Program},
 };
 
 /// Longest wait for Dovecot to answer after a start.
 const START_SECONDS: u64 = 20;
 /// How many pairs of ports are tried before a start gives up.
 const PORT_TRIES: u32 = 8;
+
+const PROGRAM: Program = Program {
+    name: "dovecot",
+    command: r#"dovecot -F -c "$1/dovecot.conf""#,
+    log: "dovecot.log",
+    packages: "dovecot-core dovecot-imapd dovecot-lmtpd",
+};
+/// The folder that mail sent by a mailbox is copied to, as Exchange names it in English.
+pub const SENT_ITEMS: &str = "Sent Items";
 
 /// How the instance differs from the usual one.
 #[derive(Clone, Debug, Default)]
@@ -56,7 +64,7 @@ impl Dovecot {
     /// Starts an instance that accepts tokens signed with `token_key` (HS256) and waits until it greets.
     ///
     /// # Errors
-    /// [`Error::Dovecot`] with the last lines of its log when it is not installed, refuses its configuration or does
+    /// [`Error::Server`] with the last lines of its log when it is not installed, refuses its configuration or does
     /// not greet in time.
     pub async fn start(token_key: &[u8], options: Options) -> Result<Self> {
         let dir = short_dir()?;
@@ -111,6 +119,11 @@ impl Dovecot {
         Ok(())
     }
 
+    /// The unix socket that other servers ask about sign-ins, in Dovecot's own protocol.
+    pub(crate) fn sasl_socket(&self) -> PathBuf {
+        self.dir.path().join("base/smtp-auth")
+    }
+
     /// Its folder: configuration, log and mail.
     pub fn dir(&self) -> &Path {
         self.dir.path()
@@ -149,7 +162,12 @@ impl Dovecot {
 }
 
 async fn launch(dir: &Path, authority: &Authority, imap_port: u16, lmtp_port: u16) -> Result<Process> {
-    let mut process = Process::start(dir)?;
+    // A socket that a former life left behind makes one login in many wait for seconds.
+    let base = dir.join("base");
+    if base.exists() {
+        std::fs::remove_dir_all(&base).map_err(Error::file("remove", &base))?;
+    }
+    let mut process = Process::start(&PROGRAM, dir)?;
     let ready = tokio::time::timeout(Duration::from_secs(START_SECONDS), async {
         loop {
             process.check()?;
@@ -173,11 +191,11 @@ async fn greets(authority: &Authority, imap_port: u16, lmtp_port: u16) -> bool {
 }
 
 fn port_was_taken(error: &Error) -> bool {
-    matches!(error, Error::Dovecot { log, .. } if log.contains("Address already in use"))
+    matches!(error, Error::Server { log, .. } if log.contains("Address already in use"))
 }
 
-/// A folder with a short path: Dovecot's unix sockets lie below it, and the path of one ends at 108 bytes.
-fn short_dir() -> Result<TempDir> {
+/// A folder with a short path: a server's unix sockets lie below it, and the path of one ends at 108 bytes.
+pub(crate) fn short_dir() -> Result<TempDir> {
     const LONGEST: usize = 40;
     let parent = Some(std::env::temp_dir()).filter(|path| path.as_os_str().len() <= LONGEST);
     let parent = parent.unwrap_or_else(|| PathBuf::from("/tmp"));

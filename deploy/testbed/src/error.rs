@@ -29,9 +29,11 @@ pub enum Error {
     /// A certificate or key was refused.
     #[error("cannot use a certificate")]
     Tls(#[from] rustls::Error),
-    /// Dovecot did not start, or ended.
-    #[error("dovecot {what}\n{log}")]
-    Dovecot {
+    /// A mail server did not start, or ended.
+    #[error("{server} {what}\n{log}")]
+    Server {
+        /// `dovecot` or `postfix`.
+        server: &'static str,
         /// What happened.
         what: String,
         /// The last lines of its log and of its error output.
@@ -61,10 +63,13 @@ pub enum Error {
         /// Its error output.
         said: String,
     },
+    /// Postfix was to be started by somebody else than root.
+    #[error("postfix runs as root only: run this as root, for example in a container or by sudo")]
+    NotRoot,
     /// A server answered something else than the protocol's success.
     #[error("{protocol}: {said}")]
     Refused {
-        /// `LMTP` or `IMAP`.
+        /// `LMTP`, `IMAP` or `SMTP`.
         protocol: &'static str,
         /// The server's answer, or what was missing.
         said: String,

@@ -1,5 +1,6 @@
 //! Real mail servers and a local tenant, started and stopped by tests, by the quickstart and by operators who rehearse
-//! faults: a [`Dovecot`] that speaks Microsoft 365's sign-in, a [`Tenant`] whose token endpoint behaves as Entra's,
+//! faults: a [`Dovecot`] that speaks Microsoft 365's sign-in, a [`Postfix`] that sends with it, an [`Exchange`] before it
+//! that answers as Exchange Online does, a [`Tenant`] whose token endpoint behaves as Entra's, a [`Graph`] that sends,
 //! a [`Relay`] that loses or delays gRPC calls, a [`Link`] that can be cut, a [`Front`] that speaks for the mail server
 //! where Exchange differs, a [`Proxy`], and an [`Etcd`] whose members can be killed, frozen and set back. Nothing listens
 //! beyond loopback, and everything ends with the value that stands for it.
@@ -17,21 +18,28 @@ pub mod authority;
 pub mod dovecot;
 mod error;
 pub mod etcd;
+pub mod exchange;
 mod file;
 pub mod front;
+pub mod graph;
 pub mod imap;
 pub mod link;
 pub mod lmtp;
 pub mod mail;
 mod port;
+pub mod postfix;
+mod process;
 pub mod proxy;
 pub mod relay;
+mod script;
 pub mod tenant;
+mod wait;
+mod web;
 
 use std::{path::Path, sync::Arc};
 
 use futures::{StreamExt, TryStreamExt, stream};
-use tokio::sync::Semaphore;
+use tokio::sync::{OnceCell, Semaphore};
 use uuid::Uuid;
 
 pub use self::{
@@ -39,12 +47,16 @@ pub use self::{
     dovecot::Dovecot,
     error::{Error, Result},
     etcd::Etcd,
+    exchange::Exchange,
     front::Front,
+    graph::Graph,
     link::Link,
     lmtp::Delivery,
     mail::Mail,
+    postfix::Postfix,
     proxy::Proxy,
     relay::Relay,
+    script::Stall,
     tenant::Tenant,
 };
 
@@ -56,6 +68,10 @@ pub const DOMAIN: &str = "contoso.example";
 pub const APP_SCOPE: &str = "https://outlook.office365.com/.default";
 /// Scope that an incoming server asks for with OAuth User.
 pub const USER_SCOPE: &str = "https://outlook.office.com/IMAP.AccessAsUser.All";
+/// Scope that an outgoing server asks for with OAuth User to send by SMTP; with OAuth Service it is [`APP_SCOPE`].
+pub const SMTP_USER_SCOPE: &str = "https://outlook.office.com/SMTP.Send";
+/// Scope that an outgoing server asks for to send by Graph.
+pub const GRAPH_SCOPE: &str = "https://graph.microsoft.com/.default";
 
 /// LMTP connections that are open at once.
 const DELIVERIES_AT_ONCE: usize = 4;
@@ -63,11 +79,16 @@ const DELIVERIES_AT_ONCE: usize = 4;
 /// Messages that [`Testbed::fill`] puts into a mailbox in one transaction.
 const FILLED_AT_ONCE: usize = 500;
 
-/// A tenant and a Dovecot that trusts its tokens, with one application for each kind of sign-in.
+/// A tenant and a Dovecot that trusts its tokens, with one application for each kind of sign-in. What sends mail is
+/// started when it is asked for.
 ///
-/// Dropping it stops both and removes all mail.
+/// Dropping it stops everything and removes all mail.
 #[derive(Debug)]
 pub struct Testbed {
+    // Ordering: fields drop from top to bottom; those who deliver end before Dovecot does.
+    exchange: OnceCell<Exchange>,
+    postfix: OnceCell<Postfix>,
+    graph: OnceCell<Graph>,
     /// The tenant.
     pub tenant: Tenant,
     /// The IMAP and LMTP server.
@@ -103,7 +124,43 @@ impl Testbed {
         for app in [&service, &user] {
             tenant.add_client(&app.client_id, app.secret.as_deref());
         }
-        Ok(Self { tenant, dovecot, service, user, deliveries: Arc::new(Semaphore::new(DELIVERIES_AT_ONCE)) })
+        let deliveries = Arc::new(Semaphore::new(DELIVERIES_AT_ONCE));
+        let (exchange, postfix, graph) = (OnceCell::new(), OnceCell::new(), OnceCell::new());
+        Ok(Self { exchange, postfix, graph, tenant, dovecot, service, user, deliveries })
+    }
+
+    /// The SMTP server, started by the first who asks.
+    ///
+    /// # Errors
+    /// [`Error::NotRoot`], and what else [`Postfix::start`] says.
+    pub async fn postfix(&self) -> Result<&Postfix> {
+        self.postfix_with(&postfix::Options::default()).await
+    }
+
+    /// The same; it has these options if nobody has asked for it before.
+    pub async fn postfix_with(&self, options: &postfix::Options) -> Result<&Postfix> {
+        self.postfix.get_or_try_init(|| Postfix::start(&self.dovecot, options)).await
+    }
+
+    /// The SMTP server behind a front that answers as Exchange Online does, started by the first who asks.
+    pub async fn exchange(&self) -> Result<&Exchange> {
+        let upstream = self.postfix().await?.submissions_addr();
+        self.exchange.get_or_try_init(|| Exchange::start(upstream, self.dovecot.authority())).await
+    }
+
+    /// The stand-in for Microsoft Graph, started by the first who asks.
+    pub async fn graph(&self) -> Result<&Graph> {
+        self.graph.get_or_try_init(|| Graph::start(&self.tenant, &self.dovecot)).await
+    }
+
+    /// The front, when somebody has asked for it.
+    pub fn running_exchange(&self) -> Option<&Exchange> {
+        self.exchange.get()
+    }
+
+    /// The stand-in for Microsoft Graph, when somebody has asked for it.
+    pub fn running_graph(&self) -> Option<&Graph> {
+        self.graph.get()
     }
 
     /// The application for OAuth Service: confidential, with a secret.

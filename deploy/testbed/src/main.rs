@@ -1,4 +1,4 @@
-//! `postroom-testbed`: a local tenant and a real IMAP server in the foreground, for scripts and for operators who
+//! `postroom-testbed`: a local tenant and real mail servers in the foreground, for scripts and for operators who
 //! rehearse faults.
 
 mod control;
@@ -53,6 +53,12 @@ struct Serve {
     /// Keep idle connections in one process after this many seconds: for thousands of mailboxes.
     #[arg(long, value_name = "SECONDS")]
     hibernate_after: Option<u64>,
+    /// Send by SMTP: a Postfix behind a front that answers as Exchange Online does. Wants root.
+    #[arg(long)]
+    smtp: bool,
+    /// Send by Microsoft Graph, or what stands in for it.
+    #[arg(long)]
+    graph: bool,
 }
 
 #[derive(Debug, Args)]
@@ -114,6 +120,12 @@ async fn run(serve: Serve) -> anyhow::Result<()> {
         let hibernate_after = serve.hibernate_after.map(std::time::Duration::from_secs);
         let options = dovecot::Options { hibernate_after, ..Default::default() };
         let testbed = Testbed::start_with(options).await?;
+        if serve.smtp {
+            testbed.exchange().await?;
+        }
+        if serve.graph {
+            testbed.graph().await?;
+        }
         let place = Place::new(&testbed, &serve.users);
         let listener = control::listen(&place.control)?;
         place.write(&dir)?;

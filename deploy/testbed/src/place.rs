@@ -3,7 +3,7 @@
 use std::path::{Path, PathBuf};
 
 use anyhow::Context;
-use postroom_testbed::{APP_SCOPE, Testbed, USER_SCOPE};
+use postroom_testbed::{APP_SCOPE, TENANT_ID, Testbed, USER_SCOPE};
 use serde::{Deserialize, Serialize};
 use uuid::Uuid;
 
@@ -27,6 +27,14 @@ pub(crate) struct Place {
     /// Application for OAuth User.
     pub(crate) user_client_id: String,
     pub(crate) user_scope: String,
+    /// GUID of the tenant.
+    pub(crate) tenant_id: String,
+    /// Port of submission with STARTTLS. Only with `serve --smtp`.
+    #[serde(skip_serializing_if = "Option::is_none", default)]
+    pub(crate) smtp_port: Option<u16>,
+    /// Host and port of the Graph API. Only with `serve --graph`.
+    #[serde(skip_serializing_if = "Option::is_none", default)]
+    pub(crate) graph_host: Option<String>,
     /// Accounts of the tenant.
     pub(crate) users: Vec<User>,
     /// What SASL PLAIN accepts for every mailbox.
@@ -39,6 +47,8 @@ pub(crate) struct Place {
 pub(crate) struct User {
     pub(crate) email: String,
     pub(crate) password: String,
+    /// Object id, a GUID.
+    pub(crate) id: String,
 }
 
 impl Place {
@@ -47,7 +57,7 @@ impl Place {
         let account = |email: &String| {
             let password = Uuid::new_v4().simple().to_string();
             testbed.tenant.set_password(email, &password);
-            User { email: email.clone(), password }
+            User { email: email.clone(), password, id: testbed.tenant.object_id(email) }
         };
         Self {
             host: testbed.host().to_owned(),
@@ -60,6 +70,9 @@ impl Place {
             service_scope: APP_SCOPE.to_owned(),
             user_client_id: testbed.user().client_id.clone(),
             user_scope: USER_SCOPE.to_owned(),
+            tenant_id: TENANT_ID.to_owned(),
+            smtp_port: testbed.running_exchange().map(|exchange| exchange.submission_addr().port()),
+            graph_host: testbed.running_graph().map(|graph| graph.addr().to_string()),
             users: users.iter().map(account).collect(),
             password: testbed.dovecot.password().to_owned(),
             control: testbed.dovecot.dir().join("control"),
@@ -103,10 +116,14 @@ impl Place {
             ("USER_SCOPE".to_owned(), self.user_scope.clone()),
             ("PASSWORD".to_owned(), self.password.clone()),
             ("CONTROL".to_owned(), path(&self.control)),
+            ("TENANT_ID".to_owned(), self.tenant_id.clone()),
         ];
+        pairs.extend(self.smtp_port.map(|port| ("SMTP_PORT".to_owned(), port.to_string())));
+        pairs.extend(self.graph_host.clone().map(|host| ("GRAPH_HOST".to_owned(), host)));
         for (number, user) in (1..).zip(&self.users) {
             pairs.push((format!("USER_{number}"), user.email.clone()));
             pairs.push((format!("USER_{number}_PASSWORD"), user.password.clone()));
+            pairs.push((format!("USER_{number}_ID"), user.id.clone()));
         }
         pairs.iter().map(|(name, value)| format!("TESTBED_{name}='{}'\n", value.replace('\'', r"'\''"))).collect()
     }

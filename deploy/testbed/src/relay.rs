@@ -12,16 +12,16 @@ use std::{
     collections::BTreeMap,
     net::{Ipv4Addr, SocketAddr},
     sync::{Arc, Mutex, MutexGuard, PoisonError},
-    time::Duration,
 };
 
-use tokio::{net::TcpListener, sync::watch};
+use tokio::net::TcpListener;
 use tokio_util::{sync::CancellationToken, task::TaskTracker};
 
 use self::rules::{Gate, Rules};
-use crate::error::{Error, Result};
-
-const HELD_SECONDS: u64 = 60;
+use crate::{
+    error::{Error, Result},
+    wait,
+};
 
 /// What a client sees instead of the answer that was lost.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -129,7 +129,7 @@ impl Hold {
     /// Waits until `count` calls have arrived here.
     pub async fn arrived(&self, count: usize) -> Result<()> {
         let what = format!("{count} calls to hold back");
-        wait(self.gate.arrived.subscribe(), |arrived| (*arrived >= count).then_some(()), what).await
+        wait::until(self.gate.arrived.subscribe(), |arrived| (*arrived >= count).then_some(()), what).await
     }
 
     /// Lets the held calls go on to the upstream, and later ones too.
@@ -143,28 +143,13 @@ impl Hold {
     pub async fn answers(&self, count: usize) -> Result<Vec<Answer>> {
         let what = format!("{count} answers to calls that were held back");
         let enough = |answers: &Vec<Answer>| (answers.len() >= count).then(|| answers.clone());
-        wait(self.gate.answers.subscribe(), enough, what).await
+        wait::until(self.gate.answers.subscribe(), enough, what).await
     }
 }
 
 impl Drop for Hold {
     fn drop(&mut self) {
         self.release();
-    }
-}
-
-async fn wait<T, R>(mut values: watch::Receiver<T>, enough: impl Fn(&T) -> Option<R>, what: String) -> Result<R> {
-    let found = async {
-        loop {
-            if let Some(found) = enough(&values.borrow_and_update()) {
-                return Some(found);
-            }
-            values.changed().await.ok()?;
-        }
-    };
-    match tokio::time::timeout(Duration::from_secs(HELD_SECONDS), found).await {
-        Ok(Some(found)) => Ok(found),
-        Ok(None) | Err(_) => Err(Error::Late { what, seconds: HELD_SECONDS }),
     }
 }
 

@@ -2,12 +2,13 @@
 //! everything that can go wrong there at the turn of a switch.
 
 mod error;
+mod permission;
 mod server;
 mod token;
 mod users;
 
 use std::{
-    collections::{HashMap, VecDeque},
+    collections::{BTreeSet, HashMap, VecDeque},
     net::SocketAddr,
     sync::{Arc, Mutex, MutexGuard, PoisonError},
     time::Duration,
@@ -15,9 +16,14 @@ use std::{
 
 use tokio_util::{sync::CancellationToken, task::TaskTracker};
 
+pub(crate) use self::token::{Bearer, Unfit};
 use self::users::{Client, Directory, User};
-pub use self::{error::Refusal, users::LOCK_AFTER};
-use crate::{authority::Authority, error::Result};
+pub use self::{
+    error::Refusal,
+    permission::{GRAPH, Permission},
+    users::LOCK_AFTER,
+};
+use crate::{authority::Authority, error::Result, web};
 
 /// Lifetime of tokens when nothing else was set: in the range that Entra chooses from (60 to 90 min).
 pub const TOKEN_LIFETIME: Duration = Duration::from_secs(75 * 60);
@@ -64,7 +70,7 @@ impl Tenant {
         let state = State { directory, lifetime: TOKEN_LIFETIME, faults: VecDeque::new(), sign_ins: HashMap::new() };
         let stop = CancellationToken::new();
         let tasks = TaskTracker::new();
-        let (listener, addr) = server::bind().await?;
+        let (listener, addr) = web::bind().await?;
         let shared = Arc::new(Shared {
             key: key.to_vec(),
             base: format!("https://{addr}"),
@@ -95,9 +101,9 @@ impl Tenant {
         format!("{}/{tenant}", self.shared.base)
     }
 
-    /// Registers an application, or registers it anew. Without a secret it is a public client.
+    /// Registers an application with every permission, or registers it anew. Without a secret it is a public client.
     pub fn add_client(&self, client_id: &str, secret: Option<&str>) {
-        let client = Client { secret: secret.map(str::to_owned), consented: true };
+        let client = Client { secret: secret.map(str::to_owned), permissions: Permission::ALL.into() };
         self.state().directory.clients.insert(client_id.to_owned(), client);
     }
 
@@ -108,17 +114,30 @@ impl Tenant {
 
     /// Changes the secret of an application: 7000215 for the old one.
     pub fn set_secret(&self, client_id: &str, secret: &str) {
-        if let Some(client) = self.state().directory.clients.get_mut(client_id) {
-            client.secret = Some(secret.to_owned());
-        }
+        self.change_client(client_id, |client| client.secret = Some(secret.to_owned()));
     }
 
-    /// Grants or withdraws the consent to read mail. Without it users get 65001, and the application itself gets
+    /// Grants or withdraws the consent to everything. Without it users get 65001, and the application itself gets
     /// tokens without a role, which no mailbox accepts.
     pub fn set_consent(&self, client_id: &str, consented: bool) {
-        if let Some(client) = self.state().directory.clients.get_mut(client_id) {
-            client.consented = consented;
-        }
+        let permissions = if consented { Permission::ALL.into() } else { BTreeSet::new() };
+        self.change_client(client_id, |client| client.permissions = permissions);
+    }
+
+    /// Grants or withdraws the consent to one thing. Holds for tokens issued from now on.
+    pub fn set_permission(&self, client_id: &str, permission: Permission, granted: bool) {
+        self.change_client(client_id, |client| {
+            if granted {
+                client.permissions.insert(permission);
+            } else {
+                client.permissions.remove(&permission);
+            }
+        });
+    }
+
+    /// The object id (GUID) of a mailbox: what stands for its address wherever Graph is asked.
+    pub fn object_id(&self, address: &str) -> String {
+        self.state().directory.object_id(address)
     }
 
     /// Adds an account, or changes its password. A lock is lifted.
@@ -175,6 +194,17 @@ impl Tenant {
         self.tasks.wait().await;
     }
 
+    /// What judges tokens of this tenant, for a server that is handed them.
+    pub(crate) fn judge(&self) -> Judge {
+        Judge { shared: Arc::clone(&self.shared) }
+    }
+
+    fn change_client(&self, client_id: &str, change: impl FnOnce(&mut Client)) {
+        if let Some(client) = self.state().directory.clients.get_mut(client_id) {
+            change(client);
+        }
+    }
+
     fn change_user(&self, user: &str, change: impl FnOnce(&mut User)) {
         if let Some(user) = self.state().directory.users.get_mut(&user.to_lowercase()) {
             change(user);
@@ -189,6 +219,24 @@ impl Tenant {
 impl Drop for Tenant {
     fn drop(&mut self) {
         self.stop.cancel();
+    }
+}
+
+/// Judges tokens of a tenant and knows its mailboxes.
+#[derive(Clone, Debug)]
+pub(crate) struct Judge {
+    shared: Arc<Shared>,
+}
+
+impl Judge {
+    /// What a token for `audience` says, when it is one of this tenant's that holds now.
+    pub(crate) fn bearer(&self, token: &str, audience: &str) -> std::result::Result<Bearer, Unfit> {
+        token::read(&self.shared.key, token, audience)
+    }
+
+    /// The mailbox that an object id or an address names.
+    pub(crate) fn mailbox(&self, name: &str) -> Option<String> {
+        self.shared.state().directory.mailbox(name)
     }
 }
 

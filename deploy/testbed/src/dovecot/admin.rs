@@ -1,6 +1,6 @@
 //! What an administrator sees and does: `doveadm` with the configuration of this instance.
 
-use std::{process::Stdio, time::Duration};
+use std::{path::PathBuf, process::Stdio, time::Duration};
 
 use super::Dovecot;
 use crate::error::{Error, Result};
@@ -8,6 +8,12 @@ use crate::error::{Error, Result};
 const COMMAND_SECONDS: u64 = 60;
 /// A flag of the session that looks, not of the message.
 const RECENT: &str = "\\Recent";
+
+/// Runs `doveadm` with the configuration of one instance.
+#[derive(Clone, Debug)]
+pub struct Admin {
+    config: PathBuf,
+}
 
 /// A message as it lies in a folder.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -47,6 +53,11 @@ impl Dovecot {
         Ok(said.lines().skip(1).filter_map(stored).collect())
     }
 
+    /// How many messages of a folder have this Message-ID, without its brackets. None when there is no such folder.
+    pub async fn count_by_id(&self, user: &str, folder: &str, message_id: &str) -> Result<usize> {
+        self.admin().find_by_id(user, folder, message_id).await.map(|found| found.len())
+    }
+
     /// Creates a folder.
     pub async fn create_folder(&self, user: &str, folder: &str) -> Result<()> {
         self.doveadm(&["mailbox", "create", "-u", user, folder]).await.map(drop)
@@ -74,10 +85,41 @@ impl Dovecot {
 
     /// Runs a `doveadm` command and returns its output.
     pub async fn doveadm(&self, args: &[&str]) -> Result<String> {
+        self.admin().run(args).await
+    }
+
+    /// What runs `doveadm`, for somebody who cannot borrow the server.
+    pub fn admin(&self) -> Admin {
+        Admin { config: self.dir().join("dovecot.conf") }
+    }
+
+    async fn number(&self, what: &str, user: &str, folder: &str) -> Result<usize> {
+        let args = ["-f", "tab", "mailbox", "status", "-u", user, what, folder];
+        let said = self.doveadm(&args).await?;
+        let number = said.lines().nth(1).and_then(|line| line.split('\t').nth(1)).and_then(|text| text.parse().ok());
+        number.ok_or_else(|| Error::Doveadm { command: args.join(" "), said: format!("unexpected answer: {said}") })
+    }
+}
+
+impl Admin {
+    /// The UIDs of the messages of a folder that have this Message-ID, without its brackets. None when there is no such
+    /// folder.
+    pub async fn find_by_id(&self, user: &str, folder: &str, message_id: &str) -> Result<Vec<u32>> {
+        let id = format!("<{message_id}>");
+        let args = ["-f", "tab", "fetch", "-u", user, "uid", "mailbox", folder, "header", "message-id", &id];
+        match self.run(&args).await {
+            Ok(said) => Ok(said.lines().skip(1).filter_map(|line| line.parse().ok()).collect()),
+            Err(Error::Doveadm { said, .. }) if said.contains("doesn't exist") => Ok(Vec::new()),
+            Err(error) => Err(error),
+        }
+    }
+
+    /// Runs a `doveadm` command and returns its output.
+    pub async fn run(&self, args: &[&str]) -> Result<String> {
         let path = std::env::var("PATH").unwrap_or_default() + ":/usr/bin:/usr/sbin";
         let output = tokio::process::Command::new("doveadm")
             .arg("-c")
-            .arg(self.dir().join("dovecot.conf"))
+            .arg(&self.config)
             .args(args)
             .env("PATH", path)
             .stdin(Stdio::null())
@@ -94,13 +136,6 @@ impl Dovecot {
             let said = String::from_utf8_lossy(&said).trim().to_owned();
             Err(Error::Doveadm { command: args.join(" "), said })
         }
-    }
-
-    async fn number(&self, what: &str, user: &str, folder: &str) -> Result<usize> {
-        let args = ["-f", "tab", "mailbox", "status", "-u", user, what, folder];
-        let said = self.doveadm(&args).await?;
-        let number = said.lines().nth(1).and_then(|line| line.split('\t').nth(1)).and_then(|text| text.parse().ok());
-        number.ok_or_else(|| Error::Doveadm { command: args.join(" "), said: format!("unexpected answer: {said}") })
     }
 }
 

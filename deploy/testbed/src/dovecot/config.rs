@@ -61,8 +61,13 @@ pub(super) fn write(dir: &Path, imap_port: u16, lmtp_port: u16, options: &Option
         .replace("@LMTP@", &lmtp_port.to_string())
         .replace("@BASE@", &base);
     file::write(&dir.join("dovecot.conf"), main.as_bytes())?;
-    file::write(&dir.join("oauth2-user.conf.ext"), OAUTH2_USER.replace("@BASE@", &base).as_bytes())?;
-    file::write(&dir.join("oauth2-app.conf.ext"), OAUTH2_APP.replace("@BASE@", &base).as_bytes())
+    for protocol in ["imap", "smtp"] {
+        for (who, template) in [("user", OAUTH2_USER), ("app", OAUTH2_APP)] {
+            let text = template.replace("@BASE@", &base).replace("@PROTOCOL@", protocol);
+            file::write(&dir.join(format!("oauth2-{protocol}-{who}.conf.ext")), text.as_bytes())?;
+        }
+    }
+    Ok(())
 }
 
 /// Writes the key that tokens are checked with, where Dovecot looks for it: issuer and key id are `default`.

@@ -1,10 +1,6 @@
-//! The HTTP side: TLS, routes, decoding, and the order in which a request meets faults, decisions and counters.
+//! The HTTP side: routes, decoding, and the order in which a request meets faults, decisions and counters.
 
-use std::{
-    collections::HashMap,
-    net::{Ipv4Addr, SocketAddr},
-    sync::Arc,
-};
+use std::{collections::HashMap, sync::Arc};
 
 use axum::{
     Json, Router,
@@ -16,32 +12,16 @@ use axum::{
 use base64::{Engine, engine::general_purpose::STANDARD};
 use bytes::Bytes;
 use http::{HeaderMap, StatusCode, header};
-use hyper_util::{
-    rt::{TokioExecutor, TokioIo},
-    server::conn::auto,
-    service::TowerToHyperService,
-};
 use jiff::Timestamp;
 use serde_json::json;
-use tokio::net::{TcpListener, TcpStream};
-use tokio_rustls::TlsAcceptor;
+use tokio::net::TcpListener;
 use tokio_util::{sync::CancellationToken, task::TaskTracker};
 
 use super::{
     Fault, Shared, token,
     users::{Directory, Request},
 };
-use crate::{
-    authority::Authority,
-    error::{Error, Result},
-    tenant::Refusal,
-};
-
-pub(super) async fn bind() -> Result<(TcpListener, SocketAddr)> {
-    let listener = TcpListener::bind((Ipv4Addr::LOCALHOST, 0)).await.map_err(Error::system("listen on loopback"))?;
-    let addr = listener.local_addr().map_err(Error::system("learn a port"))?;
-    Ok((listener, addr))
-}
+use crate::{authority::Authority, error::Result, tenant::Refusal, web};
 
 pub(super) fn run(
     listener: TcpListener,
@@ -50,38 +30,11 @@ pub(super) fn run(
     stop: &CancellationToken,
     tasks: &TaskTracker,
 ) -> Result<()> {
-    let acceptor = TlsAcceptor::from(authority.server_config(&["h2", "http/1.1"])?);
     let router = Router::new()
         .route("/{tenant}/oauth2/v2.0/token", post(answer_token))
         .route("/{tenant}/v2.0/.well-known/openid-configuration", get(answer_discovery))
         .with_state(shared);
-    let (stop, connections) = (stop.clone(), tasks.clone());
-    tasks.spawn(async move {
-        while let Some(accepted) = stop.run_until_cancelled(listener.accept()).await {
-            let Ok((tcp, _)) = accepted else {
-                // Out of file descriptors, most likely: the connections that end give some back.
-                tokio::time::sleep(std::time::Duration::from_millis(50)).await;
-                continue;
-            };
-            let connection = serve(tcp, acceptor.clone(), router.clone());
-            let stop = stop.clone();
-            connections.spawn(async move { stop.run_until_cancelled(connection).await });
-        }
-    });
-    tasks.close();
-    Ok(())
-}
-
-async fn serve(tcp: TcpStream, acceptor: TlsAcceptor, router: Router) {
-    let served = async {
-        tcp.set_nodelay(true)?;
-        let tls = acceptor.accept(tcp).await?;
-        let service = TowerToHyperService::new(router);
-        auto::Builder::new(TokioExecutor::new()).serve_connection(TokioIo::new(tls), service).await
-    };
-    if let Err(error) = served.await {
-        tracing::debug!(%error, "a connection to the tenant ended");
-    }
+    web::run(listener, authority, router, stop, tasks)
 }
 
 async fn answer_token(

@@ -3,14 +3,11 @@
 use std::time::Duration;
 
 use jiff::Timestamp;
-use jsonwebtoken::{Algorithm, EncodingKey, Header};
-use serde::Serialize;
+use jsonwebtoken::{Algorithm, DecodingKey, EncodingKey, Header, Validation, errors::ErrorKind};
+use serde::{Deserialize, Serialize};
 use uuid::Uuid;
 
 use super::users::{Grant, Subject};
-
-/// The scope that the Dovecot of the testbed asks for before it opens any mailbox.
-const OPENS_ALL: &str = "app";
 
 /// The claims, named and filled as Entra does (access tokens, version 2.0).
 #[derive(Debug, Serialize)]
@@ -26,15 +23,69 @@ struct Claims<'a> {
     tid: &'a str,
     uti: String,
     ver: &'static str,
-    /// Entra's tokens have none. `app` lets Dovecot open every mailbox; without it only the one of `sub`.
-    #[serde(skip_serializing_if = "Option::is_none")]
-    scope: Option<&'static str>,
+    /// Entra's tokens have none. For the Dovecot of the testbed: `imap-app` opens every mailbox for IMAP, `imap-user` the
+    /// one of `sub`; and so on.
+    #[serde(skip_serializing_if = "String::is_empty")]
+    scope: String,
     #[serde(skip_serializing_if = "Option::is_none")]
     upn: Option<&'a str>,
     #[serde(skip_serializing_if = "Option::is_none")]
-    scp: Option<&'static str>,
+    scp: Option<String>,
     #[serde(skip_serializing_if = "Option::is_none")]
     roles: Option<Vec<&'static str>>,
+    /// Entra's tokens have none.
+    #[serde(skip_serializing_if = "std::ops::Not::not")]
+    full_access: bool,
+}
+
+/// What a token lets its bearer do, in its own words.
+#[derive(Debug, Deserialize)]
+pub(crate) struct Bearer {
+    /// The application.
+    pub(crate) appid: String,
+    /// The user in whose name it speaks; none: the application itself.
+    #[serde(default)]
+    pub(crate) upn: Option<String>,
+    #[serde(default)]
+    roles: Vec<String>,
+    #[serde(default)]
+    scp: String,
+    /// Whether a user reaches every mailbox.
+    #[serde(default)]
+    pub(crate) full_access: bool,
+}
+
+impl Bearer {
+    /// Whether it carries this role or scope.
+    pub(crate) fn may(&self, name: &str) -> bool {
+        self.roles.iter().any(|role| role == name) || self.scp.split(' ').any(|scope| scope == name)
+    }
+}
+
+/// Why a token is not taken.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) enum Unfit {
+    /// It has ended.
+    Expired,
+    /// It is for something else.
+    Audience,
+    /// It is none of this tenant's.
+    Forged,
+}
+
+/// Reads a token that is meant for `audience`.
+pub(super) fn read(key: &[u8], token: &str, audience: &str) -> Result<Bearer, Unfit> {
+    let mut validation = Validation::new(Algorithm::HS256);
+    validation.leeway = 0;
+    validation.set_audience(&[audience]);
+    match jsonwebtoken::decode(token, &DecodingKey::from_secret(key), &validation) {
+        Ok(read) => Ok(read.claims),
+        Err(error) => Err(match error.kind() {
+            ErrorKind::ExpiredSignature => Unfit::Expired,
+            ErrorKind::InvalidAudience => Unfit::Audience,
+            _ => Unfit::Forged,
+        }),
+    }
 }
 
 /// Signs a token for `grant` that is valid from `now` for `lifetime`.
@@ -60,25 +111,32 @@ pub(super) fn sign(
         tid: tenant,
         uti: Uuid::new_v4().simple().to_string(),
         ver: "2.0",
-        scope: None,
+        scope: String::new(),
         upn: None,
         scp: None,
         roles: None,
+        full_access: false,
     };
+    let mut reach = "app";
     match &grant.subject {
-        Subject::App { consented: true } => {
-            claims.scope = Some(OPENS_ALL);
-            claims.roles = Some(vec!["IMAP.AccessAsApp"]);
-        }
-        // As Entra does: a token is issued, but it carries no role and opens nothing.
-        Subject::App { consented: false } => {}
+        Subject::App if grant.permissions.is_empty() => {}
+        Subject::App => claims.roles = Some(grant.permissions.iter().map(|it| it.role()).collect()),
         Subject::User { name, full_access } => {
+            if !full_access {
+                reach = "user";
+            }
+            claims.full_access = *full_access;
             claims.idtyp = "user";
-            claims.scope = full_access.then_some(OPENS_ALL);
             claims.sub = name;
             claims.upn = Some(name);
-            claims.scp = Some("IMAP.AccessAsUser.All");
+            claims.scp = Some(joined(grant.permissions.iter().map(|it| it.scope().to_owned())));
         }
     }
+    let protocols = grant.permissions.iter().filter_map(|it| it.protocol());
+    claims.scope = joined(protocols.map(|protocol| format!("{protocol}-{reach}")));
     jsonwebtoken::encode(&Header::new(Algorithm::HS256), &claims, &EncodingKey::from_secret(key))
+}
+
+fn joined(words: impl Iterator<Item = String>) -> String {
+    words.collect::<Vec<_>>().join(" ")
 }

@@ -1,14 +1,16 @@
 //! Who exists in the tenant, and what each token request is answered. Values in, values out.
 
-use std::collections::HashMap;
+use std::collections::{BTreeSet, HashMap};
 
-use super::error::Refusal;
+use uuid::Uuid;
 
-/// Resources that tokens are issued for: Exchange Online under its names (app-only and delegated).
-const RESOURCES: [&str; 3] = ["https://outlook.office365.com", "https://outlook.office.com", "https://ps.outlook.com"];
+use super::{
+    error::Refusal,
+    permission::{self, GRAPH, Permission},
+};
+
 /// Scopes that belong to no resource and may accompany any.
 const COMMON_SCOPES: [&str; 4] = ["offline_access", "openid", "profile", "email"];
-const IMAP_AS_USER: &str = "IMAP.AccessAsUser.All";
 /// Wrong passwords in a row after which an account is locked, as by Entra's smart lock-out.
 pub const LOCK_AFTER: u32 = 10;
 
@@ -17,8 +19,8 @@ pub const LOCK_AFTER: u32 = 10;
 pub(super) struct Client {
     /// Absent: a public client, which must not send one.
     pub(super) secret: Option<String>,
-    /// Whether an administrator has consented to reading mail.
-    pub(super) consented: bool,
+    /// What an administrator has consented to.
+    pub(super) permissions: BTreeSet<Permission>,
 }
 
 /// An account.
@@ -39,6 +41,8 @@ pub(super) struct Directory {
     pub(super) domain: String,
     pub(super) clients: HashMap<String, Client>,
     pub(super) users: HashMap<String, User>,
+    /// Object ids of mailboxes, by address in lower case.
+    pub(super) objects: HashMap<String, String>,
 }
 
 /// A token request as it came.
@@ -55,13 +59,15 @@ pub(super) struct Grant {
     pub(super) client: String,
     pub(super) resource: String,
     pub(super) subject: Subject,
+    /// What it lets do at the resource.
+    pub(super) permissions: Vec<Permission>,
 }
 
 /// In whose name a token speaks.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub(super) enum Subject {
-    /// The application itself, with or without the role to read mail.
-    App { consented: bool },
+    /// The application itself.
+    App,
     /// A user.
     User { name: String, full_access: bool },
 }
@@ -82,6 +88,21 @@ impl Directory {
         }
     }
 
+    /// The object id of a mailbox, which is made up when it is asked for the first time.
+    pub(super) fn object_id(&mut self, address: &str) -> String {
+        self.objects.entry(address.to_lowercase()).or_insert_with(|| Uuid::new_v4().to_string()).clone()
+    }
+
+    /// The mailbox that an object id or an address of this tenant names.
+    pub(super) fn mailbox(&self, name: &str) -> Option<String> {
+        let name = name.to_lowercase();
+        if let Some((address, _)) = self.objects.iter().find(|(_, id)| **id == name) {
+            return Some(address.clone());
+        }
+        let is_known = self.objects.contains_key(&name) || self.users.contains_key(&name);
+        (is_known || name.rsplit_once('@')?.1 == self.domain).then_some(name)
+    }
+
     /// Decides a token request. Wrong passwords are counted.
     pub(super) fn decide(&mut self, request: &Request<'_>) -> Result<Grant, Refusal> {
         if !self.is_called(request.tenant) {
@@ -100,18 +121,22 @@ impl Directory {
                     return Err(missing_secret());
                 }
                 let resource = app_resource(required(request, "scope")?)?;
-                let subject = Subject::App { consented: client.consented };
-                Ok(Grant { client: client_id.to_owned(), resource, subject })
+                // As Entra does: without consent a token is issued, but it carries no role and opens nothing.
+                let permissions = client.permissions.iter().copied().filter(|it| it.is_of(&resource)).collect();
+                Ok(Grant { client: client_id.to_owned(), resource, subject: Subject::App, permissions })
             }
             "password" => {
-                let resource = user_resource(required(request, "scope")?)?;
+                let (resource, asked) = user_scope(required(request, "scope")?)?;
                 let name = required(request, "username")?.to_lowercase();
                 let full_access = self.check_password(&name, required(request, "password")?)?;
-                if !client.consented {
+                let granted = client.permissions.iter().copied().filter(|it| it.is_of(&resource));
+                let permissions: Vec<_> = granted.filter(|it| asked.is_empty() || asked.contains(it)).collect();
+                if permissions.is_empty() || permissions.len() < asked.len() {
                     let what = format!("Nobody has consented to the use of the application '{client_id}'.");
                     return Err(Refusal::new(65_001, what));
                 }
-                Ok(Grant { client: client_id.to_owned(), resource, subject: Subject::User { name, full_access } })
+                let subject = Subject::User { name, full_access };
+                Ok(Grant { client: client_id.to_owned(), resource, subject, permissions })
             }
             other => Err(Refusal::new(70_003, format!("The grant type '{other}' is not supported."))),
         }
@@ -183,29 +208,27 @@ fn app_resource(scope: &str) -> Result<String, Refusal> {
     }
 }
 
-/// The resource of a delegated scope.
-fn user_resource(scope: &str) -> Result<String, Refusal> {
-    let mut resource = None;
+/// The resource of a delegated scope, and what is asked for there; nothing means all that was consented to.
+fn user_scope(scope: &str) -> Result<(String, BTreeSet<Permission>), Refusal> {
+    let (mut resource, mut asked) = (None, BTreeSet::new());
     for one in scope.split_whitespace().filter(|one| !COMMON_SCOPES.contains(one)) {
-        let (base, name) = one.rsplit_once('/').ok_or_else(|| bad_scope(scope))?;
-        if name != ".default" && name != IMAP_AS_USER {
-            return Err(bad_scope(scope));
-        }
+        // A name without a resource is one of Graph.
+        let (base, name) = one.rsplit_once('/').unwrap_or((GRAPH, one));
         let base = known_resource(base)?;
+        if name != ".default" {
+            let known = Permission::ALL.into_iter().find(|it| it.scope() == name && it.is_of(&base));
+            asked.insert(known.ok_or_else(|| bad_scope(scope))?);
+        }
         if resource.replace(base.clone()).is_some_and(|other| other != base) {
             return Err(bad_scope(scope));
         }
     }
-    resource.ok_or_else(|| bad_scope(scope))
+    Ok((resource.ok_or_else(|| bad_scope(scope))?, asked))
 }
 
-fn known_resource(resource: &str) -> Result<String, Refusal> {
-    let resource = resource.trim_end_matches('/');
-    if RESOURCES.contains(&resource) {
-        Ok(resource.to_owned())
-    } else {
-        Err(Refusal::new(500_011, format!("The resource principal '{resource}' was not found in the tenant.")))
-    }
+fn known_resource(name: &str) -> Result<String, Refusal> {
+    permission::resource(name)
+        .ok_or_else(|| Refusal::new(500_011, format!("The resource principal '{name}' was not found in the tenant.")))
 }
 
 fn bad_scope(scope: &str) -> Refusal {
@@ -221,20 +244,25 @@ mod tests {
     const USER: &str = "grant_type=password&client_id=pub&username=Eve@contoso.example&password=p&scope=https://outlook.office.com/IMAP.AccessAsUser.All offline_access";
 
     fn directory() -> Directory {
-        let client = |secret: Option<&str>, consented| Client { secret: secret.map(str::to_owned), consented };
+        let client = |secret: Option<&str>, permissions: &[Permission]| Client {
+            secret: secret.map(str::to_owned),
+            permissions: permissions.iter().copied().collect(),
+        };
         let user = |password: &str| User { password: password.to_owned(), ..User::default() };
         Directory {
             id: "c0de0000-0000-4000-8000-000000000000".to_owned(),
             domain: "contoso.example".to_owned(),
             clients: HashMap::from([
-                ("svc".to_owned(), client(Some("s"), true)),
-                ("pub".to_owned(), client(None, true)),
-                ("new".to_owned(), client(None, false)),
+                ("svc".to_owned(), client(Some("s"), &Permission::ALL)),
+                ("pub".to_owned(), client(None, &Permission::ALL)),
+                ("reader".to_owned(), client(None, &[Permission::Imap])),
+                ("new".to_owned(), client(None, &[])),
             ]),
             users: HashMap::from([
                 ("eve@contoso.example".to_owned(), user("p")),
                 ("mfa@contoso.example".to_owned(), User { demands_mfa: true, ..user("p") }),
             ]),
+            objects: HashMap::new(),
         }
     }
 
@@ -267,7 +295,8 @@ mod tests {
             (SERVICE, ("client_id=svc", "client_id=pub"), 700_025),
             (SERVICE, ("/.default", "/IMAP.AccessAsUser.All"), 1_002_012),
             (SERVICE, ("/.default", "/.default https://graph.microsoft.com/.default"), 70_011),
-            (SERVICE, ("outlook.office365.com", "graph.microsoft.com"), 500_011),
+            (SERVICE, ("outlook.office365.com", "graph.microsoft.com"), 0),
+            (SERVICE, ("outlook.office365.com", "outlook.live.example"), 500_011),
             (USER, nothing, 0),
             (USER, ("&scope=", "&other="), 900_144),
             (USER, ("IMAP.AccessAsUser.All", "Imap.Everything"), 70_011),
@@ -277,8 +306,48 @@ mod tests {
             (USER, ("password=p&", "password=P&"), 50_126),
             (USER, ("username=Eve", "username=mfa"), 50_076),
             (USER, ("client_id=pub", "client_id=new"), 65_001),
+            (USER, ("client_id=pub", "client_id=reader"), 0),
+            (USER, ("IMAP.AccessAsUser.All", "SMTP.Send"), 0),
+            (USER, ("https://outlook.office.com/IMAP.AccessAsUser.All", "Mail.Send Mail.ReadWrite"), 0),
+            (USER, ("https://outlook.office.com/IMAP.AccessAsUser.All", "https://graph.microsoft.com/.default"), 0),
+            (USER, ("IMAP.AccessAsUser.All", "Mail.Send"), 70_011),
+            (USER, ("offline_access", "Mail.Send"), 70_011),
         ] {
             check(&mut all, form, change, expected);
+        }
+    }
+
+    #[test]
+    fn a_token_carries_what_was_consented_to_at_its_resource() {
+        let mut all = directory();
+        let mut granted = |form: &str| {
+            let fields = url::form_urlencoded::parse(form.as_bytes()).into_owned().collect();
+            all.decide(&Request { tenant: "contoso.example", fields: &fields }).map(|grant| grant.permissions)
+        };
+        assert_eq!(granted(SERVICE), Ok(vec![Permission::Imap, Permission::Smtp]));
+        let graph = SERVICE.replace("outlook.office365.com", "graph.microsoft.com");
+        assert_eq!(granted(&graph), Ok(vec![Permission::GraphSend, Permission::GraphReadWrite]));
+        assert_eq!(granted(USER), Ok(vec![Permission::Imap]));
+        let default = USER.replace("IMAP.AccessAsUser.All", ".default");
+        assert_eq!(granted(&default), Ok(vec![Permission::Imap, Permission::Smtp]));
+        let both = USER.replace("offline_access", "https://outlook.office.com/SMTP.Send").replace("=pub", "=reader");
+        assert_eq!(granted(&both).map_err(|refusal| refusal.code), Err(65_001));
+    }
+
+    #[test]
+    fn a_mailbox_is_found_by_its_object_id_and_by_its_address() {
+        let mut all = directory();
+        let id = all.object_id("Sales@elsewhere.example");
+        assert_eq!(all.object_id("sales@elsewhere.example"), id);
+        for (name, found) in [
+            (id.to_uppercase().as_str(), Some("sales@elsewhere.example")),
+            ("SALES@elsewhere.example", Some("sales@elsewhere.example")),
+            ("eve@contoso.example", Some("eve@contoso.example")),
+            ("anybody@Contoso.example", Some("anybody@contoso.example")),
+            ("other@elsewhere.example", None),
+            ("c0de0000-0000-4000-8000-000000000000", None),
+        ] {
+            assert_eq!(all.mailbox(name).as_deref(), found, "{name}");
         }
     }
 

@@ -1,8 +1,9 @@
-//! The process: Dovecot in the foreground under a small shell that ends it when we end, however we end.
+//! A mail server in the foreground under a small shell that ends it when we end, however we end.
 //!
 //! The shell reads from a pipe whose other end only we hold. A line names the signal to send; the end of the pipe,
-//! which the kernel brings about even when we are killed, means TERM, and then that the folder goes too. So no test leaves a Dovecot behind. Login
-//! processes outlive their master as long as they have clients; the shell ends them with its whole process group.
+//! which the kernel brings about even when we are killed, means TERM, and then that the folder goes too. So no test
+//! leaves a server behind. Processes that serve a client may outlive the one that started them; the shell ends them
+//! with its whole process group, and with that of the server where it has one of its own.
 
 use std::{
     io::Write,
@@ -18,11 +19,12 @@ const GUARD: &str = r#"
 exec 3<&0 </dev/null
 ulimit -n 65536 2>/dev/null || ulimit -n "$(ulimit -Hn)"
 PATH=$PATH:/usr/sbin:/sbin
-dovecot -F -c "$1/dovecot.conf" 3<&- &
+(eval "exec $2") 3<&- &
 master=$!
 { read -r signal <&3 || { signal=TERM; : >"$1/orphaned"; }; kill -s "$signal" "$master"; } 2>/dev/null &
 wait "$master"
-echo "dovecot ended with status $?" >&2
+echo "it ended with status $?" >&2
+kill -s KILL "-$master" 2>/dev/null
 [ ! -e "$1/orphaned" ] || rm -rf "$1"
 kill -s KILL 0
 "#;
@@ -31,8 +33,25 @@ kill -s KILL 0
 const STOP_SECONDS: u64 = 10;
 const STEP: Duration = Duration::from_millis(10);
 
+/// What is to be run.
 #[derive(Debug)]
-pub(super) struct Process {
+pub(crate) struct Program {
+    /// What errors call it.
+    pub(crate) name: &'static str,
+    /// Its command line for a shell, in the foreground; `$1` is its folder.
+    pub(crate) command: &'static str,
+    /// The file in its folder that it logs to.
+    pub(crate) log: &'static str,
+    /// The Debian packages that it comes with.
+    pub(crate) packages: &'static str,
+}
+
+/// What the shell itself, and the server before it has its log, have to say.
+const SAID: &str = "start.log";
+
+#[derive(Debug)]
+pub(crate) struct Process {
+    program: &'static Program,
     dir: PathBuf,
     child: Child,
     /// Taken when it has been told to stop.
@@ -40,42 +59,38 @@ pub(super) struct Process {
 }
 
 impl Process {
-    /// Starts Dovecot with the configuration in `dir`; does not wait until it is ready.
-    pub(super) fn start(dir: &Path) -> Result<Self> {
-        // A socket that a former life left behind makes one login in many wait for seconds.
-        let base = dir.join("base");
-        if base.exists() {
-            std::fs::remove_dir_all(&base).map_err(Error::file("remove", &base))?;
-        }
-        let said = dir.join("start.log");
+    /// Starts `program` in its folder, with an empty log; does not wait until it is ready.
+    pub(crate) fn start(program: &'static Program, dir: &Path) -> Result<Self> {
+        let said = dir.join(SAID);
         let said_file = std::fs::File::create(&said).map_err(Error::file("create", &said))?;
-        let log = dir.join("dovecot.log");
+        let log = dir.join(program.log);
         std::fs::File::create(&log).map_err(Error::file("create", &log))?;
         let mut child = Command::new("sh")
-            .args(["-c", GUARD, "postroom-testbed-dovecot"])
+            .args(["-c", GUARD, &format!("postroom-testbed-{}", program.name)])
             .arg(dir)
+            .arg(program.command)
             .stdin(Stdio::piped())
             .stdout(Stdio::null())
             .stderr(said_file)
-            // A group of its own: Ctrl-C in a terminal reaches us, and we stop Dovecot in the right order.
+            // A group of its own: Ctrl-C in a terminal reaches us, and we stop servers in the right order.
             .process_group(0)
             .spawn()
-            .map_err(Error::system("start dovecot"))?;
+            .map_err(Error::system(format!("start {}", program.name)))?;
         let signal = child.stdin.take();
-        Ok(Self { dir: dir.to_owned(), child, signal })
+        Ok(Self { program, dir: dir.to_owned(), child, signal })
     }
 
     /// Fails when the process has ended.
-    pub(super) fn check(&mut self) -> Result<()> {
+    pub(crate) fn check(&mut self) -> Result<()> {
         match self.child.try_wait() {
             Ok(None) => Ok(()),
             Ok(Some(status)) => Err(self.error(format!("ended: {status}"))),
-            Err(source) => Err(Error::System { action: "look after dovecot".to_owned(), source }),
+            Err(source) => Err(Error::System { action: format!("look after {}", self.program.name), source }),
         }
     }
 
     /// Sends `signal` and waits for the end.
-    pub(super) async fn stop(mut self, signal: &str) -> Result<()> {
+    pub(crate) async fn stop(mut self, signal: &str) -> Result<()> {
         self.tell(signal);
         let ended = tokio::time::timeout(Duration::from_secs(STOP_SECONDS), async {
             while matches!(self.child.try_wait(), Ok(None)) {
@@ -88,10 +103,10 @@ impl Process {
         }
     }
 
-    /// An error with the last lines of what Dovecot said.
-    pub(super) fn error(&self, what: String) -> Error {
+    /// An error with the last lines of what the server said.
+    pub(crate) fn error(&self, what: String) -> Error {
         let mut log = String::new();
-        for name in ["start.log", "dovecot.log"] {
+        for name in [SAID, self.program.log] {
             let text = std::fs::read(self.dir.join(name)).unwrap_or_default();
             let text = String::from_utf8_lossy(&text);
             let lines: Vec<&str> = text.lines().collect();
@@ -100,10 +115,10 @@ impl Process {
                 log.push('\n');
             }
         }
-        if log.contains("dovecot: not found") {
-            log.push_str("install it: apt-get install dovecot-core dovecot-imapd dovecot-lmtpd\n");
+        if log.contains(": not found") {
+            log.push_str(&format!("install it: apt-get install {}\n", self.program.packages));
         }
-        Error::Dovecot { what, log }
+        Error::Server { server: self.program.name, what, log }
     }
 
     fn tell(&mut self, signal: &str) {
@@ -123,6 +138,6 @@ impl Drop for Process {
             }
             std::thread::sleep(STEP);
         }
-        tracing::warn!(dir = %self.dir.display(), "dovecot did not end in time");
+        tracing::warn!(server = self.program.name, dir = %self.dir.display(), "it did not end in time");
     }
 }
