@@ -33,8 +33,11 @@ pub const AT_ONCE: usize = 64;
 pub const STOPPING: Duration = Duration::from_secs(9);
 /// Time to tell what became of what was given up then.
 const LAST_WORDS: Duration = Duration::from_secs(2);
-/// Pause before a claim that failed is made again.
+/// Pause before a claim that failed is made again. It doubles each time.
 const CLAIM_AGAIN: Duration = Duration::from_millis(500);
+/// Longest such pause: mail must not wait long for a control plane that is back, nor one that hands out none be asked
+/// without rest.
+const CLAIM_AGAIN_AT_LEAST: Duration = Duration::from_secs(5);
 /// So long before its claim lapses an attempt is given up, to tell in time what became of it.
 const MARGIN: Duration = Duration::from_secs(5);
 /// How long after its claim has lapsed the end of a mail is still told.
@@ -123,6 +126,7 @@ struct Claimed {
 
 /// Mails, once there is a session and room for one. `None`: there will never be a session again.
 async fn claim(outbox: &dyn Outbox, sessions: &mut watch::Receiver<String>, room: &Arc<Semaphore>) -> Option<Claimed> {
+    let mut pause = CLAIM_AGAIN;
     loop {
         let session = sessions.wait_for(|session| !session.is_empty()).await.ok()?.clone();
         let mut seats = vec![room.clone().acquire_owned().await.ok()?];
@@ -145,7 +149,8 @@ async fn claim(outbox: &dyn Outbox, sessions: &mut watch::Receiver<String>, room
             Err(error) => {
                 tracing::debug!(%error, "no mails were claimed");
                 drop(seats);
-                sleep(CLAIM_AGAIN).await;
+                sleep(pause).await;
+                pause = (pause * 2).min(CLAIM_AGAIN_AT_LEAST);
             }
         }
     }

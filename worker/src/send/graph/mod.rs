@@ -43,7 +43,7 @@ pub struct Limits {
 
 impl Default for Limits {
     fn default() -> Self {
-        Self { request: 3_000_000, uploaded_from: 3_140_000, range: 3_932_160 }
+        Self { request: 3_000_000, uploaded_from: 3_145_000, range: 3_932_160 }
     }
 }
 

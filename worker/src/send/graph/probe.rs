@@ -14,7 +14,8 @@ use crate::send::verdict::graph::Step;
 /// where it is not, for the right (ErrorAccessDenied), which it looks at first. So says its documentation; it was not run
 /// against Microsoft.
 pub(crate) async fn may_send(sending: &Sending, definition: &OutgoingDefinition) -> Result<String, Fault> {
-    let mail = json!({"message": {"subject": "", "toRecipients": []}, "saveToSentItems": false});
+    let body = json!({"contentType": "text", "content": ""});
+    let mail = json!({"message": {"subject": "", "body": body, "toRecipients": []}, "saveToSentItems": false});
     let mut api = Api::open(sending, definition).await?;
     match api.ask(Step::Send, Method::POST, &["sendMail"], &[], Body::Json(mail)).await {
         Ok(answer) => Ok(format!("a mail to nobody was taken: {}", answer.response)),
