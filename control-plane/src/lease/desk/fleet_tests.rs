@@ -4,6 +4,8 @@ use std::collections::{BTreeSet, HashSet};
 use std::time::Duration;
 
 use super::*;
+use crate::lease::decision::Decision;
+use crate::lease::profile::Profile;
 
 const TERM: u64 = 3;
 

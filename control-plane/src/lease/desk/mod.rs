@@ -18,9 +18,8 @@ use postroom_proto::id::{Epoch, MailboxUid, SessionId};
 use postroom_proto::lease::{LeaseTerms, Moment};
 use postroom_proto::v1::{MoveReason, UnassignedReason};
 
-use super::decision::{Decision, Freeze};
+use super::decision::Freeze;
 use super::plan::{self, Limits, Mailbox, Seat, Wanted};
-use super::profile::Profile;
 use crate::ledger::Micros;
 use crate::store::Revision;
 
@@ -28,211 +27,23 @@ mod brake;
 #[cfg(test)]
 mod fleet_tests;
 mod handover;
+mod intent;
 pub mod look;
 mod session;
 #[cfg(test)]
 mod tests;
+mod word;
 
 pub use brake::BRAKE;
 pub use handover::DRAIN_MAX;
+pub use intent::{Assign, EndSession, Forget, Settled, Unassign, Write};
 pub use session::{REJOIN, REMEMBERED, SETTLED};
+pub use word::{Assignment, Decided, Ended, Heartbeat, Held, Offer, Refusal, Running, Seen, Session};
 
 /// Most moves at a time that nothing but the wish for a better place asks for.
 pub const VOLUNTARY: usize = 200;
 /// How long a mailbox stays that was moved to even out the load.
 pub const PINNED: Duration = Duration::from_secs(60);
-
-/// A session as the store has it.
-#[derive(Debug, Clone, PartialEq, Eq)]
-pub struct Session {
-    /// Which one.
-    pub id: SessionId,
-    /// What its worker said about itself.
-    pub profile: Profile,
-    /// When it began, for people. `None`: not recorded.
-    pub begun: Option<Micros>,
-    /// Set once it has ended.
-    pub ended: Option<Ended>,
-    /// Revision of its record. Invariant: the record of a session is written when it begins and when it ends, so while
-    /// it lives this tells which of two sessions is the newer.
-    pub revision: Revision,
-}
-
-/// How a session ended.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
-pub struct Ended {
-    /// It said that a process of the same name will be back soon.
-    pub returning: bool,
-    /// It did not say goodbye: it was not heard for too long.
-    pub silent: bool,
-}
-
-/// Who has a mailbox, as the store has it.
-#[derive(Debug, Clone, PartialEq, Eq)]
-pub struct Assignment {
-    /// The owner.
-    pub session: SessionId,
-    /// Revision that made it the owner.
-    pub epoch: Epoch,
-    /// Name of the active worker that the owner, a spare, stands in for.
-    pub home: Option<String>,
-}
-
-/// What a session says of itself.
-#[derive(Debug, Clone, PartialEq, Eq)]
-pub struct Heartbeat {
-    /// Who speaks.
-    pub session: SessionId,
-    /// Counts the heartbeats of the session from 1.
-    pub sequence: u64,
-    /// Term of the last answer that it took; 0: none yet.
-    pub term: u64,
-    /// Everything it holds, mailboxes that it is letting go included.
-    pub held: Vec<Held>,
-    /// It is stopping and must be given nothing new.
-    pub draining: bool,
-}
-
-/// A mailbox that a session says it holds.
-#[derive(Debug, Clone, PartialEq, Eq)]
-pub struct Held {
-    /// Which one.
-    pub mailbox: MailboxUid,
-    /// The epoch it is held under.
-    pub epoch: Epoch,
-    /// Revision of the definition that it is read by; 0: none yet. Decides nothing here.
-    pub definition_revision: u64,
-}
-
-/// What a session that lives last said it runs.
-#[derive(Debug, Clone, PartialEq, Eq)]
-pub struct Running {
-    /// Name of its worker.
-    pub worker: String,
-    /// Which one.
-    pub session: SessionId,
-    /// What it holds, and by which revision of its definition it reads each.
-    pub held: BTreeMap<MailboxUid, u64>,
-}
-
-/// A mailbox that a session should hold.
-#[derive(Debug, Clone, PartialEq, Eq)]
-pub struct Offer {
-    /// Which one.
-    pub mailbox: MailboxUid,
-    /// The epoch to open it with.
-    pub epoch: Epoch,
-}
-
-/// A session that lives, as people look at it.
-#[derive(Debug, Clone, PartialEq, Eq)]
-pub struct Seen {
-    /// Which one.
-    pub session: SessionId,
-    /// Name of its worker.
-    pub worker: String,
-    /// How long ago it was last heard; `None`: this desk never heard it.
-    pub silent_for: Option<Duration>,
-    /// It is stopping.
-    pub draining: bool,
-    /// Mailboxes that are assigned to it.
-    pub mailboxes: usize,
-}
-
-/// Why a heartbeat gets no offers.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, thiserror::Error)]
-pub enum Refusal {
-    /// The session has ended, or its end is decided. It must let go of everything and register again.
-    #[error("the session has ended")]
-    Ended,
-    /// The desk never heard of it. Read its record: if there is one that has not ended, it was made without this desk,
-    /// so hand it to [`Desk::register`] if this replica still leads; otherwise the session has ended.
-    #[error("the session is not known")]
-    Unknown,
-}
-
-/// What operators have decided.
-#[derive(Debug, Clone, Default, PartialEq, Eq)]
-pub struct Decided {
-    /// About workers, by name.
-    pub workers: BTreeMap<String, Decision>,
-    /// The fleet is frozen.
-    pub freeze: Option<Freeze>,
-}
-
-/// A write that the desk wants done.
-#[derive(Debug, Clone, PartialEq, Eq)]
-pub enum Write {
-    /// To a session's record.
-    EndSession(EndSession),
-    /// To a mailbox's assignment.
-    Assign(Assign),
-    /// Removes a mailbox's assignment.
-    Unassign(Unassign),
-    /// Removes a session's record.
-    Forget(Forget),
-}
-
-/// Marks a session as ended.
-#[derive(Debug, Clone, PartialEq, Eq)]
-pub struct EndSession {
-    /// Which one.
-    pub session: SessionId,
-    /// Guard: the revision of its record.
-    pub expected: Revision,
-    /// To be recorded with it.
-    pub how: Ended,
-}
-
-/// Gives a mailbox to a session. The revision of the write becomes the epoch.
-#[derive(Debug, Clone, PartialEq, Eq)]
-pub struct Assign {
-    /// Which mailbox.
-    pub mailbox: MailboxUid,
-    /// Guard: the revision of the assignment; `None`: there must be none.
-    pub expected: Option<Epoch>,
-    /// The new owner.
-    pub to: SessionId,
-    /// Name of the active worker that the new owner, a spare, stands in for.
-    pub home: Option<String>,
-    /// Why it moves, for people.
-    pub reason: MoveReason,
-    /// Name of the worker that had it, for people.
-    pub former: Option<String>,
-    /// The old owner did not let go in time. Safe, because the ledger's fence stops it, but worth a warning.
-    pub forced: bool,
-}
-
-/// Takes a mailbox that is no longer to be read from whoever had it. If it is ever to be read again, its next assignment
-/// has a higher epoch, since revisions of the store only grow.
-#[derive(Debug, Clone, PartialEq, Eq)]
-pub struct Unassign {
-    /// Which mailbox.
-    pub mailbox: MailboxUid,
-    /// Guard: the revision of the assignment.
-    pub expected: Epoch,
-}
-
-/// Removes the record of a session that ended and owns nothing.
-#[derive(Debug, Clone, PartialEq, Eq)]
-pub struct Forget {
-    /// Which one.
-    pub session: SessionId,
-    /// Guard: the revision of its record.
-    pub expected: Revision,
-}
-
-/// What became of a write.
-#[derive(Debug, Clone, PartialEq, Eq)]
-pub enum Settled<T> {
-    /// It is durable, as this revision.
-    Committed(Revision),
-    /// It certainly did not happen; this is what the key holds. With several writes in a commit, each of them.
-    Conflict(Option<T>),
-    /// It may have happened or may happen yet; this is what the key held when it was read *after* the attempt. While
-    /// it cannot be read, the write is not settled.
-    Unknown(Option<T>),
-}
 
 /// The soft state of one term of office.
 #[derive(Debug)]

@@ -1,6 +1,7 @@
 use std::time::Duration;
 
 use super::*;
+use crate::lease::profile::Profile;
 
 const GRACE: f64 = 17.0;
 /// How a session ends that is not heard.
