@@ -39,6 +39,7 @@ use crate::access::gate::Gate;
 use crate::access::vault::Vault;
 use crate::api;
 use crate::api::contact::Contacts;
+use crate::api::large::Large;
 use crate::api::lease::Leases;
 use crate::api::operator::Operators;
 use crate::api::report::Reports;
@@ -69,8 +70,14 @@ use crate::{access, blob, definition, folder, ledger, store};
 
 /// How long calls under way may take when the control plane stops.
 pub const GRACE: Duration = Duration::from_secs(5);
-/// Largest request. Reports are at most 3 MiB, everything else is smaller.
+/// Largest request. Reports are at most 3 MiB, everything else but a model is smaller.
 const LARGEST_REQUEST: usize = 4 * 1024 * 1024;
+/// Largest answer.
+const LARGEST_ANSWER: usize = 64 * 1024 * 1024;
+/// Largest model that can be applied: no model file is larger.
+const LARGEST_MODEL: usize = 64 * 1024 * 1024;
+/// Largest answer about a model, which may tell every field of it, old and new.
+const LARGEST_MODEL_ANSWER: usize = 256 * 1024 * 1024;
 /// Longest call: the upload of a large body, for which a worker waits two minutes, and some time to tell it apart.
 const LONGEST_CALL: Duration = Duration::from_secs(150);
 
@@ -140,7 +147,7 @@ pub struct App {
 
 macro_rules! limited {
     ($server:ident, $service:expr) => {
-        $server::new($service).max_decoding_message_size(LARGEST_REQUEST).max_encoding_message_size(64 * 1024 * 1024)
+        $server::new($service).max_decoding_message_size(LARGEST_REQUEST).max_encoding_message_size(LARGEST_ANSWER)
     };
 }
 
@@ -259,17 +266,23 @@ impl App {
         let messages = Messages::new(model.clone(), vault.clone(), ledger.clone(), intake.clone(), errands.clone());
         let messages = api::message::Service::new(messages, observer.clone(), blobs.clone());
         let stores = api::store::Service::new(binding.clone(), definitions.clone());
-        let definitions_service = api::definition::Service::new(
+        let definitions_service = Arc::new(api::definition::Service::new(
             definitions,
             vault,
             ledger.clone(),
             leader.clone(),
             binding.clone(),
             replica.clone(),
-        );
+        ));
+        let sized = |largest| {
+            DefinitionServiceServer::from_arc(definitions_service.clone())
+                .max_decoding_message_size(largest)
+                .max_encoding_message_size(LARGEST_MODEL_ANSWER)
+        };
+        let definitions = Large::new("ApplyModel", sized(LARGEST_MODEL), sized(LARGEST_REQUEST));
         let overview = Overview::new(observer.clone(), ledger.clone(), leader.clone(), model.clone(), binding);
         let router = router(Gate::new(config.tokens))
-            .add_service(limited!(DefinitionServiceServer, definitions_service))
+            .add_service(definitions)
             .add_service(limited!(LeaseServiceServer, Leases::new(leader, model.clone(), config.terms, nudges)))
             .add_service(limited!(ReportServiceServer, Reports::new(intake)))
             .add_service(limited!(ErrandServiceServer, api::errand::Service::new(errands)))

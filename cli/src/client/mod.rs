@@ -35,10 +35,14 @@ pub use retry::Repeat;
 const DEADLINE: Duration = Duration::from_secs(10);
 /// Longest wait for a step of a check: the control plane ends the whole check before.
 const CHECK: Duration = Duration::from_secs(200);
+/// How much longer it may take when it is about a whole model: of 100,000 addresses and more, on a machine that is busy.
+const MODEL: Duration = Duration::from_secs(110);
 /// Most rows of one page.
 const PAGE_SIZE: u32 = 1000;
 /// Largest answer. The control plane is trusted; a model of a large cluster passes the 4 MiB that tonic allows.
 const MAX_ANSWER: usize = 64 << 20;
+/// Largest answer about a model, which may tell every field of it, old and new.
+const MAX_MODEL: usize = 256 << 20;
 
 /// Why a call did not succeed.
 #[derive(Debug, thiserror::Error)]
@@ -142,23 +146,23 @@ impl Client {
     pub async fn apply_model(&self, model: v1::Model) -> Result<v1::ApplyModelResponse, Error> {
         let request = v1::ApplyModelRequest { model: Some(model), ..Default::default() };
         // Nothing was read before that could be stale, so a conflict with another apply is settled by applying again.
-        self.call(Repeat::Operation, Duration::ZERO, request, async |r| self.definitions().apply_model(r).await).await
+        self.call(Repeat::Operation, MODEL, request, async |r| self.definitions().apply_model(r).await).await
     }
 
     /// Changes the model as the request says. With an etag it needs a request id, so that a lost answer can be repeated.
     pub async fn change_model(&self, request: v1::ApplyModelRequest) -> Result<v1::ApplyModelResponse, Error> {
-        self.read(request, async |r| self.definitions().apply_model(r).await).await
+        self.model(request, async |r| self.definitions().apply_model(r).await).await
     }
 
     /// Makes an old revision the newest. As [`change_model`](Self::change_model).
     pub async fn roll_back(&self, request: v1::RollbackModelRequest) -> Result<v1::ApplyModelResponse, Error> {
-        self.read(request, async |r| self.definitions().rollback_model(r).await).await
+        self.model(request, async |r| self.definitions().rollback_model(r).await).await
     }
 
     /// What differs between two revisions; a new one of 0 is the newest.
     pub async fn compare_revisions(&self, old: u64, new: u64) -> Result<v1::CompareRevisionsResponse, Error> {
         let request = v1::CompareRevisionsRequest { old_revision: old, new_revision: new };
-        self.read(request, async |r| self.definitions().compare_revisions(r).await).await
+        self.model(request, async |r| self.definitions().compare_revisions(r).await).await
     }
 
     /// The newest `limit` revisions. `next_page_token` stays when there are more.
@@ -168,7 +172,7 @@ impl Client {
             let missing = limit - u32::try_from(all.revisions.len()).unwrap_or(limit).min(limit);
             let page_size = page_size(Some(missing)).min(100);
             let page = v1::ListRevisionsRequest { page_size, page_token: all.next_page_token };
-            let page = self.read(page, async |r| self.definitions().list_revisions(r).await).await?;
+            let page = self.model(page, async |r| self.definitions().list_revisions(r).await).await?;
             all.revisions.extend(page.revisions);
             all.next_page_token = page.next_page_token;
             if all.next_page_token.is_empty() || all.revisions.len() >= limit as usize {
@@ -209,7 +213,7 @@ impl Client {
 
     /// All definitions, without secrets.
     pub async fn export_model(&self) -> Result<v1::ExportModelResponse, Error> {
-        self.read(v1::ExportModelRequest::default(), async |r| self.definitions().export_model(r).await).await
+        self.model(v1::ExportModelRequest::default(), async |r| self.definitions().export_model(r).await).await
     }
 
     /// All instances, by name.
@@ -347,6 +351,15 @@ impl Client {
         Ok(BackupStream { client: self.clone(), stream })
     }
 
+    /// As [`read`](Self::read), for what is about a whole model.
+    async fn model<Req: Clone, Res>(
+        &self,
+        request: Req,
+        call: impl AsyncFn(Request<Req>) -> Result<Response<Res>, Status>,
+    ) -> Result<Res, Error> {
+        self.call(Repeat::Call, MODEL, request, call).await
+    }
+
     async fn read<Req: Clone, Res>(
         &self,
         request: Req,
@@ -388,7 +401,7 @@ impl Client {
 
     fn definitions(&self) -> DefinitionServiceClient<Authorized> {
         DefinitionServiceClient::with_interceptor(self.channel.clone(), self.bearer.clone())
-            .max_decoding_message_size(MAX_ANSWER)
+            .max_decoding_message_size(MAX_MODEL)
     }
 
     fn operator(&self) -> OperatorServiceClient<Authorized> {

@@ -4,6 +4,7 @@ pub mod backup;
 pub mod contact;
 pub mod definition;
 pub mod errand;
+pub mod large;
 pub mod lease;
 pub mod message;
 pub mod operator;

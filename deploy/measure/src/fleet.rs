@@ -9,7 +9,6 @@
 //! plane's own. Bytes are those of the messages with their gRPC frames, without the headers of HTTP/2.
 
 mod census;
-mod control_plane;
 mod model;
 mod wire;
 mod worker;
@@ -24,9 +23,8 @@ use serde::Serialize;
 use tokio::time::{Instant, sleep};
 
 use self::census::{Life, Move};
-use self::control_plane::ControlPlane;
-pub(crate) use self::control_plane::Store;
 use self::worker::{Fleet, Worker};
+use crate::control_plane::{self, ControlPlane, Store};
 use crate::machine::{self, Machine};
 use crate::table;
 

@@ -3,15 +3,17 @@
 //! Absolute figures belong to a machine and its load; what counts are the ratios of one run, for which the clients take
 //! turns. Reading order: [`mailbox`] (what is measured, and in which order) → [`bare`], [`mbsync`], [`postroom`] (the
 //! clients) → [`process`] (what a client used) → [`figures`] (medians and ratios) → [`table`] (how it is shown) and
-//! [`machine`] (what it ran on). [`fleet`] measures a control plane under workers that read no mail,
-//! [`plan`] its planner alone.
+//! [`machine`] (what it ran on). [`fleet`] measures a [`control_plane`] under workers that read no
+//! mail, [`model`] one with a large model, [`plan`] the planner alone.
 
 mod bare;
+mod control_plane;
 mod figures;
 mod fleet;
 mod machine;
 mod mailbox;
 mod mbsync;
+mod model;
 mod plan;
 mod postroom;
 mod process;
@@ -35,6 +37,8 @@ enum Verb {
     Mailbox(mailbox::Args),
     /// Run a control plane under many workers that read no mail: what it costs, and what moves when one comes or goes.
     Fleet(fleet::Args),
+    /// Apply, export and compare a large model with the real commands: time and memory of both sides.
+    Model(model::Args),
     /// Time the planner alone: cold, after a death, after a join, and when nothing has changed.
     Plan(plan::Args),
     /// The bare reader, once; `mailbox` starts it.
@@ -47,6 +51,7 @@ async fn main() -> ExitCode {
     let done = match Command::parse().verb {
         Verb::Mailbox(args) => Box::pin(mailbox::run(args)).await,
         Verb::Fleet(args) => Box::pin(fleet::run(args)).await,
+        Verb::Model(args) => Box::pin(model::run(args)).await,
         Verb::Plan(args) => plan::run(&args),
         Verb::Bare(args) => bare::run(args).await,
     };

@@ -103,6 +103,12 @@ fn peak_rss(pid: u32) -> u64 {
     status(pid, "VmHWM:")
 }
 
+/// Counts the largest resident memory of a running process from now on (proc(5), clear_refs).
+pub(crate) fn forget_peak(pid: u32) -> anyhow::Result<()> {
+    let file = format!("/proc/{pid}/clear_refs");
+    std::fs::write(&file, "5").with_context(|| format!("{file} cannot be written"))
+}
+
 /// Resident memory now, in bytes; 0 when the process has ended.
 pub(crate) fn rss(pid: u32) -> u64 {
     status(pid, "VmRSS:")

@@ -4,9 +4,11 @@ use std::io::Write as _;
 
 use comfy_table::{CellAlignment, Table, presets};
 
+use crate::control_plane::Store;
 use crate::figures::{Lap, Series, Spread};
 use crate::fleet;
 use crate::mailbox::{BARE, MBSYNC, Measured};
+use crate::model;
 
 /// Writes a result to standard output.
 pub(crate) fn print(text: &str) -> anyhow::Result<()> {
@@ -102,10 +104,7 @@ pub(crate) fn render_fleet(measured: &fleet::Measured) -> String {
         measured.mailboxes,
         measured.workers,
         measured.heartbeat_seconds,
-        match measured.store {
-            fleet::Store::Sqlite => "SQLite",
-            fleet::Store::Etcd => "etcd",
-        },
+        store(measured.store),
         steady.seconds,
         steady.cpu_share * 100.0,
         megabytes(steady.rss_bytes),
@@ -121,6 +120,49 @@ pub(crate) fn render_fleet(measured: &fleet::Measured) -> String {
         measured.load[0],
         measured.load[1],
     )
+}
+
+/// The figures of a large model for people.
+pub(crate) fn render_model(measured: &model::Measured) -> String {
+    let mut table = Table::new();
+    table.load_style(presets::ASCII_MARKDOWN);
+    table.set_header(["what", "seconds", "CPU s", "peak MB", "printed MB", "control plane CPU s", "its peak MB"]);
+    let seconds = |value: f64| format!("{value:.2}");
+    let megabytes = |bytes: u64| format!("{:.0}", bytes as f64 / 1e6);
+    for step in &measured.steps {
+        table.add_row([
+            step.what.to_owned(),
+            seconds(step.seconds),
+            step.client.map_or("-".into(), |client| seconds(client.cpu_seconds)),
+            step.client.map_or("-".into(), |client| megabytes(client.peak_rss_bytes)),
+            step.client.map_or("-".into(), |_| format!("{:.1}", step.output_bytes as f64 / 1e6)),
+            seconds(step.control_plane.cpu_seconds),
+            megabytes(step.control_plane.peak_rss_bytes),
+        ]);
+    }
+    for column in table.column_iter_mut().skip(1) {
+        column.set_cell_alignment(CellAlignment::Right);
+    }
+    format!(
+        "{} addresses in {} queues, a file of {:.1} MB, store in {}.\n\n{table}\n\n\
+         {} cores, {}; files on {}; load {:.1} before, {:.1} after\n",
+        measured.addresses,
+        measured.queues,
+        measured.file_bytes as f64 / 1e6,
+        store(measured.store),
+        measured.machine.cores,
+        measured.machine.processor,
+        measured.machine.file_system,
+        measured.load[0],
+        measured.load[1],
+    )
+}
+
+fn store(store: Store) -> &'static str {
+    match store {
+        Store::Sqlite => "SQLite",
+        Store::Etcd => "etcd",
+    }
 }
 
 fn spread(spread: Spread, digits: usize) -> String {

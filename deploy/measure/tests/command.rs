@@ -37,3 +37,22 @@ fn a_small_fleet_moves_what_it_must_and_nothing_else() {
     assert!(measured["steady"]["cpuShare"].as_f64().unwrap() > 0.0, "{measured}");
     assert!(measured["steady"]["bytesUpPerSecond"].as_f64().unwrap() > 0.0, "{measured}");
 }
+
+#[test]
+fn a_small_model_goes_through_every_command() {
+    let output = Command::new(env!("CARGO_BIN_EXE_postroom-bench"))
+        .args(["model", "--addresses", "250", "--of-a-queue", "100", "--json"])
+        .output()
+        .unwrap();
+    let said = String::from_utf8_lossy(&output.stderr);
+    assert!(output.status.success(), "{said}");
+    let measured: serde_json::Value = serde_json::from_slice(&output.stdout).unwrap();
+    assert_eq!((measured["addresses"].as_u64(), measured["queues"].as_u64()), (Some(250), Some(3)), "{measured}");
+    let steps = measured["steps"].as_array().unwrap();
+    assert_eq!(steps.len(), 9, "{measured}");
+    for step in steps {
+        assert!(step["seconds"].as_f64().unwrap() > 0.0, "{step}");
+        assert!(step["controlPlane"]["peakRssBytes"].as_u64().unwrap() > 0, "{step}");
+    }
+    assert!(steps[0]["client"]["peakRssBytes"].as_u64().unwrap() > 0, "{measured}");
+}
