@@ -43,6 +43,7 @@ const CASES: &[(&str, &str)] = &[
     ("instance set", "core1 --name core9"),
     ("instance remove", "core1"),
     ("incoming-server check", "Entra"),
+    ("outgoing-server check", "M365 --from sales@contoso.example"),
     ("mailbox check", "sales@contoso.example"),
     ("mailbox list", ""),
     ("mailbox reconcile", "billing@contoso.example"),

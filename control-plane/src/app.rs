@@ -4,6 +4,7 @@
 //! |---|---|---|
 //! | server | answers gRPC | first: refuses new calls, ends waits, finishes what is under way within [`GRACE`] |
 //! | deadlines | puts contacts back that were not accepted, cuts off old changes | with the server |
+//! | claims | ends claims of mails that lapsed, cuts off old changes | with the server |
 //! | lease plane | leads | after the server, so that goodbyes of workers are heard |
 //! | definitions | follows the model in the store | with the lease plane |
 //! | binding | looks whether the store is the ledger's | with the lease plane |
@@ -27,7 +28,9 @@ use postroom_proto::v1::errand_service_server::ErrandServiceServer;
 use postroom_proto::v1::lease_service_server::LeaseServiceServer;
 use postroom_proto::v1::message_service_server::MessageServiceServer;
 use postroom_proto::v1::operator_service_server::OperatorServiceServer;
+use postroom_proto::v1::outbox_service_server::OutboxServiceServer;
 use postroom_proto::v1::report_service_server::ReportServiceServer;
+use postroom_proto::v1::send_service_server::SendServiceServer;
 use postroom_proto::v1::store_service_server::StoreServiceServer;
 use postroom_proto::v1::worker_service_server::WorkerServiceServer;
 use tokio::net::TcpListener;
@@ -50,7 +53,6 @@ use crate::check::Checker;
 use crate::config::{Config, Invalid, StoreChoice};
 use crate::contact::arrival::Arrivals;
 use crate::contact::taking::Allocator;
-use crate::contact::watching::Watcher;
 use crate::definition::Definitions;
 use crate::errand::Errands;
 use crate::failure::chain;
@@ -60,13 +62,18 @@ use crate::lease::nudge::Nudges;
 use crate::lease::nudging;
 use crate::lease::run::{LeasePlane, Settings};
 use crate::ledger::SharedLedger;
+use crate::ledger::outbox::SharedOutbox;
 use crate::message::Messages;
 use crate::observation::Observer;
+use crate::outbox::composing::Composer;
+use crate::outbox::sending::Sending;
+use crate::outbox::watching::Mails;
 use crate::sqlite::Location;
 use crate::status::Overview;
 use crate::store::SharedStore;
 use crate::store::opened::Opened;
-use crate::{access, blob, definition, folder, ledger, store};
+use crate::watching::Watcher;
+use crate::{access, blob, contact, definition, folder, ledger, store};
 
 /// How long calls under way may take when the control plane stops.
 pub const GRACE: Duration = Duration::from_secs(5);
@@ -155,6 +162,7 @@ macro_rules! limited {
 struct Ground {
     store: SharedStore,
     ledger: SharedLedger,
+    outbox: SharedOutbox,
     blobs: Blobs,
     vault: Arc<Vault>,
     binding: Binding,
@@ -246,12 +254,33 @@ impl App {
 
         let arrivals = Arc::new(Arrivals::default());
         let allocator = Allocator::new(ground.ledger.clone(), arrivals.clone(), self.serving.clone());
-        let watcher = Watcher::new(ground.ledger.clone(), self.serving.clone());
+        let commits = ground.ledger.commits();
+        let watched = contact::watching::Contacts(ground.ledger.clone());
+        let watcher = Watcher::new(watched, commits.clone(), self.serving.clone());
         self.serve("deadlines", allocator.clone().keep_deadlines(config.deadline_interval));
-        let Ground { store, ledger, blobs, vault, binding, backups } = ground;
+        let Ground { store, ledger, outbox, blobs, vault, binding, backups } = ground;
         let model = definitions.subscribe();
         let errands = Errands::new(store.clone(), model.clone(), self.serving.clone());
         let fleet = Fleet::new(store.clone(), leader.clone());
+        let sending = Sending::new(
+            outbox.clone(),
+            store.clone(),
+            model.clone(),
+            vault.clone(),
+            config.outbox.clone(),
+            self.serving.clone(),
+        );
+        self.serve("claims", sending.clone().keep_deadlines(config.deadline_interval));
+        let composer = Composer::new(
+            outbox.clone(),
+            ledger.clone(),
+            blobs.clone(),
+            model.clone(),
+            sending.clone(),
+            config.outbox.clone(),
+        );
+        let mails = Watcher::new(Mails(outbox.clone(), sending.clone()), commits, self.serving.clone());
+        let outbox = api::outbox::Service::new(model.clone(), outbox, blobs.clone(), composer, sending.clone(), mails);
         let intake = Intake::new(
             store.clone(),
             ledger.clone(),
@@ -285,6 +314,8 @@ impl App {
             .add_service(definitions)
             .add_service(limited!(LeaseServiceServer, Leases::new(leader, model.clone(), config.terms, nudges)))
             .add_service(limited!(ReportServiceServer, Reports::new(intake)))
+            .add_service(limited!(OutboxServiceServer, outbox))
+            .add_service(limited!(SendServiceServer, api::send::Service::new(sending, blobs.clone())))
             .add_service(limited!(ErrandServiceServer, api::errand::Service::new(errands)))
             .add_service(limited!(MessageServiceServer, messages))
             .add_service(limited!(OperatorServiceServer, Operators::new(observer, checker, overview)))
@@ -346,7 +377,7 @@ impl App {
             },
             self.serving.clone(),
         );
-        Ok(Ground { store, ledger, blobs, vault, binding, backups })
+        Ok(Ground { store, outbox: ledger.clone(), ledger, blobs, vault, binding, backups })
     }
 
     fn serve(&self, name: &'static str, task: impl Future<Output = ()> + Send + 'static) {

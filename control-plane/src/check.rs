@@ -13,14 +13,17 @@ use tokio::sync::watch;
 use tokio::time::Instant;
 
 use crate::access::vault::Vault;
-use crate::definition::{self, model::Model};
+use crate::definition::model::{Model, OutgoingServer, Queue};
+use crate::definition::{self, sending};
 use crate::errand::{Asked, Errands};
 use crate::observation::Observer;
 
 /// Time for a whole check: each of its steps has a shorter one of its own.
 const TIME: Duration = Duration::from_secs(180);
-/// The steps that a worker takes.
-const STEPS: [&str; 7] = ["dns", "tcp", "tls", "token", "claims", "sign-in", "select"];
+/// The steps that a worker takes to read.
+const READING: [&str; 7] = ["dns", "tcp", "tls", "token", "claims", "sign-in", "select"];
+/// The steps that it takes to send.
+const SENDING: [&str; 7] = ["dns", "tcp", "tls", "token", "claims", "sign-in", "send-right"];
 
 /// The steps of a check as they end.
 pub type Steps = BoxStream<'static, Result<CheckStep, Failure>>;
@@ -68,41 +71,39 @@ impl Checker {
         self.check(begun, what, definition::resolve_server(&model, &self.vault, &server, mailbox)).await
     }
 
+    /// Checks an outgoing server, named by name or uid, for mail from an address or (empty) without one.
+    pub async fn outgoing(&self, wanted: &str, from: &str) -> Result<Steps, Failure> {
+        let begun = Instant::now();
+        let model = self.model.borrow().clone();
+        let server = model.outgoing_server(wanted).cloned().ok_or_else(|| {
+            let text = format!("there is no outgoing server {wanted:?}; see `postroom outgoing-server list`");
+            Failure::new(Reason::NotFound, text)
+        })?;
+        let from = from.trim();
+        let (outcome, what) = standing(&model, &server, from);
+        let definition = match sending::resolve_outgoing(&model, &self.vault, &server, from) {
+            Ok(definition) => definition,
+            Err(failure) => return unusable(begun, what, failure, SENDING),
+        };
+        let pool =
+            model.queues().find(|queue| has_sender(queue, from)).and_then(|queue| model.instance(&queue.instance));
+        let pool = pool.map(|instance| instance.pool().to_owned());
+        let task = v1::CheckOutgoingTask { definition: Some(definition), sender: from.into() };
+        let asked = self.errands.ask_anybody(pool.as_deref(), Task::CheckOutgoing(task), TIME).await?;
+        let detail = format!("{what}; looked at by worker {}", asked.doer().worker);
+        let first = stream::iter([Ok(defined(begun, outcome, detail, None))]);
+        Ok(first.chain(found(asked)).boxed())
+    }
+
     async fn check(
         &self,
         begun: Instant,
         what: String,
         resolved: Result<v1::MailboxDefinition, Failure>,
     ) -> Result<Steps, Failure> {
-        let step = |outcome: CheckOutcome, detail: String, problem| CheckStep {
-            name: "definition".into(),
-            outcome: outcome.into(),
-            duration: Some(to_duration(begun.elapsed())),
-            detail,
-            problem,
-        };
         let definition = match resolved {
             Ok(definition) => definition,
-            // A definition that cannot be used is what the check has found, not a reason to fail.
-            Err(failure) if failure.reason == Reason::SecretUnreadable => {
-                let entry = &postroom_proto::catalogue::own::SECRET_UNREADABLE;
-                let problem = v1::Problem {
-                    kind: entry.kind.into(),
-                    code: entry.code().into(),
-                    cause: failure.message,
-                    remedy: entry.remedy.into(),
-                    ..v1::Problem::default()
-                };
-                let first = step(CheckOutcome::Failed, what, Some(problem));
-                let rest = STEPS.map(|name| CheckStep {
-                    name: name.into(),
-                    outcome: CheckOutcome::Skipped.into(),
-                    detail: "the definition cannot be used".into(),
-                    ..CheckStep::default()
-                });
-                return Ok(stream::iter(std::iter::once(first).chain(rest).map(Ok)).boxed());
-            }
-            Err(failure) => return Err(failure),
+            Err(failure) => return unusable(begun, what, failure, READING),
         };
         let server = definition.server.clone();
         let account = match &definition.account {
@@ -114,9 +115,73 @@ impl Checker {
         let holds = if doer.holds { "which reads it" } else { "which does not read it at the moment" };
         let detail =
             format!("{what}, incoming server {server:?}{account}; looked at by worker {}, {holds}", doer.worker);
-        let first = stream::iter([Ok(step(CheckOutcome::Ok, detail, None))]);
+        let first = stream::iter([Ok(defined(begun, CheckOutcome::Ok, detail, None))]);
         Ok(first.chain(found(asked)).boxed())
     }
+}
+
+/// The first step of each check.
+fn defined(begun: Instant, outcome: CheckOutcome, detail: String, problem: Option<v1::Problem>) -> CheckStep {
+    CheckStep {
+        name: "definition".into(),
+        outcome: outcome.into(),
+        duration: Some(to_duration(begun.elapsed())),
+        detail,
+        problem,
+    }
+}
+
+/// A definition that cannot be used is what the check has found, not a reason to fail.
+fn unusable(begun: Instant, what: String, failure: Failure, steps: [&str; 7]) -> Result<Steps, Failure> {
+    if failure.reason != Reason::SecretUnreadable {
+        return Err(failure);
+    }
+    let entry = &postroom_proto::catalogue::own::SECRET_UNREADABLE;
+    let problem = v1::Problem {
+        kind: entry.kind.into(),
+        code: entry.code().into(),
+        cause: failure.message,
+        remedy: entry.remedy.into(),
+        ..v1::Problem::default()
+    };
+    let first = defined(begun, CheckOutcome::Failed, what, Some(problem));
+    let rest = steps.map(|name| CheckStep {
+        name: name.into(),
+        outcome: CheckOutcome::Skipped.into(),
+        detail: "the definition cannot be used".into(),
+        ..CheckStep::default()
+    });
+    Ok(stream::iter(std::iter::once(first).chain(rest).map(Ok)).boxed())
+}
+
+/// What the model makes of mail from an address by this server.
+fn standing(model: &Model, server: &OutgoingServer, from: &str) -> (CheckOutcome, String) {
+    let name = &server.name;
+    if !server.enabled {
+        return (CheckOutcome::Warning, format!("outgoing server {name:?} is not enabled, so it sends nothing"));
+    }
+    if from.is_empty() {
+        return (CheckOutcome::Ok, format!("outgoing server {name:?}, no sender named"));
+    }
+    let Some(queue) = model.queues().find(|queue| has_sender(queue, from)) else {
+        let text = format!("no queue has {from} with `sender: true`, so no mail is sent from it");
+        return (CheckOutcome::Warning, text);
+    };
+    let instance = model.instance(&queue.instance).map(|instance| instance.uid.as_str()).unwrap_or_default();
+    match sending::road(model, instance, &queue.uid, from) {
+        Ok(road) if road.server.uid == server.uid => {
+            (CheckOutcome::Ok, format!("mail from {from} of queue {:?} is sent by it", queue.name))
+        }
+        Ok(road) => {
+            let other = &road.server.name;
+            (CheckOutcome::Warning, format!("mail from {from} is sent by outgoing server {other:?}, not by {name:?}"))
+        }
+        Err(_) => (CheckOutcome::Warning, format!("{name:?} cannot send for {from}: it is of another tenant")),
+    }
+}
+
+fn has_sender(queue: &Queue, from: &str) -> bool {
+    queue.addresses.iter().any(|address| address.sender && address.email.eq_ignore_ascii_case(from))
 }
 
 /// How the reading itself goes, which may fail for what no step tries: that messages cannot be stored, marked or moved.

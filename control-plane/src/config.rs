@@ -7,6 +7,7 @@ use std::time::Duration;
 use postroom_proto::lease::{InvalidTerms, LeaseTerms};
 
 use crate::access::token::Tokens;
+use crate::outbox::Terms;
 use crate::store::choice;
 pub use crate::store::choice::{EtcdSettings, StoreChoice};
 
@@ -32,8 +33,10 @@ pub struct Config {
     pub tokens: Tokens,
     /// Terms of the leases.
     pub terms: LeaseTerms,
-    /// How often missed deadlines of contacts are looked for.
+    /// How often missed deadlines of contacts, and claims of mails that lapsed, are looked for.
     pub deadline_interval: Duration,
+    /// What the outbox may do.
+    pub outbox: Terms,
 }
 
 /// Why settings are refused.
@@ -66,6 +69,7 @@ impl Config {
             tokens,
             terms: LeaseTerms::default(),
             deadline_interval: Duration::from_millis(500),
+            outbox: Terms::default(),
         }
     }
 

@@ -1,6 +1,6 @@
 //! The control plane: keeps definitions, hands out mailbox leases, holds the ledger and allocates contacts.
 //!
-//! Reading order, which is the way of a message: [`definition`] → [`lease`] → [`ledger`] → [`contact`]. Beside it
+//! Reading order, which is the way of a message: [`definition`] → [`lease`] → [`ledger`] → [`contact`] → [`outbox`]. Beside it
 //! [`errand`] (what only a worker can find out, for example by a [`check`]). Below them
 //! stand [`store`] (definitions, assignments, sessions; [`binding`] says whether it is the ledger's), [`blob`] (large bodies) and [`access`] (who may do what);
 //! above them [`api`] (decode, call, encode), [`backup`] and [`app`] (what runs, and in which order it stops).
@@ -25,6 +25,8 @@ pub mod lease;
 pub mod ledger;
 pub mod message;
 pub mod observation;
+pub mod outbox;
 pub mod sqlite;
 pub mod status;
 pub mod store;
+pub mod watching;

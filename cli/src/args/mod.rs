@@ -20,6 +20,7 @@ pub use self::incoming_server::IncomingServer;
 pub use self::mailbox::Mailbox;
 pub use self::message::{Disposition, ListMessages, Message};
 pub use self::outbox::{Letter, ListOutbox, Outbox, OutboxState, Reply, Send, WatchOutbox};
+pub use self::outgoing_server::OutgoingServer;
 pub use self::shell::{Completions, Man};
 pub use self::status::Status;
 pub use self::store::Store;
@@ -35,6 +36,7 @@ mod incoming_server;
 mod mailbox;
 mod message;
 mod outbox;
+mod outgoing_server;
 mod shell;
 mod status;
 mod store;
@@ -151,7 +153,7 @@ pub enum Command {
         subcommand,
         after_help = "Keys: name, enabled, server, authentication, user, password, clientId, secret, registration, transport, smtp.host, smtp.port, smtp.security, graphHost, scope, caFile, proxy, sentCopy, sentFolder"
     )]
-    OutgoingServer(Definition),
+    OutgoingServer(OutgoingServer),
     /// E-mail queues and their addresses.
     #[command(
         subcommand,

@@ -318,6 +318,16 @@ impl Client {
         Ok(Steps { client: self.clone(), stream })
     }
 
+    /// Checks an outgoing server, for mail from an address or (empty) without one.
+    pub async fn check_outgoing_server(&self, server: String, from: String) -> Result<Steps, Error> {
+        let open = async |mut request: Request<v1::CheckOutgoingServerRequest>| {
+            request.metadata_mut().remove("grpc-timeout");
+            self.operator().check_outgoing_server(request).await
+        };
+        let stream = self.read(v1::CheckOutgoingServerRequest { server, from }, open).await?;
+        Ok(Steps { client: self.clone(), stream })
+    }
+
     /// How the installation is doing.
     pub async fn get_status(&self) -> Result<v1::Status, Error> {
         self.read(v1::GetStatusRequest {}, async |r| self.operator().get_status(r).await).await

@@ -4,7 +4,7 @@ use postroom_proto::v1;
 
 use super::change::{self, Noun};
 use super::{Session, check};
-use crate::args::{Definition, IncomingServer, Queue, System};
+use crate::args::{Definition, IncomingServer, OutgoingServer, Queue, System};
 use crate::error::Error;
 use crate::model_file;
 use crate::render::{table, time, words};
@@ -36,8 +36,15 @@ pub(super) async fn incoming_server(session: &mut Session<'_, '_>, verb: Incomin
     }
 }
 
-pub(super) async fn outgoing_server(session: &mut Session<'_, '_>, verb: Definition) -> Result<(), Error> {
+pub(super) async fn outgoing_server(session: &mut Session<'_, '_>, verb: OutgoingServer) -> Result<(), Error> {
     let client = session.client()?;
+    let verb = match verb {
+        OutgoingServer::Definition(verb) => verb,
+        OutgoingServer::Check { name, from } => {
+            let steps = client.check_outgoing_server(name, from.unwrap_or_default()).await?;
+            return check::follow(session, steps).await;
+        }
+    };
     match verb {
         Definition::List => session.show(&client.list_outgoing_servers().await?, |all| outgoing(&all.outgoing_servers)),
         Definition::Show { name } => session.show(&client.get_outgoing_server(name).await?, one_outgoing),

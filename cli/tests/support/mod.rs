@@ -308,6 +308,7 @@ impl DefinitionService for Fake {
 impl OperatorService for Fake {
     type CheckMailboxStream = CheckSteps;
     type CheckIncomingServerStream = CheckSteps;
+    type CheckOutgoingServerStream = CheckSteps;
 
     async fn list_mailboxes(&self, request: Request<v1::ListMailboxesRequest>) -> Answer<v1::ListMailboxesResponse> {
         let request = self.enter("ListMailboxes", request).await?;
@@ -337,6 +338,14 @@ impl OperatorService for Fake {
         request: Request<v1::CheckIncomingServerRequest>,
     ) -> Answer<Self::CheckIncomingServerStream> {
         self.enter("CheckIncomingServer", request).await?;
+        Ok(Response::new(steps(&self.0.lock().unwrap().steps)))
+    }
+
+    async fn check_outgoing_server(
+        &self,
+        request: Request<v1::CheckOutgoingServerRequest>,
+    ) -> Answer<Self::CheckOutgoingServerStream> {
+        self.enter("CheckOutgoingServer", request).await?;
         Ok(Response::new(steps(&self.0.lock().unwrap().steps)))
     }
 }

@@ -120,6 +120,7 @@ const TABLE: &[(&str, &[Kind])] = &[
     ("/postroom.v1.BackupService/CreateBackup", ADMIN),
     ("/postroom.v1.OperatorService/CheckMailbox", OPERATORS),
     ("/postroom.v1.OperatorService/CheckIncomingServer", OPERATORS),
+    ("/postroom.v1.OperatorService/CheckOutgoingServer", OPERATORS),
     ("/postroom.v1.OperatorService/GetStatus", PEOPLE),
     ("/postroom.v1.WorkerService/ListWorkers", PEOPLE),
     ("/postroom.v1.WorkerService/DrainWorker", OPERATORS),

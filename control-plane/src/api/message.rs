@@ -1,24 +1,20 @@
 //! Messages of the ledger, for people.
 
-use bytes::Bytes;
 use futures::StreamExt as _;
 use futures::stream::BoxStream;
 use postroom_proto::convert::from_timestamp;
 use postroom_proto::id::MailboxUid;
-use postroom_proto::reason::{Failure, Reason};
+use postroom_proto::reason::Failure;
 use postroom_proto::v1::{self, Disposition, message_service_server::MessageService};
-use tonic::{Extensions, Request, Response, Status};
+use tonic::{Request, Response, Status};
 
 use super::page::Page;
-use crate::access::role::Role;
-use crate::blob::{self, Blobs};
-use crate::ledger::Raw;
+use super::{bytes, role};
+use crate::blob::Blobs;
 use crate::ledger::message::MessageFilter;
 use crate::message::Messages;
 use crate::observation::Observer;
 
-/// Bytes in a piece of a raw message.
-const PIECE: usize = 256 * 1024;
 /// Longest text to look for in reasons, in bytes.
 const LONGEST_SEARCH: usize = 200;
 /// Longest reason of a discard, in bytes.
@@ -97,12 +93,12 @@ impl MessageService for Service {
         &self,
         request: Request<v1::GetMessageRawRequest>,
     ) -> Result<Response<Self::GetMessageRawStream>, Status> {
-        let pieces = match self.messages.raw(&request.into_inner().message).await? {
-            Raw::None => futures::stream::empty().boxed(),
-            Raw::Inline(bytes) => futures::stream::iter([Ok(bytes)]).boxed(),
-            Raw::Blob(digest) => self.blobs.read(&digest).await.map_err(Failure::from)?,
+        let raw = self.messages.raw(&request.into_inner().message).await?;
+        let pieces = match bytes::all(&self.blobs, raw).await? {
+            Some(pieces) => pieces.map(|piece| piece.map(|data| v1::RawMessageChunk { data })).boxed(),
+            None => futures::stream::empty().boxed(),
         };
-        Ok(Response::new(chunks(pieces)))
+        Ok(Response::new(pieces))
     }
 
     async fn replay_message(
@@ -138,30 +134,6 @@ impl MessageService for Service {
         });
         Ok(Response::new(told.boxed()))
     }
-}
-
-/// The pieces of a raw message, each small enough for a chunk.
-fn chunks(
-    pieces: BoxStream<'static, Result<Bytes, blob::Error>>,
-) -> BoxStream<'static, Result<v1::RawMessageChunk, Status>> {
-    let chunks = pieces.flat_map(|piece| {
-        let chunks: Vec<_> = match piece {
-            Ok(bytes) => (0..bytes.len())
-                .step_by(PIECE)
-                .map(|from| Ok(v1::RawMessageChunk { data: bytes.slice(from..bytes.len().min(from + PIECE)) }))
-                .collect(),
-            Err(error) => vec![Err(Status::from(Failure::from(error)))],
-        };
-        futures::stream::iter(chunks)
-    });
-    chunks.boxed()
-}
-
-/// Who calls, for the record.
-///
-/// Invariant: no request reaches a service but through the gate, which puts the role there.
-fn role(extensions: &Extensions) -> Result<Role, Failure> {
-    extensions.get().cloned().ok_or_else(|| Failure::new(Reason::Unauthenticated, "the call came past the gate"))
 }
 
 /// The place that a page token names.

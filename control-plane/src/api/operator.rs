@@ -33,6 +33,7 @@ fn answered(steps: Steps) -> Response<BoxStream<'static, Result<v1::CheckStep, S
 impl OperatorService for Operators {
     type CheckMailboxStream = BoxStream<'static, Result<v1::CheckStep, Status>>;
     type CheckIncomingServerStream = BoxStream<'static, Result<v1::CheckStep, Status>>;
+    type CheckOutgoingServerStream = BoxStream<'static, Result<v1::CheckStep, Status>>;
 
     async fn check_mailbox(
         &self,
@@ -47,6 +48,14 @@ impl OperatorService for Operators {
     ) -> Result<Response<Self::CheckIncomingServerStream>, Status> {
         let request = request.into_inner();
         Ok(answered(self.checker.server(&request.server, &request.mailbox).await?))
+    }
+
+    async fn check_outgoing_server(
+        &self,
+        request: Request<v1::CheckOutgoingServerRequest>,
+    ) -> Result<Response<Self::CheckOutgoingServerStream>, Status> {
+        let request = request.into_inner();
+        Ok(answered(self.checker.outgoing(&request.server, &request.from).await?))
     }
 
     async fn list_mailboxes(

@@ -5,12 +5,14 @@ use std::path::PathBuf;
 
 use postroom_proto::id::name_of;
 use postroom_proto::lease::LeaseTerms;
+use postroom_proto::limits::LARGEST_MESSAGE_BYTES;
 use postroom_proto::log;
 use postroom_proto::settings::{Default, Program, Refusal, Setting, Settings, form};
 use secrecy::SecretString;
 
 use super::{Config, StoreChoice};
 use crate::access::token::Tokens;
+use crate::outbox::Terms;
 use crate::store::etcd::SHORTEST_TENURE;
 
 /// The `postroom-control-plane` command.
@@ -116,6 +118,72 @@ const SETTINGS: &[Setting] = &[
         help: "A leader that does not renew its office for this time has lost it",
     },
     Setting {
+        name: "outbox.max-mail-bytes",
+        value: "BYTES",
+        default: Default::Is("100MiB"),
+        help: "Largest mail that is sent, with its attachments as they are encoded",
+    },
+    Setting {
+        name: "outbox.max-attachment-bytes",
+        value: "BYTES",
+        default: Default::Is("10MiB"),
+        help: "Largest attachment of a mail that is sent",
+    },
+    Setting {
+        name: "outbox.connections",
+        value: "COUNT",
+        default: Default::Is("3"),
+        help: "Mails that are handed over for one sending mailbox at one time, over all workers",
+    },
+    Setting {
+        name: "outbox.per-minute",
+        value: "COUNT",
+        default: Default::Is("30"),
+        help: "Mails that are handed over for one sending mailbox within a minute, over all workers",
+    },
+    Setting {
+        name: "outbox.minute",
+        value: "TIME",
+        default: Default::Is("1m"),
+        help: "What a minute is for the setting above",
+    },
+    Setting {
+        name: "outbox.per-day",
+        value: "COUNT",
+        default: Default::Is("10000"),
+        help: "Recipients of one sending mailbox within 24 h",
+    },
+    Setting {
+        name: "outbox.claim-time",
+        value: "TIME",
+        default: Default::Is("2m"),
+        help: "How long a worker has for a mail, besides a second for each 256 KiB; then it is queued again, or unknown",
+    },
+    Setting {
+        name: "outbox.look-after",
+        value: "TIME",
+        default: Default::Is("10m"),
+        help: "How long after its data was handed over a mail is looked for whose answer was lost",
+    },
+    Setting {
+        name: "outbox.give-up-after",
+        value: "TIME",
+        default: Default::Is("120h"),
+        help: "A mail that could not be sent for this time has failed, unless somebody has to mend a definition",
+    },
+    Setting {
+        name: "outbox.breaker",
+        value: "COUNT",
+        default: Default::Is("20"),
+        help: "Mails from one address to another within an hour; further ones are refused",
+    },
+    Setting {
+        name: "outbox.breaker-automatic",
+        value: "COUNT",
+        default: Default::Is("5"),
+        help: "The same for mails that nobody wrote",
+    },
+    Setting {
         name: "log.filter",
         value: "FILTER",
         default: Default::Is("info"),
@@ -158,6 +226,7 @@ pub fn read(settings: &mut Settings, host: &str) -> Result<Launch, Refusal> {
         let text = format!("etcd keeps the key of a leader that is gone for {SHORTEST_TENURE:?}; write that or more");
         settings.fault("lease.leader-ttl", text);
     }
+    let outbox = outbox(settings);
     let log_filter = settings.value("log.filter", log::filter);
     let log_format = settings.value("log.format", form::choice(log::FORMATS));
     if let Some(listen) = listen.filter(|listen| !listen.ip().is_loopback() && !insecure) {
@@ -165,8 +234,15 @@ pub fn read(settings: &mut Settings, host: &str) -> Result<Launch, Refusal> {
     }
     settings.end()?;
     let listen = listen.unwrap_or_else(|| SocketAddr::from(([127, 0, 0, 1], 0)));
-    let config =
-        Config { store, insecure, replica, terms, alone: false, ..Config::new(data, listen, Tokens::default()) };
+    let config = Config {
+        store,
+        insecure,
+        replica,
+        terms,
+        outbox,
+        alone: false,
+        ..Config::new(data, listen, Tokens::default())
+    };
     Ok(Launch { config, worker_token_file, store_password_file, log_filter, log_format })
 }
 
@@ -216,6 +292,36 @@ fn terms(settings: &mut Settings) -> LeaseTerms {
         settings.fault("lease.ttl", error.to_string());
     }
     terms
+}
+
+fn outbox(settings: &mut Settings) -> Terms {
+    let mut bytes = |name| settings.optional(name, form::bytes);
+    let (mail, attachment) = (bytes("outbox.max-mail-bytes"), bytes("outbox.max-attachment-bytes"));
+    let mut count = |name| settings.optional(name, form::some);
+    let (connections, per_minute) = (count("outbox.connections"), count("outbox.per-minute"));
+    let per_day = count("outbox.per-day");
+    let (breaker, automatic) = (count("outbox.breaker"), count("outbox.breaker-automatic"));
+    let mut time = |name| settings.optional(name, form::some_time);
+    let (minute, claim_time) = (time("outbox.minute"), time("outbox.claim-time"));
+    let (look_after, give_up_after) = (time("outbox.look-after"), time("outbox.give-up-after"));
+    if mail.is_some_and(|mail| mail > LARGEST_MESSAGE_BYTES) {
+        let text = format!("is more than the {LARGEST_MESSAGE_BYTES} bytes that any mail may have; write less");
+        settings.fault("outbox.max-mail-bytes", text);
+    }
+    let usual = Terms::default();
+    Terms {
+        max_mail_bytes: mail.unwrap_or(usual.max_mail_bytes),
+        max_attachment_bytes: attachment.unwrap_or(usual.max_attachment_bytes),
+        connections: connections.unwrap_or(usual.connections),
+        per_minute: per_minute.unwrap_or(usual.per_minute),
+        minute: minute.unwrap_or(usual.minute),
+        per_day: per_day.unwrap_or(usual.per_day),
+        claim_time: claim_time.unwrap_or(usual.claim_time),
+        look_after: look_after.unwrap_or(usual.look_after),
+        give_up_after: give_up_after.unwrap_or(usual.give_up_after),
+        breaker: breaker.unwrap_or(usual.breaker),
+        breaker_automatic: automatic.unwrap_or(usual.breaker_automatic),
+    }
 }
 
 #[cfg(test)]
@@ -278,6 +384,7 @@ mod tests {
     fn the_defaults_are_those_of_the_code() {
         let launch = read(&mut settings("data = \"/d\""), "Mail-1.example.org").unwrap();
         assert_eq!(launch.config.terms, LeaseTerms::default());
+        assert_eq!(launch.config.outbox, Terms::default());
         assert_eq!(launch.config.replica, "mail-1-example-org");
         assert_eq!(launch.worker_token_file, Path::new("/d/worker.token"));
         assert!(!launch.config.alone, "its workers live on while it restarts");

@@ -10,9 +10,9 @@ use tokio::time::{Instant, timeout_at};
 use tokio_util::sync::CancellationToken;
 
 use super::arrival::Arrivals;
-use super::watching::KEPT;
 use crate::clock;
 use crate::ledger::{SharedLedger, Take};
+use crate::watching::KEPT;
 
 /// Most takers that wait at one time.
 const WAITING: usize = 4096;

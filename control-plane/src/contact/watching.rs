@@ -1,177 +1,74 @@
-//! Watching contacts: a snapshot, then every change, for as long as somebody listens.
-//!
-//! Nothing is kept for a watcher but its place in the sequence of changes and one page of what it is being told. A slow
-//! one costs no memory; the page is read when it asks. One that falls behind what the ledger keeps is told so.
+//! What those who watch contacts are told. How they are told it is in [`crate::watching`].
 
-use std::collections::VecDeque;
-use std::sync::Arc;
-use std::time::Duration;
-
-use futures::StreamExt as _;
-use futures::stream::{self, BoxStream};
-use postroom_proto::reason::{Failure, Reason};
+use async_trait::async_trait;
+use postroom_proto::reason::Failure;
 use postroom_proto::v1::watch_contacts_response::Event;
 use postroom_proto::v1::{self, ContactState, WatchContactsResponse};
-use tokio::sync::{OwnedSemaphorePermit, Semaphore, watch};
-use tokio::time::{Instant, sleep, sleep_until};
-use tokio_util::sync::CancellationToken;
 
 use crate::ledger::{ContactFilter, ContactPosition, SharedLedger};
+use crate::watching::{Changes, PAGE, Source};
 
-/// Changes that the ledger keeps.
-pub const KEPT: u64 = 100_000;
-/// Most watchers at one time.
-const WATCHERS: usize = 256;
-/// Contacts of a page of the snapshot, and changes that are looked at together.
-const PAGE: u32 = 200;
-/// How often a watcher is told how far it has come.
-const BOOKMARK: Duration = Duration::from_secs(10);
-/// How long changes are gathered before they are read, so that a busy ledger is not read for each of them.
-const GATHER: Duration = Duration::from_millis(20);
 /// What a snapshot shows, in this order.
 const SHOWN: [ContactState; 4] =
     [ContactState::Queued, ContactState::Allocated, ContactState::Accepted, ContactState::Dead];
 
-/// Lets people and instances watch contacts.
+/// The contacts of a ledger, to be watched.
 #[derive(Clone)]
-pub struct Watcher {
-    ledger: SharedLedger,
-    places: Arc<Semaphore>,
-    stopping: CancellationToken,
+pub struct Contacts(pub SharedLedger);
+
+impl std::fmt::Debug for Contacts {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.write_str("Contacts")
+    }
 }
 
-impl Watcher {
-    /// `stopping` ends every watch.
-    pub fn new(ledger: SharedLedger, stopping: CancellationToken) -> Self {
-        Self { ledger, places: Arc::new(Semaphore::new(WATCHERS)), stopping }
+#[async_trait]
+impl Source for Contacts {
+    type Event = WatchContactsResponse;
+    /// Index into [`SHOWN`], and the last contact that was told.
+    type Place = (usize, Option<ContactPosition>);
+
+    async fn newest(&self) -> Result<u64, Failure> {
+        Ok(self.0.newest_contact_change().await?)
     }
 
-    /// Watches the contacts of an instance or of all: with a snapshot first, or from behind a revision.
-    pub async fn watch(
+    async fn snapshot(
         &self,
-        instance_uid: Option<String>,
-        from_revision: u64,
-    ) -> Result<BoxStream<'static, Result<WatchContactsResponse, Failure>>, Failure> {
-        let place = self.places.clone().try_acquire_owned().map_err(|_| {
-            Failure::new(Reason::TooMany, format!("{WATCHERS} watches run already; end one that is not needed"))
-        })?;
-        let mut watch = Watch {
-            ledger: self.ledger.clone(),
-            instance_uid,
-            commits: self.ledger.commits(),
-            stopping: self.stopping.clone(),
-            told: VecDeque::new(),
-            snapshot: None,
-            revision: from_revision,
-            bookmark_at: Instant::now() + BOOKMARK,
-            _place: place,
-        };
-        if from_revision == 0 {
-            // Ordering: the revision before the snapshot, so that what changes meanwhile is told as a change.
-            watch.revision = self.ledger.newest_contact_change().await?;
-            watch.snapshot = Some(Snapshot { state: 0, after: None });
-        } else {
-            watch.read_changes().await?;
-        }
-        let told = stream::try_unfold(watch, async |mut watch| Ok(Some((watch.next().await?, watch))));
-        Ok(told.boxed())
-    }
-}
-
-struct Watch {
-    ledger: SharedLedger,
-    instance_uid: Option<String>,
-    commits: watch::Receiver<()>,
-    stopping: CancellationToken,
-    /// Read, and not yet asked for.
-    told: VecDeque<WatchContactsResponse>,
-    /// Where the snapshot stands. `None`: it is over.
-    snapshot: Option<Snapshot>,
-    revision: u64,
-    bookmark_at: Instant,
-    _place: OwnedSemaphorePermit,
-}
-
-struct Snapshot {
-    /// Index into [`SHOWN`].
-    state: usize,
-    after: Option<ContactPosition>,
-}
-
-impl Watch {
-    async fn next(&mut self) -> Result<WatchContactsResponse, Failure> {
-        loop {
-            if let Some(event) = self.told.pop_front() {
-                return Ok(event);
-            }
-            if self.snapshot.is_some() {
-                self.read_snapshot().await?;
-                continue;
-            }
-            // Ordering: marked before the look, so that a commit in between is either found or announced.
-            self.commits.mark_unchanged();
-            let behind = self.read_changes().await?;
-            if Instant::now() >= self.bookmark_at {
-                self.bookmark();
-            }
-            if behind || !self.told.is_empty() {
-                continue;
-            }
-            tokio::select! {
-                () = self.stopping.cancelled() => {
-                    return Err(Failure::new(Reason::ShuttingDown, "the control plane is stopping; watch again"));
-                }
-                () = sleep_until(self.bookmark_at) => {}
-                changed = self.commits.changed() => match changed {
-                    Ok(()) => sleep(GATHER).await,
-                    Err(_) => return Err(Failure::new(Reason::StorageFailed, "the ledger is closed; watch again")),
-                }
-            }
-        }
-    }
-
-    async fn read_snapshot(&mut self) -> Result<(), Failure> {
-        let Some(snapshot) = &mut self.snapshot else { return Ok(()) };
-        let Some(state) = SHOWN.get(snapshot.state) else {
-            self.snapshot = None;
-            self.bookmark();
-            return Ok(());
-        };
-        let instance_uid = self.instance_uid.clone();
+        instance_uid: Option<&str>,
+        place: Option<Self::Place>,
+    ) -> Result<(Vec<WatchContactsResponse>, Option<Self::Place>), Failure> {
+        let (index, after) = place.unwrap_or_default();
+        let Some(state) = SHOWN.get(index) else { return Ok((Vec::new(), None)) };
+        let instance_uid = instance_uid.map(ToOwned::to_owned);
         let filter = ContactFilter { instance_uid, state: Some(*state), ..Default::default() };
-        let page = self.ledger.contacts(&filter, snapshot.after.as_ref(), PAGE as usize).await?;
-        if page.next.is_none() {
-            snapshot.state += 1;
-        }
-        snapshot.after = page.next;
-        self.told.extend(page.rows.into_iter().map(|(_, contact)| WatchContactsResponse {
+        let page = self.0.contacts(&filter, after.as_ref(), PAGE as usize).await?;
+        let told = page.rows.into_iter().map(|(_, contact)| WatchContactsResponse {
             revision: 0,
             snapshot: true,
             event: Some(Event::Contact(contact)),
-        }));
-        Ok(())
+        });
+        let next = match page.next {
+            None => (index + 1, None),
+            after => (index, after),
+        };
+        Ok((told.collect(), (next.0 < SHOWN.len()).then_some(next)))
     }
 
-    /// Reads what comes next. True: there is more behind it.
-    async fn read_changes(&mut self) -> Result<bool, Failure> {
-        let read = self.ledger.contact_changes(self.instance_uid.as_deref(), self.revision, PAGE).await?;
-        let changes = read.ok_or_else(|| {
-            let text =
-                format!("what came behind revision {} is not kept here; watch again from the beginning", self.revision);
-            Failure::new(Reason::RevisionCompacted, text)
-        })?;
-        self.revision = changes.upto;
-        self.told.extend(changes.changes.into_iter().map(|change| WatchContactsResponse {
+    async fn changes(
+        &self,
+        instance_uid: Option<&str>,
+        after: u64,
+    ) -> Result<Option<Changes<WatchContactsResponse>>, Failure> {
+        let Some(read) = self.0.contact_changes(instance_uid, after, PAGE).await? else { return Ok(None) };
+        let told = read.changes.into_iter().map(|change| WatchContactsResponse {
             revision: change.revision,
             snapshot: false,
             event: Some(if change.left { Event::Left(change.contact.id) } else { Event::Contact(change.contact) }),
-        }));
-        Ok(changes.upto < changes.newest)
+        });
+        Ok(Some(Changes { events: told.collect(), upto: read.upto, newest: read.newest }))
     }
 
-    fn bookmark(&mut self) {
-        let event = Some(Event::Bookmark(v1::Bookmark {}));
-        self.told.push_back(WatchContactsResponse { revision: self.revision, snapshot: false, event });
-        self.bookmark_at = Instant::now() + BOOKMARK;
+    fn bookmark(&self, revision: u64) -> WatchContactsResponse {
+        WatchContactsResponse { revision, snapshot: false, event: Some(Event::Bookmark(v1::Bookmark {})) }
     }
 }

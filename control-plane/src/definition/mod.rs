@@ -3,7 +3,7 @@
 //! An apply goes `rename` → [`wire`] (read, normalise) → `merge` (with what is stored, by name) → `validate` (all faults
 //! at once) → `plan` (what changes, by `fields`) → `tree` (one guarded commit). All but the last are pure. [`history`]
 //! tells revisions apart, `moving` says what an apply leaves behind in the ledger. [`view`] follows the store and
-//! publishes the [`model`]; [`resolve()`] makes of it what a worker needs.
+//! publishes the [`model`]; [`resolve()`] makes of it what a worker needs to read, [`sending`] what it needs to send.
 
 use std::sync::Arc;
 
@@ -30,6 +30,7 @@ mod plan;
 mod rename;
 mod resolve;
 pub mod rollout;
+pub mod sending;
 mod tree;
 mod validate;
 pub mod view;

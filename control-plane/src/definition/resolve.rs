@@ -91,7 +91,13 @@ fn of_server(vault: &Vault, server: &IncomingServer) -> Result<v1::MailboxDefini
     })
 }
 
-fn open(vault: &Vault, what: String, owner: &str, sealed: Option<&vault::Sealed>) -> Result<String, Failure> {
+/// A stored secret, opened.
+pub(super) fn open(
+    vault: &Vault,
+    what: String,
+    owner: &str,
+    sealed: Option<&vault::Sealed>,
+) -> Result<String, Failure> {
     let unreadable = |message: String| Failure::new(Reason::SecretUnreadable, message);
     let sealed = sealed.ok_or_else(|| unreadable(format!("no {what} is stored; set it")))?;
     let opened = vault.open(owner, sealed).map_err(|error| unreadable(format!("{what}: {error}")));

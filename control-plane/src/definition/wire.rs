@@ -18,7 +18,7 @@ use super::normalise;
 
 mod outgoing;
 
-pub use self::outgoing::{outgoing_server, smtp_security};
+pub use self::outgoing::{outgoing_authentication, outgoing_server, smtp_security};
 
 /// What was asked for, before it meets what is stored. Uids, revisions and sealed secrets are still empty.
 #[derive(Debug, Default)]

@@ -23,7 +23,7 @@ use tokio_util::sync::CancellationToken;
 
 use self::desk::{Desk, Refusal, Report};
 use crate::definition::model::Model;
-use crate::lease::record::{SessionRecord, assignment};
+use crate::lease::record::{SessionRecord, assignment, living};
 use crate::store::{SharedStore, key};
 
 pub mod desk;
@@ -103,9 +103,7 @@ impl Inner {
     }
 
     async fn record(&self, session: &SessionId) -> Result<Option<SessionRecord>, Failure> {
-        let entry = self.store.get(&key::session(session)).await?;
-        let record = entry.and_then(|entry| SessionRecord::decode(&entry.value));
-        Ok(record.filter(|record| !record.is_over()))
+        Ok(living(&self.store, session).await?)
     }
 }
 
@@ -132,8 +130,24 @@ impl Errands {
     pub async fn ask(&self, definition: v1::MailboxDefinition, task: Task, time: Duration) -> Result<Asked, Failure> {
         let mailbox = MailboxUid::parse(&definition.mailbox).ok();
         let doer = self.doer(mailbox.as_ref()).await?;
+        self.give(doer, Some(definition), task, time)
+    }
+
+    /// Gives any worker of a pool (`None`: of whichever) something to find out that is about no mailbox.
+    pub async fn ask_anybody(&self, pool: Option<&str>, task: Task, time: Duration) -> Result<Asked, Failure> {
+        let doer = self.anybody(pool).await?;
+        self.give(doer, None, task, time)
+    }
+
+    fn give(
+        &self,
+        doer: Doer,
+        definition: Option<v1::MailboxDefinition>,
+        task: Task,
+        time: Duration,
+    ) -> Result<Asked, Failure> {
         let id = uuid::Uuid::new_v4().simple().to_string();
-        let errand = v1::Errand { id: id.clone(), definition: Some(definition), time_left: None, task: Some(task) };
+        let errand = v1::Errand { id: id.clone(), definition, time_left: None, task: Some(task) };
         let (found, findings) = mpsc::channel(FINDINGS);
         let (ended, end) = oneshot::channel();
         {
@@ -159,6 +173,10 @@ impl Errands {
         }
         let model = self.inner.model.borrow().clone();
         let pool = mailbox.and_then(|mailbox| model.mailbox(mailbox)).map(|mailbox| mailbox.instance.pool());
+        self.anybody(pool).await
+    }
+
+    async fn anybody(&self, pool: Option<&str>) -> Result<Doer, Failure> {
         let listening = self.inner.state().desk.listening(self.inner.now());
         for session in listening {
             match self.inner.record(&session).await? {

@@ -12,10 +12,14 @@ use super::{Intake, mailbox, session};
 use crate::blob::is_digest;
 use crate::clock;
 use crate::definition::model::MailboxRef;
+use crate::ledger::outbox::Bounce;
 use crate::ledger::{self, Batch, Cursor, Fence, NotCommitted, Raw};
+use crate::outbox::state::Recipient;
 
 /// Most messages of a report, and most settled keys.
 const MOST_MESSAGES: usize = 500;
+/// Most recipients of a bounce that are looked at.
+const MOST_RECIPIENTS: usize = 500;
 /// Largest report, encoded.
 const MOST_BYTES: usize = 3 * 1024 * 1024;
 
@@ -144,6 +148,7 @@ pub(super) fn message(message: v1::ReportedMessage, limit: u64) -> Result<ledger
             return Err(Failure::invalid_field("messages.rawDigest", "is not a SHA-256 in lower-case hexadecimal"));
         }
     };
+    let bounce = (kind == v1::ContactKind::Bounce).then_some(message.delivery_report).flatten().and_then(bounce);
     Ok(ledger::Message {
         source_key: message.source_key,
         disposition,
@@ -156,7 +161,23 @@ pub(super) fn message(message: v1::ReportedMessage, limit: u64) -> Result<ledger
         raw,
         content: message.content,
         kind,
+        bounce,
     })
+}
+
+/// `None`: it does not say of which mail it is.
+fn bounce(report: v1::DeliveryReport) -> Option<Bounce> {
+    let message_id = report.original_message_id.trim().trim_start_matches('<').trim_end_matches('>').to_owned();
+    let back = |action| matches!(action, v1::DeliveryAction::Failed | v1::DeliveryAction::Unspecified);
+    let failed = report.recipients.is_empty() || report.recipients.iter().any(|it| back(it.action()));
+    let recipients = report.recipients.into_iter().filter(|it| back(it.action())).map(|it| Recipient {
+        key: it.address.to_lowercase(),
+        state: v1::RecipientState::Bounced,
+        status: it.status,
+        diagnostic: it.diagnostic,
+    });
+    let recipients = recipients.take(MOST_RECIPIENTS).collect();
+    (!message_id.is_empty()).then_some(Bounce { message_id, recipients, failed })
 }
 
 fn not_committed(why: NotCommitted) -> Failure {

@@ -10,7 +10,7 @@ use serde::{Deserialize, Serialize};
 use super::desk::{Assignment, Ended, Session};
 use super::profile::Profile;
 use crate::ledger::Micros;
-use crate::store::{Entry, key};
+use crate::store::{self, Entry, SharedStore, key};
 
 /// Format of a session's record. The first had neither pool, role, capacity nor a time.
 const SESSION: u32 = 2;
@@ -70,6 +70,13 @@ pub fn session(entry: &Entry) -> Option<Session> {
     let SessionRecord { profile, begun, ended, .. } = SessionRecord::decode(&entry.value)?;
     let ended = ended.map(|EndedRecord { returning, silent }| Ended { returning, silent });
     Some(Session { id: key::parse_session(&entry.key)?, profile, begun, ended, revision: entry.mod_revision })
+}
+
+/// The record of a session that lives.
+pub async fn living(store: &SharedStore, session: &SessionId) -> Result<Option<SessionRecord>, store::Error> {
+    let entry = store.get(&key::session(session)).await?;
+    let record = entry.and_then(|entry| SessionRecord::decode(&entry.value));
+    Ok(record.filter(|record| !record.is_over()))
 }
 
 /// Who has a mailbox and how it came to it, as JSON. Its epoch is the revision that wrote it.

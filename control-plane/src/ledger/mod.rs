@@ -26,6 +26,7 @@ mod contact;
 pub mod message;
 #[cfg(test)]
 mod order;
+pub mod outbox;
 pub mod sqlite;
 #[cfg(test)]
 mod suite;
@@ -120,6 +121,8 @@ pub struct Message {
     pub content: Option<v1::ContactContent>,
     /// What sort of message it is.
     pub kind: v1::ContactKind,
+    /// What it says of a mail that was sent. When that is one of the outbox, this message becomes no contact.
+    pub bounce: Option<outbox::Bounce>,
 }
 
 /// What a worker reports, committed as one.

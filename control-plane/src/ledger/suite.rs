@@ -14,11 +14,13 @@ mod allocation;
 mod binding;
 mod contact;
 mod message;
+mod outbox;
 mod tally;
 pub(crate) use allocation::*;
 pub(crate) use binding::*;
 pub(crate) use contact::*;
 pub(crate) use message::*;
+pub(crate) use outbox::*;
 pub(crate) use tally::*;
 
 const SECOND: Micros = 1_000_000;
@@ -48,6 +50,7 @@ pub(crate) fn message(key: &str, received_at: Micros) -> Message {
         raw: Raw::Inline(bytes::Bytes::from_static(b"raw")),
         content: Some(v1::ContactContent { subject: key.into(), text: "text".into(), ..Default::default() }),
         kind: ContactKind::Normal,
+        bounce: None,
     }
 }
 
@@ -288,6 +291,22 @@ mod sqlite {
         a_replayed_message_is_one_contact,
         a_replay_under_a_lost_lease_changes_nothing,
         a_mailbox_is_walked_through_in_pieces,
+        a_mail_is_stored_once_for_a_request,
+        two_claimers_never_get_the_same_mail,
+        a_claim_is_marked_and_settled_by_whom_it_belongs_to,
+        a_claim_lapses_before_its_mark_and_behind_it,
+        whoever_handed_it_over_is_believed_late,
+        a_sending_mailbox_has_its_limits_whoever_claims,
+        a_day_has_its_recipients,
+        queues_take_turns,
+        a_mailbox_that_is_refused_is_left_alone_as_a_whole,
+        some_recipients_are_tried_again,
+        people_decide_about_mails,
+        too_many_mails_to_one_are_refused,
+        mails_are_listed_newest_first_and_narrowed,
+        every_change_of_a_mail_is_told,
+        what_waits_costs_the_same_however_much_it_is,
+        what_comes_back_is_tied_to_its_mail_and_becomes_no_contact,
     );
 
     #[tokio::test]

@@ -25,6 +25,7 @@ pub(crate) struct Bench {
     pub(crate) channel: Channel,
     admin: SecretString,
     worker: SecretString,
+    instance: SecretString,
 }
 
 impl Bench {
@@ -51,13 +52,14 @@ impl Bench {
     }
 
     pub(crate) async fn start_with(config: Config) -> Self {
-        let (admin, worker) = (mint().unwrap(), mint().unwrap());
+        let (admin, worker, instance) = (mint().unwrap(), mint().unwrap(), mint().unwrap());
         let mut tokens = Tokens::default();
         tokens.grant(&admin, Role::Admin);
         tokens.grant(&worker, Role::Worker);
+        tokens.grant(&instance, Role::Instance("core2".into()));
         let app = App::start(Config { tokens, ..config }).await.unwrap();
         let channel = Channel::from_shared(format!("http://{}", app.address())).unwrap().connect_lazy();
-        Self { app, channel, admin, worker }
+        Self { app, channel, admin, worker, instance }
     }
 
     pub(crate) async fn define_mailbox(&self) {
@@ -88,6 +90,11 @@ impl Bench {
 
     pub(crate) fn as_admin<T>(&self, message: T) -> Request<T> {
         bearing(&self.admin, message)
+    }
+
+    /// As an instance that is not the one of the mailbox.
+    pub(crate) fn as_core2<T>(&self, message: T) -> Request<T> {
+        bearing(&self.instance, message)
     }
 
     pub(crate) fn as_worker<T>(&self, message: T) -> Request<T> {

@@ -8,6 +8,7 @@ mod bench;
 mod contacts;
 mod fence;
 mod messages;
+mod outbox;
 mod status;
 mod store;
 mod watching;

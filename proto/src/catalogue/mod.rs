@@ -4,13 +4,14 @@
 //! Data only, apart from what uses it: a worker's diagnosis makes problems of it, and `postroom explain` looks it up
 //! without a control plane. [`entra`] holds the AADSTS numbers of the token endpoint, [`oauth`] the error names of RFC
 //! 6749 and of HTTP, [`mail`] what mail servers say to a reader and [`send`] what keeps mail from being sent, [`own`] what
-//! Postroom finds out by itself.
+//! Postroom finds out by itself and [`outbox`] what it finds out about mail on its way out.
 
 use crate::v1::ProblemKind;
 
 pub mod entra;
 pub mod mail;
 pub mod oauth;
+pub mod outbox;
 pub mod own;
 pub mod send;
 
@@ -57,7 +58,7 @@ pub fn passes(kind: ProblemKind) -> bool {
 /// Every entry, in the order of the way to a mailbox: what Postroom finds, the token endpoint, the mail server, and what
 /// sends.
 pub fn all() -> impl Iterator<Item = &'static Entry> {
-    own::ALL.iter().chain(entra::ALL).chain(oauth::ALL).chain(mail::ALL).chain(send::ALL)
+    own::ALL.iter().chain(entra::ALL).chain(oauth::ALL).chain(mail::ALL).chain(send::ALL).chain(outbox::ALL)
 }
 
 /// The entry of a code, however it is written: `AADSTS7000215`, `aadsts7000215:`, `7000215`, `tls-untrusted`.

@@ -139,10 +139,11 @@ impl Committer {
         // Ordering: what rode on this report is forgotten only now that it is durable.
         self.settled.drain(..settled);
         self.committed = request.next_cursor.unwrap_or_default();
-        // Only contacts are marked or moved: what was put aside stays as it is, for people to find.
-        let contacts = response.outcomes.iter().filter(|outcome| outcome.disposition() == Disposition::Contact);
+        // Only contacts and bounces of the outbox are marked or moved: what was put aside stays as it is, for people to find.
+        let done = |disposition| matches!(disposition, Disposition::Contact | Disposition::Filtered);
+        let done = response.outcomes.iter().filter(|outcome| done(outcome.disposition()));
         let room = MAX_TO_SETTLE.saturating_sub(self.to_settle.len());
-        let mut uids = contacts.filter_map(|outcome| uid_of(&outcome.source_key, uid_validity));
+        let mut uids = done.filter_map(|outcome| uid_of(&outcome.source_key, uid_validity));
         self.to_settle.extend(uids.by_ref().take(room));
         self.more_to_settle |= uids.next().is_some();
         Ok(())

@@ -42,11 +42,11 @@ impl Contacts {
         let named = |text: &str| (!text.is_empty()).then(|| text.to_owned());
         // Contacts outlive their queue; its uid finds them even when the model has it no more.
         let queue_uid = named(&request.queue).map(|queue| {
-            let model = self.model.borrow();
+            let model = self.scope.model.borrow();
             model.queue(&queue).map_or(queue, |queue| queue.uid.clone())
         });
         Ok(ContactFilter {
-            instance_uid: self.instance_or_all(role, &request.instance)?,
+            instance_uid: self.scope.instance_or_all(role, &request.instance)?,
             state: (state != ContactState::Unspecified).then_some(state),
             queue_uid,
             thread: named(&request.thread),

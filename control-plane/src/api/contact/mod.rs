@@ -9,19 +9,21 @@ use postroom_proto::convert::{from_duration, to_timestamp};
 use postroom_proto::reason::{Failure, Reason, name};
 use postroom_proto::v1::{self, contact_service_server::ContactService};
 use tokio::sync::watch;
-use tonic::{Extensions, Request, Response, Status};
+use tonic::{Request, Response, Status};
 
+use super::scope::Scope;
+use super::{bytes, role};
 use crate::access::role::Role;
 use crate::blob::Blobs;
 use crate::clock;
 use crate::contact::allocation::Refused;
 use crate::contact::arrival::Arrivals;
 use crate::contact::taking::Allocator;
-use crate::contact::watching::Watcher;
-use crate::definition::model::{Instance, Model};
+use crate::contact::watching;
+use crate::definition::model::Model;
 use crate::ledger::{Answer, AnswerOutcome, Answered, SharedLedger, Take, Transfer};
+use crate::watching::Watcher;
 
-mod bytes;
 mod list;
 
 /// Most contacts of one call.
@@ -36,12 +38,12 @@ const LONGEST_OUTCOME: usize = 200;
 /// Serves [`ContactService`].
 #[derive(Clone)]
 pub struct Contacts {
-    model: watch::Receiver<Arc<Model>>,
+    scope: Scope,
     ledger: SharedLedger,
     blobs: Blobs,
     arrivals: Arc<Arrivals>,
     allocator: Allocator,
-    watcher: Watcher,
+    watcher: Watcher<watching::Contacts>,
 }
 
 impl Contacts {
@@ -52,43 +54,9 @@ impl Contacts {
         blobs: Blobs,
         arrivals: Arc<Arrivals>,
         allocator: Allocator,
-        watcher: Watcher,
+        watcher: Watcher<watching::Contacts>,
     ) -> Self {
-        Self { model, ledger, blobs, arrivals, allocator, watcher }
-    }
-
-    /// An instance that the caller may serve.
-    fn instance(&self, role: &Role, name: &str) -> Result<Arc<Instance>, Failure> {
-        if !role.may_serve(name) {
-            let text = format!("the role {role} may not touch contacts of instance {name}");
-            return Err(Failure::new(Reason::PermissionDenied, text));
-        }
-        let model = self.model.borrow();
-        let instance = model.instance(name).ok_or_else(|| {
-            Failure::new(Reason::NotFound, format!("there is no instance {name:?}; see `postroom instance list`"))
-        })?;
-        Ok(instance.clone())
-    }
-
-    /// The uid of the instance that is asked for. `None`: all of them.
-    fn instance_or_all(&self, role: &Role, name: &str) -> Result<Option<String>, Failure> {
-        match (name, role) {
-            ("", Role::Instance(own)) => {
-                Err(Failure::invalid_field("instance", format!("is empty; name your own, {own}")))
-            }
-            ("", _) => Ok(None),
-            (name, _) => Ok(Some(self.instance(role, name)?.uid.clone())),
-        }
-    }
-
-    /// True when the caller may see contacts of this instance.
-    fn may_see(&self, role: &Role, instance_uid: &str) -> bool {
-        match role {
-            Role::Instance(own) => {
-                self.model.borrow().instance(own).is_some_and(|instance| instance.uid == instance_uid)
-            }
-            Role::Admin | Role::Operator | Role::Viewer | Role::Worker => true,
-        }
+        Self { scope: Scope { model }, ledger, blobs, arrivals, allocator, watcher }
     }
 
     async fn answer(
@@ -98,7 +66,7 @@ impl Contacts {
         answer: Answer,
         contacts: Vec<v1::AllocatedContact>,
     ) -> Result<Vec<v1::ContactOutcome>, Failure> {
-        let instance_uid = self.instance(role, instance)?.uid.clone();
+        let instance_uid = self.scope.instance(role, instance)?.uid.clone();
         let (ids, named) = named(contacts)?;
         let queues = matches!(answer, Answer::Reject | Answer::Requeue);
         let outcomes = self.ledger.answer(&instance_uid, answer, named, clock::now()).await?;
@@ -113,10 +81,10 @@ impl Contacts {
         role: &Role,
         request: v1::TransferContactsRequest,
     ) -> Result<Vec<v1::ContactOutcome>, Failure> {
-        let from = self.instance(role, &request.instance)?.uid.clone();
+        let from = self.scope.instance(role, &request.instance)?.uid.clone();
         let (ids, named) = named(request.contacts)?;
         let transfer = {
-            let model = self.model.borrow();
+            let model = self.scope.model.borrow();
             let queue = model.queue(&request.queue).ok_or_else(|| {
                 let text = format!("there is no queue {:?}; see `postroom queue list`", request.queue);
                 Failure::new(Reason::NotFound, text)
@@ -160,7 +128,7 @@ impl ContactService for Contacts {
         if !(1..=MOST).contains(&request.max_count) {
             return Err(Failure::invalid_field("maxCount", format!("must be 1 to {MOST}")).into());
         }
-        let instance = self.instance(&role, &request.instance)?;
+        let instance = self.scope.instance(&role, &request.instance)?;
         let take = Take {
             instance_uid: instance.uid.clone(),
             policy: instance.allocation,
@@ -244,7 +212,7 @@ impl ContactService for Contacts {
     ) -> Result<Response<Self::WatchContactsStream>, Status> {
         let role = role(request.extensions())?;
         let request = request.into_inner();
-        let instance_uid = self.instance_or_all(&role, &request.instance)?;
+        let instance_uid = self.scope.instance_or_all(&role, &request.instance)?;
         let told = self.watcher.watch(instance_uid, request.from_revision).await?;
         Ok(Response::new(told.map(|event| event.map_err(Status::from)).boxed()))
     }
@@ -261,7 +229,8 @@ impl ContactService for Contacts {
         let role = role(request.extensions())?;
         let id = request.into_inner().contact;
         let found = self.ledger.contact(&id).await.map_err(Failure::from)?;
-        let (_, contact) = found.filter(|(instance, _)| self.may_see(&role, instance)).ok_or_else(|| unknown(&id))?;
+        let (_, contact) =
+            found.filter(|(instance, _)| self.scope.may_see(&role, instance)).ok_or_else(|| unknown(&id))?;
         Ok(Response::new(contact))
     }
 
@@ -272,7 +241,7 @@ impl ContactService for Contacts {
         let role = role(request.extensions())?;
         let id = request.into_inner().contact;
         let found = self.ledger.raw(&id).await.map_err(Failure::from)?;
-        let (_, raw) = found.filter(|(instance, _)| self.may_see(&role, instance)).ok_or_else(|| unknown(&id))?;
+        let (_, raw) = found.filter(|(instance, _)| self.scope.may_see(&role, instance)).ok_or_else(|| unknown(&id))?;
         let pieces = bytes::all(&self.blobs, raw).await?.ok_or_else(|| unknown(&id))?;
         Ok(Response::new(pieces.map(|piece| piece.map(|data| v1::RawMessageChunk { data })).boxed()))
     }
@@ -284,7 +253,8 @@ impl ContactService for Contacts {
         let role = role(request.extensions())?;
         let v1::GetAttachmentRequest { contact: id, index } = request.into_inner();
         let found = self.ledger.contact(&id).await.map_err(Failure::from)?;
-        let (_, contact) = found.filter(|(instance, _)| self.may_see(&role, instance)).ok_or_else(|| unknown(&id))?;
+        let (_, contact) =
+            found.filter(|(instance, _)| self.scope.may_see(&role, instance)).ok_or_else(|| unknown(&id))?;
         let attachments = contact.content.unwrap_or_default().attachments;
         let count = attachments.len();
         let attachment = attachments.into_iter().find(|attachment| attachment.index == index).ok_or_else(|| {
@@ -315,11 +285,6 @@ fn named(contacts: Vec<v1::AllocatedContact>) -> Result<(Vec<String>, Vec<Answer
         id => Ok((contact.contact, request_id(&format!("contacts[{index}].requestId"), id)?)),
     });
     Ok((ids, named.collect::<Result<_, Failure>>()?))
-}
-
-/// Invariant: no request reaches a service but through the gate, which puts the role there.
-fn role(extensions: &Extensions) -> Result<Role, Failure> {
-    extensions.get().cloned().ok_or_else(|| Failure::new(Reason::Unauthenticated, "the call came past the gate"))
 }
 
 fn unknown(id: &str) -> Failure {

@@ -80,12 +80,6 @@ pub(super) fn read_authentication(wire: i32) -> Option<OutgoingAuthentication> {
 
 /// An outgoing server for the wire, without its secrets.
 pub fn outgoing_server(server: &OutgoingServer) -> v1::OutgoingServer {
-    let authentication = match server.authentication {
-        OutgoingAuthentication::OauthService => v1::OutgoingAuthentication::OauthService,
-        OutgoingAuthentication::OauthUser => v1::OutgoingAuthentication::OauthUser,
-        OutgoingAuthentication::Password => v1::OutgoingAuthentication::Password,
-        OutgoingAuthentication::None => v1::OutgoingAuthentication::None,
-    };
     let transport = match server.transport {
         None => v1::Transport::Unspecified,
         Some(Transport::Graph) => v1::Transport::Graph,
@@ -101,7 +95,7 @@ pub fn outgoing_server(server: &OutgoingServer) -> v1::OutgoingServer {
         name: server.name.clone(),
         enabled: Some(server.enabled),
         server: server.server.clone(),
-        authentication: authentication.into(),
+        authentication: outgoing_authentication(server.authentication).into(),
         user: server.user.clone(),
         password: None,
         password_set: server.password.is_some(),
@@ -129,5 +123,15 @@ pub fn smtp_security(security: SmtpSecurity) -> v1::SmtpSecurity {
         SmtpSecurity::Starttls => v1::SmtpSecurity::Starttls,
         SmtpSecurity::Tls => v1::SmtpSecurity::Tls,
         SmtpSecurity::None => v1::SmtpSecurity::None,
+    }
+}
+
+/// How an outgoing server is signed in to, for the wire.
+pub fn outgoing_authentication(authentication: OutgoingAuthentication) -> v1::OutgoingAuthentication {
+    match authentication {
+        OutgoingAuthentication::OauthService => v1::OutgoingAuthentication::OauthService,
+        OutgoingAuthentication::OauthUser => v1::OutgoingAuthentication::OauthUser,
+        OutgoingAuthentication::Password => v1::OutgoingAuthentication::Password,
+        OutgoingAuthentication::None => v1::OutgoingAuthentication::None,
     }
 }

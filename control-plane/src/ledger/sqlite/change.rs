@@ -5,9 +5,10 @@ use sqlx::{FromRow as _, QueryBuilder, Row as _, Sqlite, SqliteConnection, Sqlit
 use super::super::{ContactChange, ContactChanges};
 use super::ROWS;
 use super::row::{CONTACT, ContactRow, int, uint};
+use super::sequence::Sequence;
 
-/// Most rows that one trimming removes, so that others who write do not wait long.
-const TRIMMED: i64 = 20_000;
+/// The sequence.
+pub(super) const CONTACTS: Sequence = Sequence("contact_change");
 
 /// Records that these contacts have changed.
 pub(super) async fn record(connection: &mut SqliteConnection, messages: &[i64]) -> Result<(), sqlx::Error> {
@@ -35,26 +36,6 @@ pub(super) async fn record_left(
     Ok(())
 }
 
-/// Cuts off the oldest changes; `keep` of them stay, and the newest always. True: there are more to be cut off.
-pub(super) async fn trim(connection: &mut SqliteConnection, keep: u64) -> Result<bool, sqlx::Error> {
-    let (oldest, newest) = ends(&mut *connection).await?;
-    let last = newest.saturating_sub(int(keep.max(1)));
-    let upto = last.min(oldest.saturating_add(TRIMMED));
-    sqlx::query("DELETE FROM contact_change WHERE revision <= ?").bind(upto).execute(connection).await?;
-    Ok(upto < last)
-}
-
-/// True when there are more than `keep` changes.
-pub(super) async fn any_to_trim(readers: &SqlitePool, keep: u64) -> Result<bool, sqlx::Error> {
-    let (oldest, newest) = ends(readers).await?;
-    Ok(newest.saturating_sub(oldest) >= int(keep.max(1)))
-}
-
-/// The newest change; 0 when there was none yet.
-pub(super) async fn newest(readers: &SqlitePool) -> Result<u64, sqlx::Error> {
-    Ok(uint(ends(readers).await?.1))
-}
-
 /// What comes behind `after`, of an instance or of all, looking at `window` changes at most. `None`: what came behind it
 /// has been cut off, or it was never reached here.
 pub(super) async fn changes(
@@ -63,7 +44,7 @@ pub(super) async fn changes(
     after: u64,
     window: u32,
 ) -> Result<Option<ContactChanges>, sqlx::Error> {
-    let (oldest, newest) = ends(readers).await?;
+    let (oldest, newest) = CONTACTS.ends(readers).await?;
     let after = int(after);
     if after > newest || after.saturating_add(1) < oldest {
         return Ok(None);
@@ -99,16 +80,6 @@ pub(super) async fn changes(
         });
     }
     // A trimming in between would have cut off what was to be read.
-    let (oldest, _) = ends(readers).await?;
+    let (oldest, _) = CONTACTS.ends(readers).await?;
     Ok((after.saturating_add(1) >= oldest).then_some(changes))
-}
-
-/// The oldest and the newest change; zeros when there was none yet.
-async fn ends<'c>(executor: impl sqlx::SqliteExecutor<'c>) -> Result<(i64, i64), sqlx::Error> {
-    sqlx::query_as(
-        "SELECT coalesce((SELECT min(revision) FROM contact_change), 0),
-                coalesce((SELECT max(revision) FROM contact_change), 0)",
-    )
-    .fetch_one(executor)
-    .await
 }

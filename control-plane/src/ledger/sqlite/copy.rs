@@ -2,6 +2,8 @@
 
 use std::path::Path;
 
+use sqlx::AssertSqlSafe;
+
 use super::row::uint;
 use super::{Error, SCHEMA, Sqlite, reading};
 use crate::sqlite::copy::{self, Unfit};
@@ -63,8 +65,14 @@ pub async fn bodies(path: &Path) -> Result<Vec<BodyDigest>, sqlx::Error> {
     use futures::TryStreamExt as _;
 
     let mut copy = copy::look(path).await?;
-    let mut rows =
-        sqlx::query_scalar::<_, String>("SELECT raw_digest FROM message WHERE raw_digest IS NOT NULL").fetch(&mut copy);
+    // A backup of an older version has no outbox.
+    let outbox: bool = sqlx::query_scalar("SELECT EXISTS (SELECT 1 FROM sqlite_schema WHERE name = 'outbox')")
+        .fetch_one(&mut copy)
+        .await?;
+    let messages = "SELECT raw_digest FROM message WHERE raw_digest IS NOT NULL";
+    let mails = if outbox { " UNION ALL SELECT raw_digest FROM outbox WHERE raw_digest IS NOT NULL" } else { "" };
+    let select = format!("{messages}{mails}");
+    let mut rows = sqlx::query_scalar::<_, String>(AssertSqlSafe(select)).fetch(&mut copy);
     let mut digests = Vec::new();
     while let Some(text) = rows.try_next().await? {
         let digest = data_encoding::HEXLOWER.decode(text.as_bytes()).ok().and_then(|bytes| bytes.try_into().ok());

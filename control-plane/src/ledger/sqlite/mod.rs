@@ -3,7 +3,7 @@
 //! Writes go through the one writer (see [`crate::sqlite::writer`]), reads through the pool. One file a matter: `fence`
 //! (opening), `binding` (whose store), `report` (the commit of a batch), `thread`, `allocate` (handing out), `answer`, `transfer`,
 //! `change` (their sequence), `list`, `read` (single rows), `message` (messages as people look at them), `replay` (a
-//! contact after all), `tally` (counts of the whole).
+//! contact after all), `tally` (counts of the whole). Mail on its way out is a folder of its own, `outbox`.
 
 use async_trait::async_trait;
 use postroom_proto::id::{Epoch, Generation, MailboxUid};
@@ -29,10 +29,12 @@ mod list;
 mod message;
 #[cfg(test)]
 mod migration;
+mod outbox;
 mod read;
 mod replay;
 mod report;
 mod row;
+mod sequence;
 mod tally;
 mod thread;
 mod transfer;
@@ -60,6 +62,7 @@ const SCHEMA: &[Step] = &[
         title: "adoptions of stores",
         sql: include_str!("../../../migrations/ledger/0005_adoptions.sql"),
     },
+    Step { version: 6, title: "mail on its way out", sql: include_str!("../../../migrations/ledger/0006_outbox.sql") },
 ];
 
 /// Rows in one statement of several rows; SQLite takes 32,766 values a statement.
@@ -276,17 +279,16 @@ impl Ledger for Sqlite {
     }
 
     async fn newest_contact_change(&self) -> Result<u64, Error> {
-        change::newest(&self.database.readers).await.map_err(reading("look for the newest change"))
+        change::CONTACTS.newest(&self.database.readers).await.map_err(reading("look for the newest change"))
     }
 
     async fn trim_contact_changes(&self, keep: u64) -> Result<(), Error> {
         loop {
-            let due =
-                change::any_to_trim(&self.database.readers, keep).await.map_err(reading("look at old changes"))?;
-            if !due {
+            let due = change::CONTACTS.any_to_trim(&self.database.readers, keep).await;
+            if !due.map_err(reading("look at old changes"))? {
                 return Ok(());
             }
-            let trimming = self.write("cut off old changes", move |c| Box::pin(change::trim(c, keep)));
+            let trimming = self.write("cut off old changes", move |c| Box::pin(change::CONTACTS.trim(c, keep)));
             if !trimming.await? {
                 return Ok(());
             }

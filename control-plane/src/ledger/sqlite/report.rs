@@ -6,21 +6,28 @@ use postroom_proto::v1::{self, ContactState, Disposition};
 use prost::Message as _;
 use sqlx::{QueryBuilder, Sqlite, SqliteConnection};
 
+use super::super::outbox::Bounce;
 use super::super::{Batch, Cursor, Message, Micros, NotCommitted, Raw};
 use super::ROWS;
 use super::row::int;
-use super::{change, thread};
+use super::{change, outbox, thread};
 
 /// Commits `batch`, or says why not. The last batch of a mailbox, repeated under the same fence, gets its stored answer.
 pub(super) async fn commit(
     connection: &mut SqliteConnection,
-    batch: Batch,
+    mut batch: Batch,
     now: Micros,
 ) -> Result<Result<v1::ReportResponse, NotCommitted>, sqlx::Error> {
     let Some(mailbox) = pass_fence(connection, &batch, now).await? else {
         return refuse(connection, &batch).await;
     };
+    let came_back = tie_bounces(connection, &mut batch).await?;
     let new = insert_messages(connection, mailbox, &batch.messages, now).await?;
+    for (source_key, mail, bounce) in came_back.iter().filter(|(_, _, bounce)| bounce.failed) {
+        if new.contains_key(source_key.as_str()) {
+            outbox::bounce::apply(connection, mail, &bounce.recipients, now).await?;
+        }
+    }
     let contacts = insert_contacts(connection, &batch, &new, now).await?;
     insert_bodies(connection, &batch.messages, &new).await?;
     settle(connection, mailbox, &batch.settled).await?;
@@ -61,6 +68,25 @@ async fn pass_fence(connection: &mut SqliteConnection, batch: &Batch, now: Micro
     .bind(&batch.id)
     .fetch_optional(connection)
     .await
+}
+
+/// Makes messages that are about mails of the outbox none to be contacts; each of them, and the mail that it is of.
+async fn tie_bounces(
+    connection: &mut SqliteConnection,
+    batch: &mut Batch,
+) -> Result<Vec<(String, String, Bounce)>, sqlx::Error> {
+    let mut tied = Vec::new();
+    for message in batch.messages.iter_mut().filter(|it| it.disposition == Disposition::Contact) {
+        let Some(bounce) = message.bounce.take() else { continue };
+        let mail = outbox::bounce::find(connection, &batch.intake.instance_uid, &bounce.message_id).await?;
+        let Some(mail) = mail else { continue };
+        message.disposition = Disposition::Filtered;
+        message.content = None;
+        let what = if bounce.failed { "bounce of" } else { "delivery report about" };
+        message.reason = format!("{what} outbox mail {mail}");
+        tied.push((message.source_key.clone(), mail, bounce));
+    }
+    Ok(tied)
 }
 
 /// Why the fence did not let the batch pass: a repetition, a lost lease, or a cursor that is elsewhere.
@@ -117,8 +143,9 @@ async fn insert_messages<'b>(
                     Raw::Blob(digest) => Some(digest.as_str()),
                     Raw::Inline(_) | Raw::None => None,
                 })
-                // Only contacts are marked or moved; what was not understood stays in the mailbox as it is.
-                .push_bind(i64::from(message.disposition == Disposition::Contact));
+                // Only contacts and bounces of the outbox are marked or moved; what was not understood stays in the
+                // mailbox as it is.
+                .push_bind(i64::from(matches!(message.disposition, Disposition::Contact | Disposition::Filtered)));
         });
         insert.push(" ON CONFLICT (mailbox, source_key) DO NOTHING RETURNING id, source_key");
         let rows: Vec<(i64, String)> = insert.build_query_as().fetch_all(&mut *connection).await?;

@@ -1,4 +1,5 @@
-//! Which thread new contacts belong to, among the contacts of their own instance. See [`crate::contact::thread`].
+//! Which thread new contacts belong to, among the contacts of their own instance and what it replied to them. See
+//! [`crate::contact::thread`].
 
 use std::collections::HashMap;
 
@@ -19,7 +20,7 @@ pub(super) struct Place {
 
 /// The places of new contacts, given with their ids in the order of their intake.
 ///
-/// Cost: one look into an index for each hint, at most [`MOST_HINTS`](crate::contact::thread::MOST_HINTS) a contact;
+/// Cost: two looks into an index for each hint, at most [`MOST_HINTS`](crate::contact::thread::MOST_HINTS) a contact;
 /// none for mail that answers nothing.
 pub(super) async fn places(
     connection: &mut SqliteConnection,
@@ -47,7 +48,7 @@ pub(super) async fn places(
     Ok(places)
 }
 
-/// The thread of the newest contact of each key.
+/// The thread of the newest contact of each key, or of the contact that the mail of this key was a reply to.
 async fn look_up(
     connection: &mut SqliteConnection,
     instance_uid: &str,
@@ -59,11 +60,17 @@ async fn look_up(
         row.push_bind(*key);
     });
     select.push(
-        ") SELECT key, (SELECT coalesce(thread, id) FROM contact INDEXED BY contact_message_key
+        ") SELECT key, coalesce((SELECT coalesce(thread, id) FROM contact INDEXED BY contact_message_key
          WHERE message_key = key AND instance_uid = ",
     );
     select.push_bind(instance_uid);
-    select.push(" ORDER BY message DESC LIMIT 1) AS thread FROM wanted");
+    select.push(
+        " ORDER BY message DESC LIMIT 1), (SELECT coalesce(contact.thread, contact.id)
+         FROM outbox INDEXED BY outbox_message_key JOIN contact ON contact.id = outbox.contact
+         WHERE outbox.contact <> '' AND outbox.message_key = key AND contact.instance_uid = ",
+    );
+    select.push_bind(instance_uid);
+    select.push(" LIMIT 1)) AS thread FROM wanted");
     for row in select.build().fetch_all(connection).await? {
         if let Some(thread) = row.try_get("thread")? {
             threads.insert(row.try_get("key")?, thread);

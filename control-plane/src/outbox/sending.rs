@@ -1,0 +1,365 @@
+//! From the outbox to the workers that send: who gets which mail, when, and what becomes of it.
+//!
+//! Whose turn it is and how much a sending mailbox may do is decided in one transaction of the ledger; here it is found
+//! out which lanes have a road, and waited for mail that comes and for limits that open.
+
+use std::collections::HashMap;
+use std::sync::{Arc, Mutex, PoisonError};
+use std::time::Duration;
+
+use bytes::Bytes;
+use postroom_proto::catalogue::outbox as catalogue;
+use postroom_proto::convert::to_duration;
+use postroom_proto::id::SessionId;
+use postroom_proto::reason::{Failure, Reason};
+use postroom_proto::v1;
+use tokio::sync::{OwnedMutexGuard, watch};
+use tokio::time::{Instant, timeout_at};
+use tokio_util::sync::CancellationToken;
+
+use super::Terms;
+use super::allowance::{Allowance, Load};
+use super::state::{Settlement, problem};
+use crate::access::vault::Vault;
+use crate::clock;
+use crate::definition::model::Model;
+use crate::definition::sending::{NoRoad, Road, road};
+use crate::failure::chain;
+use crate::lease::decision::Decision as WorkerDecision;
+use crate::lease::record::{SessionRecord, living};
+use crate::ledger::outbox::{Claim, Claimed, Claiming, Lane, Mail, NotSettled, SharedOutbox, Waiting, Way};
+use crate::ledger::{Micros, Raw};
+use crate::store::{SharedStore, key};
+use crate::watching::KEPT;
+
+/// Most bytes of mails that come along in one answer: with the rest it fits 4 MiB, which is what gRPC clients take.
+const LARGEST_ANSWER: u64 = 3 * 1024 * 1024;
+/// Larger mails are fetched by themselves.
+const INLINE: u64 = 1024 * 1024;
+/// A mail that is due is looked at again after this time at the latest, whatever was missed.
+const LOOK: Duration = Duration::from_secs(10);
+
+/// Hands mail to workers. Cheap to share.
+#[derive(Clone)]
+pub struct Sending {
+    inner: Arc<Inner>,
+}
+
+struct Inner {
+    outbox: SharedOutbox,
+    store: SharedStore,
+    model: watch::Receiver<Arc<Model>>,
+    vault: Arc<Vault>,
+    terms: Terms,
+    /// Changes when mail came, or a limit may have opened.
+    news: watch::Sender<u64>,
+    /// One for each pool: whoever has it looks and claims, the others wait for it. So news cost one look, however many
+    /// workers wait, and workers take turns.
+    batons: Mutex<HashMap<String, Arc<tokio::sync::Mutex<()>>>>,
+    stopping: CancellationToken,
+}
+
+/// What a look has found.
+#[derive(Default)]
+struct Look {
+    /// Ways of which something may be claimed now.
+    ready: Vec<Way>,
+    /// How mail of those lanes is sent.
+    definitions: HashMap<Lane, v1::OutgoingDefinition>,
+    /// When something else becomes ready by itself.
+    next: Option<Micros>,
+}
+
+impl Sending {
+    /// `model` and `vault` say how mail is sent, `store` which sessions live; `stopping` ends every wait.
+    pub fn new(
+        outbox: SharedOutbox,
+        store: SharedStore,
+        model: watch::Receiver<Arc<Model>>,
+        vault: Arc<Vault>,
+        terms: Terms,
+        stopping: CancellationToken,
+    ) -> Self {
+        let (news, _) = watch::channel(0);
+        let inner = Inner { outbox, store, model, vault, terms, news, batons: Mutex::default(), stopping };
+        Self { inner: Arc::new(inner) }
+    }
+
+    /// Tells those who wait to look again.
+    pub fn raise(&self) {
+        self.inner.news.send_modify(|count| *count += 1);
+    }
+
+    /// Mails for a worker, or none when none came within `wait`.
+    pub async fn claim(
+        &self,
+        session: &SessionId,
+        max: usize,
+        wait: Duration,
+    ) -> Result<Vec<v1::ClaimedMail>, Failure> {
+        let until = Instant::now() + wait;
+        let worker = self.inner.session(session).await?;
+        let Some(_baton) = self.inner.baton(&worker.profile.pool, until).await? else { return Ok(Vec::new()) };
+        // Ordering: subscribe before looking, so that what comes in between is either found or announced.
+        let (mut news, mut model) = (self.inner.news.subscribe(), self.inner.model.clone());
+        loop {
+            news.mark_unchanged();
+            model.mark_unchanged();
+            let mut look = Look::default();
+            // A worker that is being drained keeps asking, and may be undrained meanwhile.
+            if !self.inner.is_drained(&worker.profile.worker).await? {
+                look = self.inner.look(&worker.profile.pool).await?;
+            }
+            if !look.ready.is_empty() {
+                // Invariant: what is claimed goes to a session that lives; time has passed since it was asked for.
+                self.inner.session(session).await?;
+                let ways = std::mem::take(&mut look.ready);
+                let claiming = Claiming { session: session.clone(), worker: worker.profile.worker.clone(), ways, max };
+                let claimed = self.inner.outbox.claim(claiming, &self.inner.terms, clock::now()).await?;
+                if !claimed.is_empty() {
+                    return self.inner.hand_out(claimed, &look.definitions).await;
+                }
+            }
+            if Instant::now() >= until {
+                return Ok(Vec::new());
+            }
+            let next = Instant::now() + look.next.map_or(LOOK, |at| until_then(at).min(LOOK));
+            tokio::select! {
+                () = self.inner.stopping.cancelled() => return Err(stopping()),
+                () = tokio::time::sleep_until(next.min(until)) => {}
+                // Neither ends before the control plane does.
+                _ = news.changed() => {}
+                _ = model.changed() => {}
+            }
+        }
+    }
+
+    /// The bytes of a claimed mail.
+    pub async fn raw(&self, claim: &Claim) -> Result<Raw, Failure> {
+        self.inner.outbox.claimed_raw(claim, clock::now()).await?.map_err(|_| claim_lost(&claim.mail))
+    }
+
+    /// Records that the data is handed over now; how much time there is.
+    pub async fn mark(&self, claim: Claim) -> Result<Duration, Failure> {
+        let mail = claim.mail.clone();
+        let until = self.inner.outbox.mark(claim, &self.inner.terms, clock::now()).await?;
+        until.map(until_then).map_err(|_| claim_lost(&mail))
+    }
+
+    /// Takes what became of an attempt; where the mail stands now.
+    pub async fn settle(&self, claim: Claim, said: Settlement) -> Result<v1::OutboxState, Failure> {
+        let mail = claim.mail.clone();
+        let settled = self.inner.outbox.settle(claim, said, &self.inner.terms, clock::now()).await?;
+        self.raise();
+        settled.map_err(|why| match why {
+            NotSettled::ClaimLost => claim_lost(&mail),
+            NotSettled::Verdict(wrong) => Failure::invalid_field("verdict", format!("does not fit: {wrong}")),
+        })
+    }
+
+    /// Ends claims whose time is over, and cuts off old changes, every `interval`, until told to stop.
+    pub async fn keep_deadlines(self, interval: Duration) {
+        let mut clock_tick = tokio::time::interval(interval);
+        clock_tick.set_missed_tick_behavior(tokio::time::MissedTickBehavior::Delay);
+        loop {
+            tokio::select! {
+                () = self.inner.stopping.cancelled() => return,
+                _ = clock_tick.tick() => {}
+            }
+            match self.inner.outbox.lapse_claims(&self.inner.terms, clock::now()).await {
+                Ok(0) => {}
+                Ok(lapsed) => {
+                    tracing::warn!(lapsed, "claims of mails have lapsed: their workers were not heard in time");
+                    self.raise();
+                }
+                Err(error) => tracing::error!(error = chain(&error), "claims could not be ended"),
+            }
+            if let Err(error) = self.inner.outbox.trim_mail_changes(KEPT).await {
+                tracing::error!(error = chain(&error), "old changes of mails could not be cut off");
+            }
+        }
+    }
+
+    /// Adds to mails that wait what keeps them waiting, where no attempt has said so: that nothing sends them at the
+    /// moment, or that their sending mailbox is left alone. And says when they are tried.
+    pub async fn explain(&self, mails: &mut [Mail]) -> Result<(), Failure> {
+        let waits = |mail: &Mail| matches!(mail.mail.state(), v1::OutboxState::Queued | v1::OutboxState::Unknown);
+        if !mails.iter().any(waits) {
+            return Ok(());
+        }
+        let alone = self.inner.outbox.left_alone(clock::now()).await?;
+        let model = self.inner.model.borrow().clone();
+        let mut known: HashMap<Lane, Told> = HashMap::new();
+        for mail in mails.iter_mut().filter(|mail| waits(mail)) {
+            let told = known.entry(mail.lane.clone()).or_insert_with(|| self.inner.told(&model, &mail.lane));
+            let queued = mail.mail.state() == v1::OutboxState::Queued;
+            match told {
+                Told::Nothing(problem) if queued => {
+                    mail.mail.problem = Some(problem.clone());
+                    mail.mail.next_attempt_time = None;
+                }
+                Told::By { mailbox, .. } if queued => {
+                    if let Some(problem) = alone.get(mailbox) {
+                        mail.mail.next_attempt_time = problem.next_attempt_time;
+                        mail.mail.problem = Some(problem.clone());
+                    }
+                }
+                Told::By { looked_for: true, .. } => {}
+                // Nobody looks for it.
+                Told::By { .. } | Told::Nothing(_) => mail.mail.next_attempt_time = None,
+            }
+        }
+        Ok(())
+    }
+}
+
+/// What can be said of a lane.
+enum Told {
+    Nothing(v1::Problem),
+    By { mailbox: String, looked_for: bool },
+}
+
+impl Inner {
+    async fn session(&self, session: &SessionId) -> Result<SessionRecord, Failure> {
+        living(&self.store, session).await?.ok_or_else(|| {
+            Failure::new(Reason::SessionEnded, "the session is over; drop everything and register again")
+        })
+    }
+
+    async fn is_drained(&self, worker: &str) -> Result<bool, Failure> {
+        let entry = self.store.get(&key::worker(worker)).await?;
+        Ok(entry.and_then(|entry| WorkerDecision::decode(&entry.value)).is_some_and(|decision| decision.drained))
+    }
+
+    /// The baton of a pool. `None`: somebody else had it all the time.
+    async fn baton(&self, pool: &str, until: Instant) -> Result<Option<OwnedMutexGuard<()>>, Failure> {
+        let baton = {
+            let mut batons = self.batons.lock().unwrap_or_else(PoisonError::into_inner);
+            batons.entry(pool.to_owned()).or_default().clone()
+        };
+        tokio::select! {
+            () = self.stopping.cancelled() => Err(stopping()),
+            taken = timeout_at(until, baton.lock_owned()) => Ok(taken.ok()),
+        }
+    }
+
+    /// What workers of a pool may claim now, and when there is more.
+    async fn look(&self, pool: &str) -> Result<Look, Failure> {
+        let now = clock::now();
+        let waiting = self.outbox.waiting_mail(&self.terms, now).await?;
+        let model = self.model.borrow().clone();
+        let mut look = Look::default();
+        for (lane, due, unknown) in lanes(&waiting) {
+            let Ok(road) = road_of(&model, lane) else { continue };
+            if road.instance.pool() != pool {
+                continue;
+            }
+            let looked_for = road.is_looked_for(&model);
+            if unknown && !looked_for {
+                continue;
+            }
+            if due > now {
+                look.next = earliest(look.next, due);
+                continue;
+            }
+            let sender = road.mailbox();
+            match waiting.senders.get(&sender).unwrap_or(&Load::default()).allowance(&self.terms, now) {
+                // A settlement raises.
+                Allowance::AfterAnother => continue,
+                Allowance::At(at) => {
+                    look.next = earliest(look.next, at);
+                    continue;
+                }
+                Allowance::Now { .. } => {}
+            }
+            if look.definitions.contains_key(lane) {
+                continue;
+            }
+            match road.resolve(&model, &self.vault) {
+                Ok(definition) => look.definitions.insert(lane.clone(), definition),
+                Err(failure) => {
+                    tracing::warn!(from = lane.from, failure = failure.message, "mail cannot be sent");
+                    continue;
+                }
+            };
+            let outgoing_server = road.server.name.clone();
+            look.ready.push(Way { lane: lane.clone(), sender, outgoing_server, looked_for });
+        }
+        Ok(look)
+    }
+
+    fn told(&self, model: &Model, lane: &Lane) -> Told {
+        let road = match road_of(model, lane) {
+            Ok(road) => road,
+            Err(NoRoad::SenderGone) => return Told::Nothing(problem(&catalogue::SENDER_GONE, Some(&lane.from))),
+            Err(NoRoad::NoServer) => return Told::Nothing(problem(&catalogue::NO_OUTGOING_SERVER, Some(&lane.from))),
+        };
+        match road.resolve(model, &self.vault) {
+            Ok(_) => Told::By { mailbox: road.mailbox(), looked_for: road.is_looked_for(model) },
+            Err(failure) => {
+                let entry = &postroom_proto::catalogue::own::SECRET_UNREADABLE;
+                Told::Nothing(v1::Problem { cause: failure.message, ..problem(entry, None) })
+            }
+        }
+    }
+
+    /// Puts together what workers are told of what they have claimed.
+    async fn hand_out(
+        &self,
+        claimed: Vec<Claimed>,
+        definitions: &HashMap<Lane, v1::OutgoingDefinition>,
+    ) -> Result<Vec<v1::ClaimedMail>, Failure> {
+        let mut left = LARGEST_ANSWER;
+        let mut mails = Vec::with_capacity(claimed.len());
+        for claimed in claimed {
+            let mut raw = Bytes::new();
+            let inline = claimed.task == v1::SendTask::Submit && claimed.size_bytes <= INLINE.min(left);
+            if inline && let Some((_, Raw::Inline(bytes))) = self.outbox.mail_raw(&claimed.mail).await? {
+                left = left.saturating_sub(bytes.len() as u64);
+                raw = bytes;
+            }
+            mails.push(v1::ClaimedMail {
+                mail: claimed.mail,
+                token: claimed.token,
+                time_left: Some(to_duration(until_then(claimed.deadline_at))),
+                task: claimed.task.into(),
+                definition: definitions.get(&claimed.lane).cloned(),
+                sender: claimed.sender,
+                recipients: claimed.recipients,
+                message_id: claimed.message_id,
+                size_bytes: claimed.size_bytes,
+                raw,
+                attempt: claimed.attempt,
+            });
+        }
+        Ok(mails)
+    }
+}
+
+/// Every lane with when its first mail is due, and whether that is to be looked for.
+fn lanes(waiting: &Waiting) -> impl Iterator<Item = (&Lane, Micros, bool)> {
+    let queued = waiting.queued.iter().map(|(lane, due)| (lane, *due, false));
+    queued.chain(waiting.unknown.iter().map(|(lane, due)| (lane, *due, true)))
+}
+
+fn road_of<'m>(model: &'m Model, lane: &Lane) -> Result<Road<'m>, NoRoad> {
+    road(model, &lane.instance_uid, &lane.queue_uid, &lane.from)
+}
+
+fn earliest(known: Option<Micros>, other: Micros) -> Option<Micros> {
+    Some(known.map_or(other, |known| known.min(other)))
+}
+
+/// How long it is until then by the ledger's clock.
+fn until_then(at: Micros) -> Duration {
+    Duration::from_micros(u64::try_from(at.saturating_sub(clock::now())).unwrap_or(0))
+}
+
+fn claim_lost(mail: &str) -> Failure {
+    let text = format!("the claim on mail {mail} lapsed, or is another worker's; drop the mail");
+    Failure::new(Reason::ClaimLost, text)
+}
+
+fn stopping() -> Failure {
+    Failure::new(Reason::ShuttingDown, "the control plane is stopping; claim again")
+}

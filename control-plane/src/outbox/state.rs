@@ -1,0 +1,487 @@
+//! Where a mail goes after whatever happens to it: an attempt that ends or lapses, and what people decide. Pure.
+//!
+//! Invariant: what was marked and has no clear answer is UNKNOWN, and leaves that state only by being found or not found
+//! among sent mail, or by somebody's word. Invariant: no answer of a server that concerns a definition or a credential
+//! ever ends a mail.
+
+use std::time::Duration;
+
+use postroom_proto::catalogue::{Entry, outbox as catalogue};
+use postroom_proto::convert::to_timestamp;
+use postroom_proto::v1::{self, OutboxState, Problem, ProblemKind, RecipientState, SendVerdict};
+
+use crate::ledger::Micros;
+use crate::outbox::{Terms, micros};
+
+/// First wait after an attempt that came to nothing; each further one doubles it.
+const FIRST_WAIT: Duration = Duration::from_secs(30);
+/// Longest such wait.
+const LONGEST_WAIT: Duration = Duration::from_secs(3600);
+
+/// Where a mail stands, as far as it decides where it goes.
+#[derive(Debug, Clone, PartialEq)]
+pub struct Standing {
+    /// Its state.
+    pub state: OutboxState,
+    /// True while a worker has it.
+    pub claimed: bool,
+    /// True when the last claim was to look for it.
+    pub looking: bool,
+    /// When its data was about to be handed over in the last attempt. `None`: it was not.
+    pub marked_at: Option<Micros>,
+    /// Since when it is tried.
+    pub since: Micros,
+    /// When it is tried or looked for next.
+    pub due_at: Option<Micros>,
+    /// Attempts in a row that came to nothing.
+    pub deferrals: u32,
+    /// When a server took it.
+    pub sent_at: Option<Micros>,
+    /// What is wrong.
+    pub problem: Option<Problem>,
+    /// The server's own words.
+    pub response: String,
+    /// Its recipients.
+    pub recipients: Vec<Recipient>,
+    /// Differs from mail to mail, so that their waits do.
+    pub seed: u64,
+}
+
+/// A recipient of a mail.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Recipient {
+    /// Its address in small letters.
+    pub key: String,
+    /// What became of the mail for it.
+    pub state: RecipientState,
+    /// Enhanced status code of the last refusal or bounce.
+    pub status: String,
+    /// What was said of it.
+    pub diagnostic: String,
+}
+
+/// What a worker says of an attempt.
+#[derive(Debug, Clone, PartialEq, Default)]
+pub struct Settlement {
+    /// What became of it.
+    pub verdict: SendVerdict,
+    /// What became of it for some recipients, addresses in small letters.
+    pub recipients: Vec<Recipient>,
+    /// Why it did not succeed.
+    pub problem: Option<Problem>,
+    /// The server's own words.
+    pub response: String,
+    /// Not to be tried before this time has passed.
+    pub retry_after: Micros,
+    /// It is the sending mailbox that did not work.
+    pub whole_mailbox: bool,
+}
+
+/// What an attempt that ended means for the limits of its sending mailbox.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
+pub struct Toll {
+    /// It handed data over, so it counts in the minute.
+    pub handed_over: bool,
+    /// Recipients that count in the day.
+    pub recipients: u64,
+    /// What it says of the sending mailbox.
+    pub mailbox: MailboxWord,
+}
+
+/// What an attempt says of its sending mailbox.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
+pub enum MailboxWord {
+    /// Nothing.
+    #[default]
+    Nothing,
+    /// It works.
+    Works,
+    /// It is to be left alone until then.
+    LeaveAlone(Micros),
+}
+
+/// What somebody decides about a mail.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Decision {
+    /// Send it once more, or at once.
+    Retry {
+        /// Also when its recipients may get it a second time.
+        may_arrive_twice: bool,
+    },
+    /// Give it up.
+    Cancel,
+    /// It did arrive.
+    Confirm,
+}
+
+/// Why something is not done to a mail in its state; a sentence for people.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, thiserror::Error)]
+#[error("{0}")]
+pub struct WrongState(pub &'static str);
+
+impl Standing {
+    /// What the last claim is for.
+    pub fn task(&self) -> v1::SendTask {
+        if self.looking { v1::SendTask::LookFor } else { v1::SendTask::Submit }
+    }
+
+    /// Recipients that have not got it.
+    pub fn pending(&self) -> usize {
+        self.recipients.iter().filter(|recipient| recipient.state == RecipientState::Pending).count()
+    }
+
+    fn any_accepted(&self) -> bool {
+        self.recipients.iter().any(|recipient| recipient.state == RecipientState::Accepted)
+    }
+
+    /// After its worker has said what became of the attempt, and what that costs. `mailbox_deferrals`: how often in a row
+    /// the sending mailbox was left alone before.
+    pub fn settle(
+        mut self,
+        said: Settlement,
+        mailbox_deferrals: u32,
+        terms: &Terms,
+        now: Micros,
+    ) -> Result<(Self, Toll), WrongState> {
+        use SendVerdict::{Deferred, Failed, Found, NotFound, Sent, Unknown, Unspecified};
+        let task = self.task();
+        self.claimed = false;
+        let mut toll = Toll { handed_over: self.marked_at.is_some(), ..Toll::default() };
+        let before = self.pending();
+        if !said.response.is_empty() {
+            self.response.clone_from(&said.response);
+        }
+        match (task, said.verdict) {
+            (_, Unspecified) => return Err(WrongState("the verdict is missing")),
+            (v1::SendTask::LookFor, Found) => {
+                self.resolve_pending(RecipientState::Accepted, "", "");
+                self.end(terms, now);
+                toll.handed_over = false;
+            }
+            (v1::SendTask::LookFor, NotFound) => {
+                self.state = OutboxState::Queued;
+                (self.due_at, self.deferrals, self.marked_at, self.problem) = (Some(now), 0, None, None);
+                toll.handed_over = false;
+            }
+            (v1::SendTask::LookFor, Deferred | Failed | Unknown) => {
+                self.state = OutboxState::Unknown;
+                let wait = said.retry_after.max(wait(self.deferrals, self.seed));
+                (self.due_at, self.deferrals) = (Some(now.saturating_add(wait)), self.deferrals.saturating_add(1));
+                self.complain(said.problem, now);
+                toll.handed_over = false;
+            }
+            (_, Found | NotFound) => return Err(WrongState("it was to be handed over, not to be looked for")),
+            (v1::SendTask::LookFor, Sent) => return Err(WrongState("it was to be looked for, not to be handed over")),
+            (_, Sent) => {
+                self.apply(&said.recipients);
+                self.resolve_unnamed(&said.recipients, RecipientState::Accepted, "", "");
+                toll = Toll { handed_over: true, recipients: before as u64, mailbox: MailboxWord::Works };
+                self.sent_at = Some(now);
+                self.problem = None;
+                self.end(terms, now);
+            }
+            (_, Failed) => {
+                self.apply(&said.recipients);
+                self.resolve_unnamed(&said.recipients, RecipientState::Refused, "", &said.response);
+                self.resolve_pending(RecipientState::Refused, "", &said.response);
+                self.complain(said.problem, now);
+                self.end(terms, now);
+            }
+            (_, Deferred) => {
+                self.apply(&said.recipients);
+                self.complain(said.problem, now);
+                if said.whole_mailbox && self.pending() > 0 {
+                    let until = now.saturating_add(said.retry_after.max(wait(mailbox_deferrals, self.seed)));
+                    toll.mailbox = MailboxWord::LeaveAlone(until);
+                    self.state = OutboxState::Queued;
+                    (self.due_at, self.deferrals) = (Some(until), self.deferrals.saturating_add(1));
+                    self.expire(terms, now);
+                } else {
+                    self.defer(said.retry_after, terms, now);
+                }
+            }
+            (_, Unknown) => {
+                toll = Toll { handed_over: true, recipients: before as u64, mailbox: MailboxWord::Nothing };
+                self.lose(said.problem, terms, now);
+            }
+        }
+        self.marked_at = self.marked_at.filter(|_| self.state == OutboxState::Unknown);
+        Ok((self, toll))
+    }
+
+    /// After the time of its claim is over and nothing was heard.
+    pub fn lapse(mut self, terms: &Terms, now: Micros) -> (Self, Toll) {
+        let looking = self.task() == v1::SendTask::LookFor;
+        self.claimed = false;
+        if looking {
+            let wait = wait(self.deferrals, self.seed);
+            (self.due_at, self.deferrals) = (Some(now.saturating_add(wait)), self.deferrals.saturating_add(1));
+            return (self, Toll::default());
+        }
+        if self.marked_at.is_some() {
+            let toll = Toll { handed_over: true, recipients: self.pending() as u64, mailbox: MailboxWord::Nothing };
+            self.lose(None, terms, now);
+            return (self, toll);
+        }
+        self.complain(Some(problem(&catalogue::WORKER_LOST, None)), now);
+        // A worker that dies says nothing about the mail; one that takes every worker with it does.
+        if self.deferrals == 0 && self.pending() > 0 {
+            (self.state, self.due_at, self.deferrals) = (OutboxState::Queued, Some(now), 1);
+            self.expire(terms, now);
+        } else {
+            self.defer(0, terms, now);
+        }
+        (self, Toll::default())
+    }
+
+    /// After somebody's decision. `None`: it is so already.
+    pub fn decide(mut self, decision: Decision, now: Micros) -> Result<Option<Self>, WrongState> {
+        use OutboxState::{Bounced, Failed, Queued, Sending, Sent, Unknown, Unspecified};
+        match (decision, self.state) {
+            (_, Unspecified) => return Err(WrongState("its state is not known")),
+            (Decision::Retry { .. }, Sending) => return Ok(None),
+            (Decision::Retry { .. }, Queued) if self.due_at.is_none_or(|due| due <= now) => return Ok(None),
+            (Decision::Retry { .. }, Queued) => self.due_at = Some(now),
+            (Decision::Retry { may_arrive_twice: false }, Unknown) => {
+                return Err(WrongState(
+                    "it may have arrived: ask its recipient first; then confirm it, or retry it and say that it may \
+                     arrive twice",
+                ));
+            }
+            (Decision::Retry { .. }, Unknown | Failed | Bounced | Sent) => {
+                for recipient in self.recipients.iter_mut().filter(|it| it.state != RecipientState::Accepted) {
+                    recipient.state = RecipientState::Pending;
+                }
+                if self.pending() == 0 {
+                    return Err(WrongState("every recipient's server has taken it; nobody is left to send it to"));
+                }
+                (self.state, self.due_at, self.since) = (Queued, Some(now), now);
+                (self.deferrals, self.claimed, self.marked_at) = (0, false, None);
+                self.problem = None;
+                self.sent_at = self.sent_at.filter(|_| self.any_accepted());
+            }
+            (Decision::Cancel, Failed) => return Ok(None),
+            (Decision::Cancel, Queued | Unknown) => {
+                (self.state, self.due_at, self.claimed) = (Failed, None, false);
+                self.problem = Some(problem(&catalogue::CANCELLED, None));
+                self.date_problem(now, None);
+            }
+            (Decision::Cancel, Sending) => {
+                return Err(WrongState("a worker is sending it at the moment; look again when that has ended"));
+            }
+            (Decision::Cancel, Sent | Bounced) => return Err(WrongState("it was sent and cannot be called back")),
+            (Decision::Confirm, Sent) => return Ok(None),
+            (Decision::Confirm, Unknown) => {
+                self.resolve_pending(RecipientState::Accepted, "", "");
+                (self.state, self.due_at, self.claimed) = (Sent, None, false);
+                (self.sent_at, self.problem) = (Some(self.marked_at.unwrap_or(now)), None);
+            }
+            (Decision::Confirm, _) => {
+                return Err(WrongState("only a mail whose outcome is unknown can be confirmed"));
+            }
+        }
+        Ok(Some(self))
+    }
+
+    /// After it came back for some recipients, addresses in small letters. `None`: that is known already. A bounce that
+    /// names nobody is of all.
+    pub fn bounce(mut self, recipients: &[Recipient], now: Micros) -> Option<Self> {
+        let alone = self.recipients.len() == 1;
+        let mut changed = false;
+        for mine in &mut self.recipients {
+            let named = recipients.iter().find(|it| it.key == mine.key);
+            // Behind an alias the bounce names an address that nobody here wrote to.
+            let said = named.or(recipients.first().filter(|_| alone));
+            if said.is_none() && !recipients.is_empty() {
+                continue;
+            }
+            changed |= mine.state != RecipientState::Bounced;
+            mine.state = RecipientState::Bounced;
+            if let Some(said) = said {
+                mine.status.clone_from(&said.status);
+                mine.diagnostic.clone_from(&said.diagnostic);
+            }
+        }
+        // Of a mail to several that went on under another address it is not known whom it did not reach.
+        if !changed && self.state == OutboxState::Bounced {
+            return None;
+        }
+        // What is under way again stays so, for those that are left.
+        let queued = self.state == OutboxState::Queued && self.pending() > 0;
+        if !queued && self.state != OutboxState::Sending {
+            if self.state == OutboxState::Unknown {
+                // A server had it, or it could not have come back.
+                self.resolve_pending(RecipientState::Accepted, "", "");
+            }
+            (self.state, self.due_at, self.claimed) = (OutboxState::Bounced, None, false);
+            self.sent_at = self.sent_at.or(self.marked_at);
+        }
+        let said = recipients.iter().map(|it| it.diagnostic.as_str()).find(|text| !text.is_empty());
+        self.problem = Some(problem(&catalogue::BOUNCED, said));
+        self.date_problem(now, None);
+        Some(self)
+    }
+
+    fn apply(&mut self, said: &[Recipient]) {
+        for recipient in self.recipients.iter_mut().filter(|it| it.state == RecipientState::Pending) {
+            if let Some(said) = said.iter().find(|said| said.key == recipient.key) {
+                recipient.clone_from(said);
+            }
+        }
+    }
+
+    fn resolve_unnamed(&mut self, said: &[Recipient], state: RecipientState, status: &str, diagnostic: &str) {
+        let named = |key: &str| said.iter().any(|said| said.key == key);
+        for recipient in &mut self.recipients {
+            if recipient.state == RecipientState::Pending && !named(&recipient.key) {
+                (recipient.state, recipient.status) = (state, status.into());
+                recipient.diagnostic = diagnostic.into();
+            }
+        }
+    }
+
+    fn resolve_pending(&mut self, state: RecipientState, status: &str, diagnostic: &str) {
+        self.resolve_unnamed(&[], state, status, diagnostic);
+    }
+
+    /// Nobody is left to be tried, unless somebody is.
+    fn end(&mut self, terms: &Terms, now: Micros) {
+        if self.pending() > 0 {
+            let said = self.first_word(RecipientState::Pending);
+            self.complain(Some(problem(&catalogue::RECIPIENTS_DEFERRED, said.as_deref())), now);
+            self.defer(0, terms, now);
+            return;
+        }
+        (self.due_at, self.deferrals) = (None, 0);
+        if self.recipients.iter().any(|it| it.state == RecipientState::Bounced) {
+            self.state = OutboxState::Bounced;
+            self.problem = Some(problem(&catalogue::BOUNCED, self.first_word(RecipientState::Bounced).as_deref()));
+            self.date_problem(now, None);
+            return;
+        }
+        if !self.any_accepted() {
+            self.state = OutboxState::Failed;
+            if self.problem.is_none() {
+                self.problem =
+                    Some(problem(&catalogue::RECIPIENTS_REFUSED, self.first_word(RecipientState::Refused).as_deref()));
+            }
+            self.date_problem(now, None);
+            return;
+        }
+        self.state = OutboxState::Sent;
+        self.sent_at = self.sent_at.or(self.marked_at).or(Some(now));
+        self.problem = None;
+        if self.recipients.iter().any(|it| it.state == RecipientState::Refused) {
+            self.problem =
+                Some(problem(&catalogue::RECIPIENTS_REFUSED, self.first_word(RecipientState::Refused).as_deref()));
+            self.date_problem(now, None);
+        }
+    }
+
+    /// What was said of the first recipient in a state of whom anything was.
+    fn first_word(&self, state: RecipientState) -> Option<String> {
+        let said = self.recipients.iter().filter(|it| it.state == state).map(|it| &it.diagnostic);
+        said.into_iter().find(|text| !text.is_empty()).cloned()
+    }
+
+    /// It is tried again later, or given up.
+    fn defer(&mut self, retry_after: Micros, terms: &Terms, now: Micros) {
+        if self.pending() == 0 {
+            self.end(terms, now);
+            return;
+        }
+        let wait = retry_after.max(wait(self.deferrals, self.seed));
+        self.state = OutboxState::Queued;
+        (self.due_at, self.deferrals) = (Some(now.saturating_add(wait)), self.deferrals.saturating_add(1));
+        self.expire(terms, now);
+    }
+
+    /// Gives up what was tried for too long, unless it waits for somebody who has to mend something.
+    fn expire(&mut self, terms: &Terms, now: Micros) {
+        let waits_for_somebody = self.problem.as_ref().is_some_and(|problem| is_mended_by_somebody(problem.kind()));
+        if waits_for_somebody {
+            // The time until it is mended does not count.
+            self.since = now;
+        }
+        let tried = now.saturating_sub(self.since);
+        if waits_for_somebody || tried < micros(terms.give_up_after) {
+            self.date_problem(now, self.due_at);
+            return;
+        }
+        let last = self.problem.as_ref().map(|problem| problem.cause.clone()).unwrap_or_default();
+        let accepted = self.any_accepted();
+        self.resolve_pending(RecipientState::Refused, "4.4.7", &last);
+        (self.due_at, self.deferrals) = (None, 0);
+        self.state = if accepted { OutboxState::Sent } else { OutboxState::Failed };
+        self.sent_at = self.sent_at.or(accepted.then_some(now));
+        self.problem = Some(problem(&catalogue::EXPIRED, Some(&last)));
+        self.date_problem(now, None);
+    }
+
+    /// Its data was handed over and the answer was lost.
+    fn lose(&mut self, why: Option<Problem>, terms: &Terms, now: Micros) {
+        if self.pending() == 0 {
+            self.end(terms, now);
+            return;
+        }
+        let look_at = self.marked_at.unwrap_or(now).saturating_add(micros(terms.look_after)).max(now);
+        (self.state, self.due_at, self.deferrals) = (OutboxState::Unknown, Some(look_at), 0);
+        self.marked_at = self.marked_at.or(Some(now));
+        let said = why.map(|problem| problem.cause);
+        self.problem = Some(problem(&catalogue::OUTCOME_LOST, said.as_deref()));
+        self.date_problem(now, None);
+    }
+
+    /// The problem is this one now; what lasts keeps its beginning.
+    fn complain(&mut self, new: Option<Problem>, now: Micros) {
+        let Some(mut new) = new else { return };
+        let same = self.problem.as_ref().filter(|old| old.code == new.code);
+        new.since_time = same.and_then(|old| old.since_time).or(Some(to_timestamp(now)));
+        self.problem = Some(new);
+    }
+
+    fn date_problem(&mut self, now: Micros, next: Option<Micros>) {
+        if let Some(problem) = &mut self.problem {
+            problem.since_time.get_or_insert(to_timestamp(now));
+            problem.next_attempt_time = next.map(to_timestamp);
+        }
+    }
+}
+
+/// True for problems that somebody has to mend: a definition, a credential, a consent, a policy.
+pub fn is_mended_by_somebody(kind: ProblemKind) -> bool {
+    use ProblemKind::{Configuration, Consent, Credential, Interaction, Policy};
+    matches!(kind, Configuration | Credential | Consent | Interaction | Policy)
+}
+
+/// A problem of the catalogue, with what was said besides.
+pub fn problem(entry: &Entry, said: Option<&str>) -> Problem {
+    let cause = match said.filter(|said| !said.is_empty()) {
+        Some(said) => format!("{}: {said}", entry.title),
+        None => entry.title.to_owned(),
+    };
+    Problem {
+        kind: entry.kind.into(),
+        code: entry.code().into(),
+        cause,
+        remedy: entry.remedy.into(),
+        since_time: None,
+        next_attempt_time: None,
+    }
+}
+
+/// How long to wait after so many attempts in a row that came to nothing, the last one not counted: 30 s, doubled each
+/// time up to an hour, and up to a fifth longer so that mails that failed together are not tried together.
+pub fn wait(deferrals: u32, seed: u64) -> Micros {
+    let doubled = FIRST_WAIT.saturating_mul(1u32.checked_shl(deferrals.min(30)).unwrap_or(u32::MAX));
+    let wait = micros(doubled.min(LONGEST_WAIT));
+    // SplitMix64 of seed and number: spreads what differs little.
+    let mut mixed = seed.wrapping_add(u64::from(deferrals).wrapping_add(1).wrapping_mul(0x9e37_79b9_7f4a_7c15));
+    mixed = (mixed ^ (mixed >> 30)).wrapping_mul(0xbf58_476d_1ce4_e5b9);
+    mixed = (mixed ^ (mixed >> 27)).wrapping_mul(0x94d0_49bb_1331_11eb);
+    mixed ^= mixed >> 31;
+    wait.saturating_add(wait / 5 * i64::try_from(mixed % 1000).unwrap_or(0) / 1000)
+}
+
+#[cfg(test)]
+mod tests;
