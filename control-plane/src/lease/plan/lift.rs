@@ -1,4 +1,7 @@
-//! Evens out the load: whoever carries less than 90 % of the mean of its pool is lifted by the most loaded.
+//! Evens out the load: whoever carries less than 90 % of the mean of its pool is lifted to the mean by the most loaded.
+//!
+//! To the mean and not just to 90 %: whoever stood right there would be lifted again by the death of any other worker,
+//! which raises the mean a little.
 
 use std::collections::{BTreeSet, HashSet};
 
@@ -17,40 +20,79 @@ pub(super) fn lift(draft: &mut Draft<'_, '_>, budget: &mut Budget) {
     }
 }
 
-/// Every move brings two loads closer together, so it ends.
 fn lift_one(draft: &mut Draft<'_, '_>, actives: &[Index], budget: &mut Budget) {
     let loads: Vec<u64> = actives.iter().map(|&active| draft.loads[active as usize]).collect();
     // What spares carry for workers that are gone counts as if they were there: a death is no reason to even out the rest.
     let (carried_for, gone) = stood_in_for(draft, actives);
     let total = loads.iter().sum::<u64>() + carried_for;
-    let floor = (9 * total).div_ceil(10 * (actives.len() as u64 + gone).max(1));
+    let workers = (actives.len() as u64 + gone).max(1);
+    let floor = (9 * total).div_ceil(10 * workers);
+    let mean = (total / workers).max(floor);
     // A place is a worker's position in the order of the names.
-    let mut order: BTreeSet<(u64, usize)> = loads.iter().enumerate().map(|(place, &load)| (load, place)).collect();
-    let can_take = |draft: &Draft<'_, '_>, place: usize| draft.has_room(actives[place]);
-    if !order.iter().any(|&(load, place)| load < floor && can_take(draft, place)) {
+    let order: BTreeSet<(u64, usize)> = loads.iter().enumerate().map(|(place, &load)| (load, place)).collect();
+    let low = |draft: &Draft<'_, '_>, (load, place): (u64, usize)| load < floor && draft.has_room(actives[place]);
+    if !order.iter().any(|&at| low(draft, at)) {
         return;
     }
-    let mut carried = carried(draft, actives);
+    let mut scales = Scales { carried: carried(draft, actives), order };
+    // Every move brings two loads closer together, so it ends. What one was given another may pass on: it is gone through
+    // until nothing is given any more.
     loop {
-        let mut low = order.iter().take_while(|(low, _)| *low < floor);
-        let Some(&(low, taker)) = low.find(|(_, place)| can_take(draft, *place)) else { return };
-        let mut donors = order.iter().rev().take_while(|&&(high, _)| high > floor && high - low > 1);
-        let gift = donors.find_map(|&(high, giver)| {
-            let most = (high - floor).min((high - low) / 2);
-            Some((high, giver, *carried[giver].range(..(most + 1, 0)).next_back()?))
-        });
-        let Some((high, giver, gift)) = gift else { return };
-        let number = draft.order[gift.1 as usize];
-        if draft.spot(number).seated && !budget.spend() {
+        let mut given = false;
+        // One after the other, so that those who are lifted at all are lifted the whole way when the budget ends it.
+        let takers: Vec<_> = scales.order.iter().copied().take_while(|(load, _)| *load < floor).collect();
+        for (mut load, taker) in takers {
+            while load < mean && draft.has_room(actives[taker]) {
+                let gift = scales.gift(load, mean).or_else(|| (load < floor).then(|| scales.gift(load, floor))?);
+                let Some(gift) = gift else { break };
+                let number = draft.order[gift.what.1 as usize];
+                if draft.spot(number).seated && !budget.spend() {
+                    return;
+                }
+                draft.put(number, actives[taker], None, MoveReason::Balance);
+                load = scales.give(gift, (load, taker));
+                given = true;
+            }
+        }
+        if !given {
             return;
         }
-        draft.put(number, actives[taker], None, MoveReason::Balance);
-        carried[giver].remove(&gift);
-        carried[taker].insert(gift);
-        order.remove(&(high, giver));
-        order.remove(&(low, taker));
-        order.insert((high - gift.0, giver));
-        order.insert((low + gift.0, taker));
+    }
+}
+
+/// What may be given, and by whom.
+struct Gift {
+    giver: (u64, usize),
+    what: (u64, Number),
+}
+
+/// Loads and what they consist of.
+struct Scales {
+    carried: Vec<BTreeSet<(u64, Number)>>,
+    order: BTreeSet<(u64, usize)>,
+}
+
+impl Scales {
+    /// The largest gift of the most loaded that has one for who carries `low`, and stays at `least` or above.
+    fn gift(&self, low: u64, least: u64) -> Option<Gift> {
+        let mut givers = self.order.iter().rev().take_while(|&&(high, _)| high > least && high > low + 1);
+        givers.find_map(|&(high, place)| {
+            let most = (high - least).min((high - low) / 2);
+            let what = *self.carried[place].range(..(most + 1, 0)).next_back()?;
+            Some(Gift { giver: (high, place), what })
+        })
+    }
+
+    /// Carries a gift out; what the taker carries then.
+    fn give(&mut self, gift: Gift, (low, taker): (u64, usize)) -> u64 {
+        let Gift { giver: (high, giver), what } = gift;
+        self.carried[giver].remove(&what);
+        self.carried[taker].insert(what);
+        for former in [(high, giver), (low, taker)] {
+            self.order.remove(&former);
+        }
+        self.order.extend([(high - what.0, giver), (low + what.0, taker)]);
+        low + what.0
     }
 }
 

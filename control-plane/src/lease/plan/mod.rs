@@ -8,7 +8,7 @@
 //! 4. What nobody has goes, heaviest first, to the least loaded active worker; to spares where no active one lives.
 //! 5. What a drained worker has goes to whoever can carry it, and what a spare has back to the worker that it stands in
 //!    for, once that has lived for a while.
-//! 6. Who carries less than 90 % of the mean is lifted by the most loaded, as long as the giver stays above.
+//! 6. Who carries less than 90 % of the mean is lifted to it by the most loaded, as long as the giver stays above.
 //!
 //! Rules 5 and 6 are voluntary: nothing would be lost by waiting. Only so many moves of that kind are planned at a time,
 //! and none while the fleet is frozen.
