@@ -87,8 +87,13 @@ fn read_at_most(input: impl io::Read) -> io::Result<Vec<u8>> {
 
 /// The shape: known keys, the right types.
 fn parse(text: &str) -> Result<File, Error> {
-    // Without snippets: they would quote lines that may hold secrets.
-    let options = serde_saphyr::options! { with_snippet: false };
+    // Without snippets: they would quote lines that may hold secrets. As many nodes as can stand in the text, for its size
+    // is bounded already; what aliases may make of it stays bounded as it is.
+    let nodes = text.len().max(250_000);
+    let options = serde_saphyr::options! {
+        with_snippet: false,
+        budget: serde_saphyr::budget! { max_nodes: nodes, max_events: nodes.saturating_mul(2) },
+    };
     let mut path = String::new();
     let parsed = serde_saphyr::with_deserializer_from_str_with_options(text, options, |deserializer| {
         serde_path_to_error::deserialize(deserializer).map_err(|error| {

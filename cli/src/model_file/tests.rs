@@ -107,6 +107,25 @@ fn a_file_that_names_nothing_is_refused() {
 }
 
 #[test]
+fn a_large_model_is_read() {
+    let mut text = "queues:\n  - name: Q\n    instance: core1\n    addresses:\n".to_owned();
+    for number in 0..40_000 {
+        text.push_str(&format!("      - {{email: mailbox-{number}@contoso.example, priority: 1, server: S}}\n"));
+    }
+    assert_eq!(read_here(&text).unwrap().queues[0].addresses.len(), 40_000);
+}
+
+#[test]
+fn aliases_do_not_make_much_of_little() {
+    let mut text = "instances: &a0 [x, x, x, x, x, x, x, x, x, x]\n".to_owned();
+    for level in 1..12 {
+        let inner = vec![format!("*a{}", level - 1); 10].join(", ");
+        text.push_str(&format!("k{level}: &a{level} [{inner}]\n"));
+    }
+    refused(&text);
+}
+
+#[test]
 fn a_wrong_shape_names_its_place() {
     insta::assert_snapshot!(refused("instances:\n  - name: core1\n    colour: red\n"));
     insta::assert_snapshot!(refused(
