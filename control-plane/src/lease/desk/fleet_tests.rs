@@ -224,3 +224,22 @@ fn what_is_beyond_a_workers_capacity_is_kept_from_it() {
     let offered = beat(&mut desk, 4.2, "a", 1, []);
     assert_eq!(offered.iter().map(|offer| offer.mailbox.clone()).collect::<Vec<_>>(), [uid(0)]);
 }
+
+#[test]
+fn many_mailboxes_wait_until_the_workers_are_there() {
+    let mut desk = office(&[], &[]);
+    let (few, many) = (mailboxes(VOLUNTARY as u64), mailboxes(VOLUNTARY as u64 + 1));
+    desk.round(at(5.0), &many);
+    desk.register(at(10.0), record("a", 1));
+    assert!(assigns(&desk.round(at(10.0), &many)).is_empty());
+    assert_eq!(desk.next_wake(at(10.0)), Some(at(10.5)));
+    assert_eq!(desk.unassigned(at(10.0), &[uid(0)])[&uid(0)], UnassignedReason::Moving);
+    desk.register(at(10.3), record("b", 2));
+    assert!(assigns(&desk.round(at(10.5), &many)).is_empty(), "somebody came meanwhile");
+    let given = assigns(&desk.round(at(10.8), &many));
+    let to = |session: &str| given.iter().filter(|assign| assign.to == id(session)).count();
+    assert_eq!((to("a"), to("b")), (101, 100));
+    let mut alone = office(&[], &[]);
+    alone.register(at(10.0), record("a", 1));
+    assert_eq!(assigns(&alone.round(at(10.0), &few)).len(), few.len(), "what can be evened out later does not wait");
+}

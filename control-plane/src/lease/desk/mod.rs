@@ -11,6 +11,7 @@
 //! anything about it is under way. See `handover` for how it changes hands, `session` for when a session is ended and
 //! `brake` for when none is.
 
+use std::borrow::Cow;
 use std::collections::{BTreeMap, BTreeSet, HashMap, HashSet};
 use std::time::Duration;
 
@@ -26,6 +27,7 @@ use crate::store::Revision;
 mod brake;
 #[cfg(test)]
 mod fleet_tests;
+mod gathering;
 mod handover;
 mod intent;
 pub mod look;
@@ -35,6 +37,7 @@ mod tests;
 mod word;
 
 pub use brake::BRAKE;
+pub use gathering::{CALM, LONGEST};
 pub use handover::DRAIN_MAX;
 pub use intent::{Assign, EndSession, Forget, Settled, Unassign, Write};
 pub use session::{REJOIN, REMEMBERED, SETTLED};
@@ -62,6 +65,7 @@ pub struct Desk {
     freeze: Option<Freeze>,
     /// When the freeze ends by itself.
     thaw: Option<Moment>,
+    gathering: gathering::Gathering,
     /// Something happened that a round may act on.
     stirred: bool,
     /// There is more to move than may be moved at a time.
@@ -92,6 +96,7 @@ impl Desk {
             pinned: HashMap::new(),
             freeze: None,
             thaw: None,
+            gathering: gathering::Gathering::default(),
             stirred: true,
             capped: false,
             last_round: None,
@@ -116,6 +121,7 @@ impl Desk {
     /// Takes in a session whose record was just committed. Counts as its first heartbeat.
     pub fn register(&mut self, now: Moment, session: Session) {
         self.sessions.register(now, session);
+        self.gathering.joined(now);
         self.stirred = true;
     }
 
@@ -164,9 +170,16 @@ impl Desk {
         }
         self.pinned.retain(|_, until| now < *until);
         let workers = self.sessions.workers(now);
-        let mut seated = 0;
+        let seated = mailboxes.iter().filter(|mailbox| self.assignments.contains_key(&mailbox.uid)).count();
+        let gone = if seated < self.assignments.len() { self.no_longer_read(mailboxes) } else { Vec::new() };
+        // More than can be evened out in one go waits until the workers are there. What somebody has does not.
+        let waits = mailboxes.len() - seated > VOLUNTARY && self.gathering.until().is_some_and(|until| now < until);
+        let mailboxes: Cow<'_, [Mailbox]> = match waits {
+            true => mailboxes.iter().filter(|it| self.assignments.contains_key(&it.uid)).cloned().collect(),
+            false => mailboxes.into(),
+        };
         let owners: Vec<Option<&Assignment>> =
-            mailboxes.iter().map(|mailbox| self.assignments.get(&mailbox.uid).inspect(|_| seated += 1)).collect();
+            mailboxes.iter().map(|mailbox| self.assignments.get(&mailbox.uid)).collect();
         let seats = mailboxes.iter().zip(&owners).map(|(mailbox, owner)| {
             owner.map(|owner| Seat {
                 session: &owner.session,
@@ -175,7 +188,7 @@ impl Desk {
             })
         });
         let seats: Vec<Option<Seat<'_>>> = seats.collect();
-        let plan = plan::plan(now, mailboxes, &workers, Limits { voluntary: VOLUNTARY, frozen }, &seats);
+        let plan = plan::plan(now, &mailboxes, &workers, Limits { voluntary: VOLUNTARY, frozen }, &seats);
         self.capped = plan.capped;
         self.unplaced = mailboxes
             .iter()
@@ -185,7 +198,6 @@ impl Desk {
                 Wanted::At { .. } => None,
             })
             .collect();
-        let gone = if seated < self.assignments.len() { self.no_longer_read(mailboxes) } else { Vec::new() };
         let wanted = mailboxes.iter().map(|mailbox| &mailbox.uid).zip(plan.wanted);
         let (moves, retired) = self.handovers.advance(now, wanted, &gone, &self.assignments, &self.sessions);
         writes.extend(moves.into_iter().map(Write::Assign));
@@ -277,6 +289,7 @@ impl Desk {
         let ahead = |at: &Moment| self.last_round.is_none_or(|last| *at > last);
         let settled = self.office + self.terms.settle();
         let own = self.thaw.into_iter().chain(self.pinned.values().copied()).chain([settled]);
+        let own = own.chain(self.gathering.until());
         self.sessions.deadlines().chain(self.handovers.deadlines()).chain(own).filter(ahead).min()
     }
 
