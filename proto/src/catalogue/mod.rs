@@ -46,8 +46,18 @@ impl Entry {
     /// True when a server says this in `text`.
     pub fn is_said_by(&self, text: &str) -> bool {
         let lower = text.to_lowercase();
-        self.texts.iter().any(|part| lower.contains(part))
+        self.texts.iter().any(|part| says(&lower, part))
     }
+}
+
+/// True when `part` stands in `text`. A number stands there alone only: `5.2.3` is none in the address `35.2.31.9`.
+fn says(text: &str, part: &str) -> bool {
+    if !part.starts_with(|first: char| first.is_ascii_digit()) {
+        return text.contains(part);
+    }
+    let goes_on = |neighbour: Option<char>| neighbour.is_some_and(|c| c.is_ascii_digit() || c == '.');
+    text.match_indices(part)
+        .any(|(at, _)| !goes_on(text[..at].chars().next_back()) && !goes_on(text[at + part.len()..].chars().next()))
 }
 
 /// True for kinds of problems that pass without anybody's doing.
@@ -191,5 +201,9 @@ mod tests {
         let found = find_text("A3 BAD User is authenticated but not connected.");
         assert_eq!(found, [&mail::NOT_CONNECTED]);
         assert_eq!(find_text("all is well"), Vec::<&Entry>::new());
+        assert_eq!(find_text("552 5.2.3 no"), [&send::MESSAGE_TOO_LARGE]);
+        for address in ["35.2.31.9", "5.2.31.9", "1.5.2.3", "15.2.3"] {
+            assert_eq!(find_text(&format!("450 4.7.1 Client host [{address}]")), Vec::<&Entry>::new(), "{address}");
+        }
     }
 }

@@ -43,7 +43,7 @@ super::entries! {
         "the provider has blocked this sender, or all of the tenant",
         "too much of what it sent was taken for spam, often after somebody else got hold of the account",
         "in Microsoft 365 Defender see Restricted entities and release the sender once its account is safe again; the mail waits",
-        says &["5.1.8 ", "5.7.501", "5.7.502", "5.7.503", "5.7.708", "bad outbound sender", "erroraccountsuspend", "errormessagesubmissionblocked"];
+        says &["5.1.8", "5.7.501", "5.7.502", "5.7.503", "5.7.708", "bad outbound sender", "erroraccountsuspend", "errormessagesubmissionblocked"];
     RELAY_DENIED: Configuration,
         "the server does not pass mail on for this worker",
         "nobody has signed in, and the network address of the worker is none that the server trusts",
@@ -106,7 +106,7 @@ super::entries! {
         "the mailbox has sent as much as it may within a day",
         "Exchange allows 10,000 recipients in 24 hours for each mailbox, and less to outside recipients in small tenants",
         "nothing to do: it goes on within hours; send from several mailboxes if it returns",
-        says &["submissionquotaexceeded", "errorexceededmessagelimit", "5.1.90", "5.7.232", "5.7.233", "5.7.705"];
+        says &["submissionquotaexceeded", "errorexceededmessagelimit", "daily user sending", "5.1.90", "5.7.232", "5.7.233", "5.7.705"];
     SENDER_MAILBOX_FULL: Configuration,
         "the mailbox that sends is full",
         "Exchange keeps a copy of all that is sent, and stops sending when there is no room for it",

@@ -2,6 +2,8 @@
 //!
 //! One table, first match wins: what Exchange Online says in its own numbers and texts comes before what any server means
 //! by a class of codes at a step of the dialogue.
+//!
+//! Invariant: a code below 500 never ends a mail (RFC 5321 section 4.2.1), whatever the text with it says.
 
 use std::time::Duration;
 
@@ -108,12 +110,14 @@ const RULES: &[Rule] = &[
     (|s| s.code == 432 || s.says(&send::TOO_MANY_SENDING), &send::TOO_MANY_SENDING, WholeMailbox, Some(20)),
     (|s| s.says(&send::SENDING_QUOTA), &send::SENDING_QUOTA, WholeMailbox, Some(2 * 3600)),
     (
-        // Of a recipient it is said at RCPT; what comes later is about the copy that is kept of what was sent.
-        |s| s.says(&send::SENDER_MAILBOX_FULL) || s.is(&["5.2.2"]) && !s.at(Step::Recipient),
+        // Exchange says it of the copy that it keeps of what is sent.
+        |s| s.says(&send::SENDER_MAILBOX_FULL) || s.is(&["5.2.2"]) && s.at(Step::Sender),
         &send::SENDER_MAILBOX_FULL,
         WholeMailbox,
         HOUR,
     ),
+    // The bare status is about a recipient, whenever it is said.
+    (|s| s.is(&["5.2.2"]), &send::RECIPIENT_REFUSED, Never, None),
     // Switches and policies of a tenant.
     (|s| s.says(&send::SMTP_AUTH_DISABLED), &send::SMTP_AUTH_DISABLED, WholeMailbox, None),
     (|s| s.says(&send::BASIC_AUTH_DISABLED) || s.is(&["5.7.30"]), &send::BASIC_AUTH_DISABLED, WholeMailbox, None),
@@ -148,7 +152,7 @@ const RULES: &[Rule] = &[
     (
         |s| {
             let size = s.is(&["5.3.4", "5.2.3"]) || s.says(&send::MESSAGE_TOO_LARGE);
-            size || s.code == 552 && !s.at(Step::Recipient)
+            !s.passing() && (size || s.code == 552 && !s.at(Step::Recipient))
         },
         &send::MESSAGE_TOO_LARGE,
         Never,
@@ -183,6 +187,7 @@ pub fn refused(step: Step, sign_in: OutgoingAuthentication, reply: &Reply) -> Fa
         Some((_, entry, fate, wait)) => (*entry, *fate, *wait),
         None => (&send::MESSAGE_REFUSED, Never, None),
     };
+    let fate = if fate == Never && said.passing() { Again } else { fate };
     let found = Diagnosis::of(entry, format!("{} ({reply})", entry.title)).after(wait.map(Duration::from_secs));
     Fault { status: reply.status().to_owned(), response: reply.to_string(), ..Fault::of(found, fate) }
 }

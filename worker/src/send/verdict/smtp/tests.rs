@@ -104,7 +104,11 @@ fn every_reply_has_its_end() {
             WholeMailbox,
             hour,
         ),
-        (End, "554 5.2.2 mailbox full", "SENDER_MAILBOX_FULL", WholeMailbox, hour),
+        (End, "554 5.2.2 mailbox full", "RECIPIENT_REFUSED", Never, None),
+        (End, "552 5.2.2 <x@y.example> over quota", "RECIPIENT_REFUSED", Never, None),
+        (Sender, "552 5.2.2 Mailbox full", "SENDER_MAILBOX_FULL", WholeMailbox, hour),
+        (Sender, "550 5.4.5 Daily user sending limit exceeded", "SENDING_QUOTA", WholeMailbox, Some(7200)),
+        (End, "550 5.4.5 Daily user sending limit exceeded", "SENDING_QUOTA", WholeMailbox, Some(7200)),
         (End, "550 5.1.8 Access denied, bad outbound sender AS(42004)", "SENDER_BLOCKED", WholeMailbox, hour),
         (End, "550 5.7.705 Access denied, tenant has exceeded threshold", "SENDING_QUOTA", WholeMailbox, Some(7200)),
         // RFC 5321 and 3463, at each step.
@@ -136,6 +140,8 @@ fn every_reply_has_its_end() {
         (Recipient, "552 5.2.2 Mailbox full", "RECIPIENT_REFUSED", Never, None),
         (Recipient, "452 4.2.2 Mailbox full", "RECIPIENT_DEFERRED", Again, None),
         (Recipient, "450 4.7.1 Greylisting in action", "RECIPIENT_DEFERRED", Again, None),
+        (Recipient, "450 4.7.1 Client host [35.2.31.9] greylisted", "RECIPIENT_DEFERRED", Again, None),
+        (End, "452 4.3.1 Message size exceeds what there is room for now", "SUBMISSION_UNAVAILABLE", Again, None),
         (Recipient, "452 4.5.3 Too many recipients", "RECIPIENT_DEFERRED", Again, None),
         (Recipient, "554 5.7.1 <x@y.example>: Relay access denied", "RELAY_DENIED", Again, None),
         (Recipient, "550 5.7.54 SMTP; Unable to relay recipient in non-accepted domain", "RELAY_DENIED", Again, None),
@@ -164,6 +170,24 @@ fn a_refused_password_is_another_fault_than_a_refused_token() {
         let fault = refused(Step::SignIn, sign_in, &line);
         assert_eq!((fault.found.code.as_str(), fault.found.kind, fault.fate), (code, kind, WholeMailbox));
         assert!(fault.found.cause.contains("535 5.7.8"), "{}", fault.found.cause);
+    }
+}
+
+#[test]
+fn no_code_below_500_ends_a_mail() {
+    use Step::{Data, End, Greeting, Recipient, Sender, SignIn, StartTls};
+    let texts = postroom_proto::catalogue::all().flat_map(|entry| entry.texts.iter().copied());
+    let texts: Vec<&str> = texts.chain(["", "x", "recipients", "throttled"]).collect();
+    for code in [421, 432, 450, 451, 452, 454, 455, 499] {
+        for status in ["", "4.2.2 ", "4.3.4 ", "4.7.1 ", "5.1.1 ", "5.2.2 ", "5.2.3 "] {
+            for text in &texts {
+                let reply = Reply { code, text: format!("{status}{text}") };
+                for step in [Greeting, StartTls, SignIn, Sender, Recipient, Data, End] {
+                    let fault = refused(step, OutgoingAuthentication::Password, &reply);
+                    assert_ne!(fault.fate, Never, "{step:?} {reply}");
+                }
+            }
+        }
     }
 }
 
