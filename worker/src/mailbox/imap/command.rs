@@ -410,7 +410,7 @@ impl<S: Stream + fmt::Debug> Idling<'_, S> {
 
 /// First word of a command, as a name for errors. Never the rest, which may hold a secret.
 fn name(line: &str) -> &'static str {
-    const NAMES: [&str; 10] = [
+    const NAMES: [&str; 11] = [
         "UID FETCH",
         "UID SEARCH",
         "UID STORE",
@@ -418,6 +418,7 @@ fn name(line: &str) -> &'static str {
         "UID COPY",
         "UID EXPUNGE",
         "SELECT",
+        "LIST",
         "CAPABILITY",
         "NOOP",
         "LOGOUT",

@@ -13,7 +13,7 @@ use std::task::{Context, Poll, ready};
 
 use tokio::io::{AsyncRead, AsyncWrite, ReadBuf};
 
-use super::line::{self, Verdict};
+use super::line::{self, Listed, Verdict};
 
 /// What a server may send.
 #[derive(Debug, Clone, Copy)]
@@ -83,7 +83,12 @@ pub struct Notes {
     pub capabilities: Option<Vec<String>>,
     /// Responses thrown away for their size since they were last taken.
     pub oversized: Vec<Oversized>,
+    /// Folders, once somebody asks for them by putting an empty list here; of them the first [`MAX_FOLDERS`].
+    pub folders: Option<Vec<Listed>>,
 }
+
+/// Most folders that are kept.
+const MAX_FOLDERS: usize = 5_000;
 
 const CHUNK: usize = 16 * 1024;
 /// Commands are written at once when they are flushed; more than this goes out before.
@@ -215,6 +220,12 @@ impl<S> Guard<S> {
                 }
                 Verdict::Capabilities(words) => {
                     self.notes.capabilities = Some(words);
+                    true
+                }
+                Verdict::Listed(folder) => {
+                    if let Some(folders) = self.notes.folders.as_mut().filter(|folders| folders.len() < MAX_FOLDERS) {
+                        folders.push(folder);
+                    }
                     true
                 }
                 Verdict::Drop => true,

@@ -9,10 +9,58 @@ pub enum Verdict {
     Complete(Vec<u8>),
     /// The capabilities, which are read here because the parser refuses lists without `IMAP4rev1`.
     Capabilities(Vec<String>),
+    /// A folder, read here because whoever did not ask for one must not meet it.
+    Listed(Listed),
     /// Well-formed, but nobody asked for it.
     Drop,
     /// Not IMAP. Exchange does that: `Server Unavailable. 15`.
     Noise(String),
+}
+
+/// A folder that a LIST response names (RFC 3501 section 7.2.2).
+#[derive(Debug, Clone, Default, PartialEq, Eq)]
+pub struct Listed {
+    /// Its attributes, upper case: `\\SENT` (RFC 6154).
+    pub attributes: Vec<String>,
+    /// Its name as the server writes it, in modified UTF-7.
+    pub name: String,
+    /// The last part of its name.
+    pub last: String,
+}
+
+/// Reads `(\HasNoChildren \Sent) "/" "Sent Items"`. A name in a literal is not read.
+fn listed(rest: &[u8]) -> Option<Listed> {
+    let text = std::str::from_utf8(rest).ok()?;
+    let (attributes, rest) = text.strip_prefix('(')?.split_once(") ")?;
+    let (delimiter, rest) = string(rest)?;
+    let (name, _) = string(rest.strip_prefix(' ')?)?;
+    let last = match delimiter.as_str() {
+        "" | "NIL" => name.as_str(),
+        delimiter => name.rsplit(delimiter).next().unwrap_or_default(),
+    };
+    let attributes = attributes.split_whitespace().map(str::to_ascii_uppercase).collect();
+    Some(Listed { attributes, last: last.to_owned(), name })
+}
+
+/// A quoted string or an atom, and what follows it.
+fn string(text: &str) -> Option<(String, &str)> {
+    let Some(inside) = text.strip_prefix('"') else {
+        let end = text.find(' ').unwrap_or(text.len());
+        let (word, rest) = text.split_at(end);
+        return (!word.is_empty() && !word.starts_with('{')).then(|| (word.to_owned(), rest));
+    };
+    let (mut string, mut escaped) = (String::new(), false);
+    for (at, c) in inside.char_indices() {
+        match c {
+            '\\' if !escaped => escaped = true,
+            '"' if !escaped => return Some((string, &inside[at + 1..])),
+            c => {
+                string.push(c);
+                escaped = false;
+            }
+        }
+    }
+    None
 }
 
 /// The line without its line end.
@@ -47,6 +95,9 @@ fn untagged(line: &[u8], rest: &[u8]) -> Verdict {
     }
     if word.eq_ignore_ascii_case(b"SEARCH") {
         return Verdict::Pass;
+    }
+    if word.eq_ignore_ascii_case(b"LIST") {
+        return listed(more).map_or(Verdict::Drop, Verdict::Listed);
     }
     let numbered = !word.is_empty() && word.len() <= 10 && word.iter().all(u8::is_ascii_digit);
     let (kind, data) = split_word(more);
@@ -119,6 +170,23 @@ fn short(line: &[u8]) -> String {
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn folders_are_read_as_servers_write_them() {
+        let read = |line: &str| match judge(line.as_bytes()) {
+            Verdict::Listed(Listed { attributes, name, last }) => Some((attributes.join(" "), name, last)),
+            _ => None,
+        };
+        let told = |attributes: &str, name: &str, last: &str| Some((attributes.into(), name.into(), last.into()));
+        let sent = r#"* LIST (\HasNoChildren \Sent) "/" "Sent Items""#;
+        assert_eq!(read(sent), told(r"\HASNOCHILDREN \SENT", "Sent Items", "Sent Items"));
+        assert_eq!(read(r"* LIST () NIL INBOX"), told("", "INBOX", "INBOX"));
+        assert_eq!(read(r#"* list () "." INBOX.Trash"#), told("", "INBOX.Trash", "Trash"));
+        assert_eq!(read(r#"* LIST () "/" "a\"b\\c""#), told("", r#"a"b\c"#, r#"a"b\c"#));
+        for other in [r#"* LIST () "/" {5}"#, r#"* LIST () "/" "open"#, "* LIST", "* LIST (", r#"* LIST () "/""#] {
+            assert_eq!(judge(other.as_bytes()), Verdict::Drop, "{other}");
+        }
+    }
 
     #[test]
     fn known_lines_pass() {

@@ -3,6 +3,17 @@
 use std::fmt;
 
 use super::command::{Commands, Error, Stream, Untagged};
+use super::line::Listed;
+
+/// The folders of the mailbox, with their special uses (RFC 6154) where the server tells them.
+pub async fn folders<S: Stream + fmt::Debug>(commands: &mut Commands<S>, special: bool) -> Result<Vec<Listed>, Error> {
+    commands.notes().folders = Some(Vec::new());
+    // RFC 5258 section 3: with LIST-EXTENDED what is not asked for need not be told.
+    let command = if special { r#"LIST "" "*" RETURN (SPECIAL-USE)"# } else { r#"LIST "" "*""# };
+    let listed = commands.run(command, |_| {}).await;
+    let folders = commands.notes().folders.take().unwrap_or_default();
+    listed.map(|()| folders)
+}
 
 /// UIDs of the messages of the folder with this Message-ID (without brackets).
 pub async fn by_message_id<S: Stream + fmt::Debug>(commands: &mut Commands<S>, id: &str) -> Result<Vec<u32>, Error> {
@@ -53,6 +64,19 @@ mod tests {
         for refusal in ["* SEARCH 3\r\n{tag} NO not now\r\n", "{tag} BAD what\r\n", "* SEARCH 3\r\nCLOSE"] {
             assert!(searched(refusal).await.is_err(), "{refusal}");
         }
+    }
+
+    #[tokio::test]
+    async fn folders_are_listed_with_their_uses() {
+        let mut script = opening("IDLE");
+        let answer = "* LIST (\\Sent) \"/\" Gesendet\r\n* LIST () \"/\" INBOX\r\n{tag} OK done\r\n";
+        script.push(("LIST \"\" \"*\" RETURN (SPECIAL-USE)", answer.to_owned()));
+        script.push(("LIST \"\" \"*\"", "* LIST () \"/\" INBOX\r\n{tag} NO not now\r\n".to_owned()));
+        let mut folder = opened(script).await.expect("open");
+        let found = folders(&mut folder.commands, true).await.expect("listed");
+        let names: Vec<_> = found.iter().map(|one| (one.name.as_str(), one.attributes.join(" "))).collect();
+        assert_eq!(names, [("Gesendet", "\\SENT".to_owned()), ("INBOX", String::new())]);
+        assert!(folders(&mut folder.commands, false).await.is_err());
     }
 
     #[test]
