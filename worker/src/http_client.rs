@@ -11,6 +11,7 @@ use bytes::Bytes;
 use futures::stream;
 use http::header::CONTENT_LENGTH;
 use http::{HeaderMap, HeaderValue, Request};
+use tokio::time::{Instant, timeout_at};
 
 use crate::diagnosis::{self, Diagnosis};
 use crate::tls;
@@ -30,6 +31,8 @@ pub struct Client {
 pub struct Content {
     length: u64,
     parts: Box<dyn Iterator<Item = Bytes> + Send>,
+    /// Whether it may still be sent, asked before each part.
+    allowed: Box<dyn Fn() -> bool + Send>,
 }
 
 impl std::fmt::Debug for Content {
@@ -41,7 +44,12 @@ impl std::fmt::Debug for Content {
 impl Content {
     /// `length` bytes that are made as they are sent.
     pub fn made(length: u64, parts: impl Iterator<Item = Bytes> + Send + 'static) -> Self {
-        Self { length, parts: Box::new(parts) }
+        Self { length, parts: Box::new(parts), allowed: Box::new(|| true) }
+    }
+
+    /// The same, broken off where this does not hold any more.
+    pub fn while_allowed(self, allowed: impl Fn() -> bool + Send + 'static) -> Self {
+        Self { allowed: Box::new(allowed), ..self }
     }
 
     /// How many bytes.
@@ -64,6 +72,8 @@ pub struct Answer {
     headers: HeaderMap,
     /// The body, or its beginning.
     pub body: Vec<u8>,
+    /// Why the body broke off, where it did: what the status says holds all the same.
+    pub cut: Option<Box<Diagnosis>>,
 }
 
 impl Answer {
@@ -115,8 +125,8 @@ impl Client {
         &self.host
     }
 
-    /// Sends a request once and waits for the answer, for `deadline` in all. `purpose`: what it is for, behind "did not
-    /// answer in time to".
+    /// Sends a request once and waits for the answer, for `deadline` in all; an answer of which only the head came in that
+    /// time is one, too. `purpose`: what it is for, behind "did not answer in time to".
     pub async fn exchange(
         &self,
         request: Request<Content>,
@@ -124,33 +134,45 @@ impl Client {
         purpose: &str,
     ) -> Result<Answer, Failed> {
         let left = Arc::new(AtomicBool::new(false));
-        let exchange = self.exchange_watched(request, left.clone());
+        let (mut body, until) = (Vec::new(), Instant::now() + deadline);
         let late = || diagnosis::timed_out(&self.host, purpose);
-        let (found, connected) = match tokio::time::timeout(deadline, exchange).await {
-            Ok(Ok(answer)) => return Ok(answer),
-            Ok(Err(error)) if error.is_timeout() => (late(), !error.is_connect()),
-            Ok(Err(error)) => {
-                let found = tls::diagnose(&self.host, &error);
-                (found.unwrap_or_else(|| self.not_reached(&chain(&error))), !error.is_connect())
+        let explained = |error: &reqwest::Error| match error.is_timeout() {
+            true => late(),
+            false => tls::diagnose(&self.host, error).unwrap_or_else(|| self.not_reached(&chain(error))),
+        };
+        let (found, connected) = match timeout_at(until, self.send(request, left.clone())).await {
+            Ok(Ok(mut response)) => {
+                let (status, headers) = (response.status().as_u16(), response.headers().clone());
+                let cut = match timeout_at(until, read(&mut response, &mut body)).await {
+                    Ok(Ok(())) => None,
+                    Ok(Err(error)) => Some(Box::new(explained(&error))),
+                    Err(_) => Some(Box::new(late())),
+                };
+                return Ok(Answer { status, headers, body, cut });
             }
+            Ok(Err(error)) => (explained(&error), !error.is_connect()),
             Err(_) => (late(), true),
         };
         Err(Failed { found, left: connected && left.load(Ordering::SeqCst) })
     }
 
-    async fn exchange_watched(
+    /// Sends it and waits for the head of the answer.
+    async fn send(
         &self,
         request: Request<Content>,
         left: Arc<AtomicBool>,
-    ) -> Result<Answer, reqwest::Error> {
+    ) -> Result<reqwest::Response, reqwest::Error> {
         let (head, content) = request.into_parts();
-        let Content { length, mut parts } = content;
+        let Content { length, mut parts, allowed } = content;
         let mut headers = head.headers;
         headers.insert(CONTENT_LENGTH, HeaderValue::from(length));
         // Ordering: before the last bytes are handed to the connection, so that whatever happens then is not taken for
         // a request that cannot have arrived.
         let mut remaining = length;
         let mut next = move || {
+            if !allowed() {
+                return Some(Err(std::io::Error::other("it is too late to send this")));
+            }
             let part = parts.next();
             remaining = remaining.saturating_sub(part.as_ref().map_or(0, Bytes::len) as u64);
             if remaining == 0 {
@@ -167,15 +189,7 @@ impl Client {
             }
             _ => request.body(reqwest::Body::wrap_stream(stream::iter(std::iter::from_fn(next)))),
         };
-        let mut response = request.send().await?;
-        let mut body = Vec::new();
-        while let Some(chunk) = response.chunk().await? {
-            if body.len() + chunk.len() > MAX_ANSWER {
-                break;
-            }
-            body.extend_from_slice(&chunk);
-        }
-        Ok(Answer { status: response.status().as_u16(), headers: response.headers().clone(), body })
+        request.send().await
     }
 
     /// Who could not be reached: the host, its proxy, or the host by the proxy.
@@ -189,6 +203,16 @@ impl Client {
             false => diagnosis::proxy_unreachable(&self.proxy, detail),
         }
     }
+}
+
+async fn read(response: &mut reqwest::Response, body: &mut Vec<u8>) -> Result<(), reqwest::Error> {
+    while let Some(chunk) = response.chunk().await? {
+        if body.len() + chunk.len() > MAX_ANSWER {
+            break;
+        }
+        body.extend_from_slice(&chunk);
+    }
+    Ok(())
 }
 
 /// The texts of an error and of what caused it, without the URL.

@@ -256,6 +256,9 @@ impl Http {
         let request = request.map(Content::from);
         let answer = self.client.exchange(request, self.deadline, "give a token").await;
         let answer = answer.map_err(|failed| HttpError(Box::new(failed.found)))?;
+        if let Some(found) = answer.cut {
+            return Err(HttpError(found));
+        }
         let retry_after = answer.header("retry-after").and_then(|value| value.trim().parse::<u64>().ok());
         self.normalise(answer.status, retry_after, &answer.body).map_err(|found| HttpError(Box::new(found)))
     }
