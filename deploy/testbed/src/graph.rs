@@ -1,7 +1,8 @@
 //! A stand-in for Microsoft Graph's mail (v1.0) over TLS: sendMail, drafts with attachments, and the look for what was
 //! sent. It takes tokens of the testbed's tenant for Graph's audience, keeps to Graph's limits, refuses as Graph does, and
 //! delivers into Dovecot: to whom the headers To, Cc and Bcc of a mail name, from the mailbox of the path, whatever the
-//! header From says, and with a copy in Sent Items.
+//! header From says, and with a copy in Sent Items. A draft can be told to be from another address (PATCH `from`), which
+//! only who may send as it can send.
 //!
 //! A recipient `bounce-5.1.1@…` gets nothing, and the sender a report of that (RFC 3464), as at [`crate::postfix`].
 
@@ -13,6 +14,7 @@ mod mime;
 mod server;
 
 use std::{
+    collections::HashSet,
     net::SocketAddr,
     sync::{Arc, Mutex, MutexGuard, PoisonError},
     time::Duration,
@@ -60,6 +62,8 @@ pub enum Step {
 pub struct Accepted {
     /// The mailbox that sent.
     pub mailbox: String,
+    /// The address that it is from.
+    pub from: String,
     /// The mail's Message-ID, without brackets.
     pub message_id: String,
     /// Who gets it.
@@ -96,6 +100,8 @@ struct State {
     drafts: Drafts,
     keeps_copy: bool,
     largest_mail: usize,
+    /// Mailboxes, and other addresses that they may send as.
+    send_as: HashSet<(String, String)>,
     accepted: Vec<Accepted>,
 }
 
@@ -108,6 +114,7 @@ impl Graph {
             drafts: Drafts::default(),
             keeps_copy: true,
             largest_mail: 150 << 20,
+            send_as: HashSet::new(),
             accepted: Vec::new(),
         };
         let shared = Arc::new(Shared {
@@ -162,6 +169,11 @@ impl Graph {
     /// Largest mail, with its attachments; 150 MB at the start.
     pub fn set_largest_mail(&self, bytes: usize) {
         self.shared.state().largest_mail = bytes;
+    }
+
+    /// Lets a mailbox send from another address, which none may at the start.
+    pub fn allow_send_as(&self, mailbox: &str, address: &str) {
+        self.shared.state().send_as.insert((mailbox.to_lowercase(), address.to_lowercase()));
     }
 
     /// Whether what is sent is copied into Sent Items, as at the start.

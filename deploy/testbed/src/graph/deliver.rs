@@ -20,15 +20,17 @@ impl Deliverer {
         Self { lmtp: dovecot.lmtp_addr(), admin: dovecot.admin() }
     }
 
-    /// Delivers a mail to its recipients, and a copy of it to the mailbox that sends when it keeps one.
+    /// Delivers a mail to its recipients, and a copy of it to the mailbox that sends when it keeps one. `from`: the address
+    /// that it is from.
     pub(super) async fn deliver(
         &self,
         mailbox: &str,
+        from: &str,
         mail: &[u8],
         recipients: &[String],
         keeps_copy: bool,
     ) -> Result<()> {
-        let kept = mime::from_mailbox(mail, mailbox);
+        let kept = mime::from_mailbox(mail, from);
         let message = mime::without_bcc(&kept);
         for recipient in recipients {
             let refused = match comes_back(recipient) {

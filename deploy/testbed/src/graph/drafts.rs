@@ -14,6 +14,8 @@ pub(super) struct Draft {
     pub(super) mailbox: String,
     pub(super) message_id: String,
     pub(super) mail: Vec<u8>,
+    /// The address that it is from; the mailbox's own at the start.
+    pub(super) from: String,
     pub(super) attachments: Vec<Attachment>,
     /// It lies in Sent Items now.
     pub(super) is_sent: bool,
@@ -144,7 +146,8 @@ mod tests {
     fn drafts() -> (Drafts, String) {
         let mut drafts = Drafts::default();
         let (mailbox, message_id) = ("a@b.example".to_owned(), "one@x".to_owned());
-        let draft = Draft { mailbox, message_id, mail: Vec::new(), attachments: Vec::new(), is_sent: false };
+        let (mail, from, attachments) = (Vec::new(), mailbox.clone(), Vec::new());
+        let draft = Draft { mailbox, message_id, mail, from, attachments, is_sent: false };
         let id = drafts.add(draft);
         (drafts, id)
     }

@@ -43,6 +43,15 @@ pub(super) fn from_mailbox(mail: &[u8], mailbox: &str) -> Vec<u8> {
     without(mail, &["from", "sender", "return-path"], &format!("From: <{mailbox}>\r\n"))
 }
 
+/// The mail with these recipients in a field (`To`, `Cc`, `Bcc`), and no others; without any, without the field.
+pub(super) fn addressed(mail: &[u8], field: &str, recipients: &[String]) -> Vec<u8> {
+    let first = match recipients {
+        [] => String::new(),
+        all => format!("{field}: {}\r\n", all.join(",\r\n ")),
+    };
+    without(mail, &[field.to_ascii_lowercase().as_str()], &first)
+}
+
 /// The mail as its recipients get it.
 pub(super) fn without_bcc(mail: &[u8]) -> Vec<u8> {
     without(mail, &["bcc"], "")
@@ -208,6 +217,14 @@ mod tests {
         );
         assert!(!got.contains("Sender") && !got.contains("hidden") && got.ends_with("\r\n\r\nText\r\n"), "{got}");
         assert!(text(kept).contains("Bcc: hidden"));
+    }
+
+    #[test]
+    fn recipients_are_put_in_place_of_those_that_were_there() {
+        let to = ["<new@x.example>".to_owned(), "<other@x.example>".to_owned()];
+        let mail = addressed(&addressed(MAIL.as_bytes(), "To", &to), "Bcc", &[]);
+        assert_eq!(head(&mail).recipients, ["new@x.example", "other@x.example"]);
+        assert!(text(mail).ends_with("\r\n\r\nText\r\n"));
     }
 
     #[test]

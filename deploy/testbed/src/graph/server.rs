@@ -34,7 +34,7 @@ pub(super) fn router(shared: Arc<Shared>) -> Router {
         .route("/v1.0/users/{user}/sendMail", post(send_mail))
         .route("/v1.0/users/{user}/messages", post(create_draft).get(search))
         .route("/v1.0/users/{user}/mailFolders/{folder}/messages", get(search_folder))
-        .route("/v1.0/users/{user}/messages/{id}", get(show).delete(remove_draft))
+        .route("/v1.0/users/{user}/messages/{id}", get(show).delete(remove_draft).patch(change_draft))
         .route("/v1.0/users/{user}/messages/{id}/send", post(send_draft))
         .route("/v1.0/users/{user}/messages/{id}/attachments", post(attach))
         .route("/v1.0/users/{user}/messages/{id}/attachments/createUploadSession", post(begin_upload))
@@ -99,8 +99,12 @@ impl Entered {
     }
 
     /// Sends a mail, and answers 202.
-    async fn send(&self, mail: &[u8], was_draft: bool) -> Result<Response, Stopped> {
+    async fn send(&self, mail: &[u8], from: &str, was_draft: bool) -> Result<Response, Stopped> {
         self.step(Step::Send).await?;
+        let as_another = (self.mailbox.to_lowercase(), from.to_lowercase());
+        if as_another.0 != as_another.1 && !self.shared.state().send_as.contains(&as_another) {
+            return Err(Answer::send_as_denied().into());
+        }
         let mime::Head { message_id, recipients, .. } = mime::head(mail);
         if recipients.is_empty() || recipients.iter().any(|recipient| !recipient.contains('@')) {
             return Err(Answer::no_recipients().into());
@@ -115,11 +119,10 @@ impl Entered {
             taken.map_err(|left| Answer::throttled((left + Duration::from_millis(999)).as_secs().max(1)))?;
             state.keeps_copy
         };
-        let delivered = self.shared.deliverer.deliver(&self.mailbox, mail, &recipients, keeps_copy).await;
+        let delivered = self.shared.deliverer.deliver(&self.mailbox, from, mail, &recipients, keeps_copy).await;
         delivered.map_err(|error| Answer::new(500, "ErrorInternalServerError", &error.to_string()))?;
-        let mailbox = self.mailbox.clone();
-        let at = Instant::now();
-        self.shared.state().accepted.push(Accepted { mailbox, message_id, recipients, was_draft, at });
+        let (mailbox, from, at) = (self.mailbox.clone(), from.to_owned(), Instant::now());
+        self.shared.state().accepted.push(Accepted { mailbox, from, message_id, recipients, was_draft, at });
         self.step(Step::Accepted).await?;
         Ok(StatusCode::ACCEPTED.into_response())
     }
@@ -176,7 +179,7 @@ async fn send_mail(
             "application/json" => from_json(&body)?,
             _ => return Err(Answer::new(415, "UnsupportedMediaType", "Write text/plain or application/json.").into()),
         };
-        entered.send(&mail, false).await
+        entered.send(&mail, &entered.mailbox, false).await
     })
     .await
 }
@@ -196,7 +199,8 @@ async fn create_draft(
         let mail = from_base64(&body)?;
         let mime::Head { message_id, .. } = mime::head(&mail);
         let mailbox = entered.mailbox.clone();
-        let draft = Draft { mailbox, message_id, mail, attachments: Vec::new(), is_sent: false };
+        let from = mailbox.clone();
+        let draft = Draft { mailbox, message_id, mail, from, attachments: Vec::new(), is_sent: false };
         let (id, shown) = {
             let mut state = shared.state();
             let id = state.drafts.add(draft);
@@ -221,7 +225,7 @@ async fn send_draft(
     apart(&shared, async move {
         let draft = entered.shared.state().drafts.unsent(&entered.mailbox, &id)?.clone();
         let mail = mime::with_attachments(&draft.mail, &draft.attachments);
-        let outcome = entered.send(&mail, true).await;
+        let outcome = entered.send(&mail, &draft.from, true).await;
         let is_taken =
             entered.shared.state().accepted.iter().any(|one| one.was_draft && one.message_id == draft.message_id);
         if is_taken {
@@ -230,6 +234,30 @@ async fn send_draft(
         outcome
     })
     .await
+}
+
+/// Recipients and From of a draft.
+async fn change_draft(
+    State(shared): State<Arc<Shared>>,
+    Path((user, id)): Path<(String, String)>,
+    headers: HeaderMap,
+    body: Bytes,
+) -> Served {
+    let entered = Entered::enter(&shared, &user, &headers, Permission::GraphReadWrite, body.len())?;
+    let change = read_json::<Value>(&headers, &body)?;
+    let address = |one: &Value| one["emailAddress"]["address"].as_str().map(str::to_owned);
+    let mut state = shared.state();
+    let draft = state.drafts.unsent(&entered.mailbox, &id)?;
+    for (field, name) in [("toRecipients", "To"), ("ccRecipients", "Cc"), ("bccRecipients", "Bcc")] {
+        let Some(all) = change[field].as_array() else { continue };
+        let all: Option<Vec<String>> = all.iter().map(|one| address(one).map(|it| format!("<{it}>"))).collect();
+        draft.mail = mime::addressed(&draft.mail, name, &all.ok_or_else(Answer::no_recipients)?);
+    }
+    if let Some(from) = address(&change["from"]) {
+        draft.from = from;
+    }
+    let shown = shown(&id, draft);
+    Ok(Json(shown).into_response())
 }
 
 async fn remove_draft(
@@ -423,6 +451,7 @@ fn shown(id: &str, draft: &Draft) -> Value {
         "id": id,
         "internetMessageId": format!("<{}>", draft.message_id),
         "isDraft": !draft.is_sent,
+        "from": {"emailAddress": {"address": draft.from}},
         "parentFolderId": if draft.is_sent { "sentitems" } else { "drafts" },
         "hasAttachments": !draft.attachments.is_empty(),
     })
