@@ -83,7 +83,7 @@ impl App {
         let nudges = nudge::listen(control.clone(), sessions.clone(), nudged.clone(), app.stopping.clone());
         app.leases.spawn(essential("nudges", nudges, app.stopping.clone(), app.failed.clone()));
         let sending = Sending::new(shared.clone(), config.sending.keep);
-        let desk_of_mails = Desk::new(outbox, sending, sessions.clone()).run(app.stopping.clone());
+        let desk_of_mails = Desk::new(outbox, sending.clone(), sessions.clone()).run(app.stopping.clone());
         let sent = CancellationToken::new();
         // Also when it panics: nobody waits for one that is gone.
         let ended = sent.clone().drop_guard();
@@ -92,7 +92,7 @@ impl App {
             desk_of_mails.await;
         };
         app.leases.spawn(essential("sending", sends, app.stopping.clone(), app.failed.clone()));
-        let errands = Errands::new(desk, shared.clone(), sessions).run(app.stopping.clone());
+        let errands = Errands::new(desk, sending, sessions).run(app.stopping.clone());
         app.leases.spawn(essential("errands", errands, app.stopping.clone(), app.failed.clone()));
         let (supervisor, events) = Supervisor::new(shared, trust.clone());
         let leases = Leases {

@@ -2,20 +2,28 @@
 //!
 //! Steps that do not hang on a failed one go on. A password counts among the three tries an hour that sending has, too.
 
+use std::time::Duration;
+
+use postroom_proto::catalogue::send;
 use postroom_proto::v1::{CheckOutcome, OutgoingAuthentication, OutgoingDefinition, SmtpSecurity, Transport};
-use tokio::time::Instant;
+use tokio::time::{Instant, timeout};
 
 use super::steps::{self, Outcome, Steps, of_tries, shown};
 use super::{Findings, Undone};
+use crate::diagnosis::Diagnosis;
 use crate::diagnosis::claims::Claims;
 use crate::mailbox::status::now;
 use crate::net::Place;
 use crate::send::Sending;
-use crate::send::graph::probe;
-use crate::send::smtp::place;
+use crate::send::graph::{is_another, probe};
+use crate::send::smtp::pool::Seat;
 use crate::send::smtp::probe::Probe;
+use crate::send::smtp::{Kept, place};
 use crate::send::verdict::outgoing;
 use crate::token::{Credential, CredentialDigest};
+
+/// Longest wait for a connection of the mailbox: a mail that is being sent has one for some seconds.
+const WAIT_FOR_A_SEAT: Duration = Duration::from_secs(20);
 
 /// Takes all steps and tells each as it ends. `sender`: address to send from; empty: none was named.
 pub(super) async fn run(
@@ -24,14 +32,19 @@ pub(super) async fn run(
     sender: &str,
     findings: &mut Findings,
 ) -> Result<(), Undone> {
-    let mut steps = Steps::new(findings);
+    let mut steps = Steps::of_outgoing(findings);
     match definition.transport() {
-        Transport::Graph => by_graph(sending, definition, &mut steps).await,
+        Transport::Graph => by_graph(sending, definition, sender, &mut steps).await,
         Transport::Smtp | Transport::Unspecified => by_smtp(sending, definition, sender, &mut steps).await,
     }
 }
 
-async fn by_graph(sending: &Sending, definition: &OutgoingDefinition, steps: &mut Steps<'_>) -> Result<(), Undone> {
+async fn by_graph(
+    sending: &Sending,
+    definition: &OutgoingDefinition,
+    sender: &str,
+    steps: &mut Steps<'_>,
+) -> Result<(), Undone> {
     let port = u16::try_from(definition.port).ok().filter(|port| *port != 0).unwrap_or(443);
     let place = Place { host: definition.host.clone(), port, proxy: definition.proxy.clone() };
     let reached = match steps::reach(&sending.shared, &place, &definition.ca_file, steps).await? {
@@ -45,10 +58,24 @@ async fn by_graph(sending: &Sending, definition: &OutgoingDefinition, steps: &mu
         (Outcome::Done(_), Outcome::Done(())) => {
             steps.begin();
             match probe::may_send(sending, definition).await {
-                Ok(detail) => steps.ok("send-right", detail).await,
+                Ok(detail) => steps.ok("send-right", format!("{detail}{}", unchecked(definition, sender))).await,
                 Err(fault) => steps.failed("send-right", fault.response.clone(), &fault.found).await,
             }
         }
+    }
+}
+
+/// What Graph tells only when a mail is sent.
+fn unchecked(definition: &OutgoingDefinition, sender: &str) -> String {
+    let user = &definition.user;
+    if sender.is_empty() {
+        String::new()
+    } else if is_another(user, sender) {
+        format!("; not checked: whether {user} may send as {sender}, which Exchange looks at when a mail is sent")
+    } else if user.contains('@') {
+        String::new()
+    } else {
+        format!("; not checked: whether {sender} is the address of {user}, from which mails are sent")
     }
 }
 
@@ -58,6 +85,7 @@ async fn by_smtp(
     sender: &str,
     steps: &mut Steps<'_>,
 ) -> Result<(), Undone> {
+    let _seat = seat(sending, definition, sender).await?;
     let greeted = greet(sending, definition, steps).await?;
     let token = token(sending, definition, steps).await?;
     let mut probe = match (greeted, token) {
@@ -69,7 +97,7 @@ async fn by_smtp(
             return Ok(());
         }
     };
-    if !sign_in(sending, definition, sender, &mut probe, steps).await? {
+    if !sign_in(sending, definition, &mut probe, steps).await? {
         probe.quit().await;
         return steps.skipped("send-right", "nobody is signed in").await;
     }
@@ -87,6 +115,21 @@ async fn by_smtp(
         }
         Err(fault) => steps.failed("send-right", fault.response.clone(), &fault.found).await,
     }
+}
+
+/// Leave for one connection: the server counts it with those that send.
+async fn seat(sending: &Sending, definition: &OutgoingDefinition, sender: &str) -> Result<Seat<Kept>, Undone> {
+    let seat = timeout(WAIT_FOR_A_SEAT, sending.pool.expect(definition, sender).seat()).await;
+    let mut seat = seat.map_err(|_| {
+        let cause = "this worker sends over as many connections of the mailbox as the server allows";
+        Diagnosis::of(&send::TOO_MANY_SENDING, cause)
+            .mended_by("check again in a while: its mails are on their way now")
+    })?;
+    let (kept, of_no_use) = seat.take(Instant::now());
+    for connection in kept.map(|(connection, _)| connection).into_iter().chain(of_no_use) {
+        connection.quit().await;
+    }
+    Ok(seat)
 }
 
 /// DNS, TCP, and TLS by way of the greeting.
@@ -176,7 +219,6 @@ fn is_role(definition: &OutgoingDefinition) -> bool {
 async fn sign_in(
     sending: &Sending,
     definition: &OutgoingDefinition,
-    sender: &str,
     probe: &mut Probe,
     steps: &mut Steps<'_>,
 ) -> Result<bool, Undone> {
@@ -187,7 +229,7 @@ async fn sign_in(
     steps.begin();
     let (digest, lockout) = (CredentialDigest::of_outgoing(definition), sending.shared.broker.lockout());
     let before = lockout.times(digest, now()).len();
-    match probe.sign_in(sending, definition, sender).await {
+    match probe.sign_in(sending, definition).await {
         Ok(()) => {
             steps.ok("sign-in", format!("as {}", definition.user)).await?;
             Ok(true)

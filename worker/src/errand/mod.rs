@@ -24,7 +24,6 @@ use tonic::transport::Channel;
 
 use crate::control::Bearer;
 use crate::diagnosis::{self, Diagnosis};
-use crate::mailbox::session::Shared;
 use crate::mailbox::status::now;
 use crate::send::Sending;
 
@@ -178,7 +177,7 @@ impl Findings {
 /// Takes errands of the worker's present session and runs them.
 pub struct Errands {
     desk: Arc<dyn Desk>,
-    shared: Shared,
+    sending: Sending,
     sessions: watch::Receiver<String>,
 }
 
@@ -189,9 +188,10 @@ impl std::fmt::Debug for Errands {
 }
 
 impl Errands {
-    /// Errands from `desk`. `sessions` holds the session to take them under; empty: none yet.
-    pub fn new(desk: Arc<dyn Desk>, shared: Shared, sessions: watch::Receiver<String>) -> Self {
-        Self { desk, shared, sessions }
+    /// Errands from `desk`. `sending`: what the mails of the worker share, for a check counts among their connections;
+    /// `sessions` holds the session to take errands under; empty: none yet.
+    pub fn new(desk: Arc<dyn Desk>, sending: Sending, sessions: watch::Receiver<String>) -> Self {
+        Self { desk, sending, sessions }
     }
 
     /// Runs until told to stop; what is under way is then dropped, and the control plane tells whoever asked.
@@ -204,13 +204,13 @@ impl Errands {
             };
             let Some((session, errands)) = taken else { break };
             for errand in errands {
-                let (desk, shared) = (self.desk.clone(), self.shared.clone());
+                let (desk, sending) = (self.desk.clone(), self.sending.clone());
                 let findings = Findings { desk, session: session.clone(), errand: errand.id.clone(), sequence: 0 };
                 let (room, told) = (room.clone(), told.clone());
                 tasks.spawn(async move {
                     tokio::select! {
                         () = told.cancelled() => {}
-                        () = carry_out(shared, errand, findings, room) => {}
+                        () = carry_out(sending, errand, findings, room) => {}
                     }
                 });
             }
@@ -245,11 +245,11 @@ impl Errands {
 }
 
 /// One errand, to its end: done, not possible, out of time, or a panic.
-async fn carry_out(shared: Shared, errand: v1::Errand, mut findings: Findings, room: Arc<Semaphore>) {
+async fn carry_out(sending: Sending, errand: v1::Errand, mut findings: Findings, room: Arc<Semaphore>) {
     let time = errand.time_left.as_ref().and_then(from_duration).unwrap_or(DEFAULT_TIME).min(LONGEST_TIME);
     let work = async {
         let _room = room.acquire().await;
-        perform(&shared, errand, &mut findings).await
+        perform(&sending, errand, &mut findings).await
     };
     let undone = match timeout(time, AssertUnwindSafe(work).catch_unwind()).await {
         Ok(Ok(Ok(()))) => None,
@@ -269,7 +269,8 @@ async fn carry_out(shared: Shared, errand: v1::Errand, mut findings: Findings, r
 }
 
 /// The tasks, each in a file of its own.
-async fn perform(shared: &Shared, errand: v1::Errand, findings: &mut Findings) -> Result<(), Undone> {
+async fn perform(sending: &Sending, errand: v1::Errand, findings: &mut Findings) -> Result<(), Undone> {
+    let shared = &sending.shared;
     let definition = errand.definition.unwrap_or_default();
     match errand.task {
         Some(Task::List(task)) => list::list(shared, &definition, task, findings).await,
@@ -282,8 +283,7 @@ async fn perform(shared: &Shared, errand: v1::Errand, findings: &mut Findings) -
         Some(Task::Check(_)) => check::run(shared, &definition, findings).await,
         Some(Task::CheckOutgoing(task)) => {
             let outgoing = task.definition.unwrap_or_default();
-            let sending = Sending::new(shared.clone(), Duration::ZERO);
-            Box::pin(check_outgoing::run(&sending, &outgoing, &task.sender, findings)).await
+            Box::pin(check_outgoing::run(sending, &outgoing, &task.sender, findings)).await
         }
         None => Err(diagnosis::unknown_errand().into()),
     }

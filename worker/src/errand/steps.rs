@@ -13,6 +13,7 @@ use crate::diagnosis::Diagnosis;
 use crate::mailbox::session::Shared;
 use crate::mailbox::status::now;
 use crate::net::{self, Place, Secure, Wire};
+use crate::send::verdict::outgoing;
 use crate::token::lockout::MAX_TRIES;
 
 /// What a step that others hang on has come to.
@@ -26,11 +27,18 @@ pub(super) enum Outcome<T> {
 pub(super) struct Steps<'f> {
     findings: &'f mut Findings,
     begun: Instant,
+    /// In whose words problems are told.
+    words: fn(Diagnosis) -> Diagnosis,
 }
 
 impl<'f> Steps<'f> {
     pub(super) fn new(findings: &'f mut Findings) -> Self {
-        Self { findings, begun: Instant::now() }
+        Self { findings, begun: Instant::now(), words: |found| found }
+    }
+
+    /// Steps of an outgoing server.
+    pub(super) fn of_outgoing(findings: &'f mut Findings) -> Self {
+        Self { words: outgoing, ..Self::new(findings) }
     }
 
     /// A step begins.
@@ -63,6 +71,7 @@ impl<'f> Steps<'f> {
         found: Option<&Diagnosis>,
     ) -> Result<(), Undone> {
         let problem = found.map(|found| {
+            let found = (self.words)(found.clone());
             // A check has no next attempt of its own; when it may be tried again it says.
             let next = found.wait.map(|wait| now() + i64::try_from(wait.as_micros()).unwrap_or(0));
             let problem = found.problem(now(), next.unwrap_or_default());

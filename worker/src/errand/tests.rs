@@ -9,6 +9,7 @@ use postroom_proto::v1::CheckTask;
 
 use super::*;
 use crate::config::Reading;
+use crate::mailbox::session::Shared;
 use crate::mailbox::status::Board;
 use crate::report::{self, Reporter};
 
@@ -78,7 +79,8 @@ fn errand(id: &str, task: Option<Task>) -> v1::Errand {
 async fn reports(table: &Arc<Table>, count: usize) -> Vec<v1::ReportErrandRequest> {
     let (session, sessions) = watch::channel(String::new());
     let told = CancellationToken::new();
-    let running = tokio::spawn(Errands::new(table.clone(), shared(), sessions).run(told.clone()));
+    let running =
+        tokio::spawn(Errands::new(table.clone(), Sending::new(shared(), Duration::ZERO), sessions).run(told.clone()));
     session.send("s".into()).unwrap();
     let enough = async {
         while table.reports.lock().unwrap().len() < count {
@@ -128,7 +130,7 @@ async fn a_panic_ends_the_errand_with_a_defect() {
     let findings = Findings { desk: Arc::new(Panics), session: "s".into(), errand: "1".into(), sequence: 0 };
     let room = Arc::new(Semaphore::new(1));
     let errand = errand("1", Some(Task::Check(CheckTask {})));
-    let done = carry_out(shared(), errand, findings, room.clone());
+    let done = carry_out(Sending::new(shared(), Duration::ZERO), errand, findings, room.clone());
     timeout(PATIENCE, done).await.unwrap();
     assert_eq!(room.available_permits(), 1, "its place is free again");
 }

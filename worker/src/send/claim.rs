@@ -1,7 +1,7 @@
 //! One claimed mail under way: how long there is, whether its data was handed over, and what an attempt may come to.
 //!
-//! Invariant: nothing of a mail is handed over before [`UnderWay::mark`] has returned, and whatever goes wrong after
-//! [`UnderWay::handing_over`] without a clear answer is an outcome that is not known.
+//! Invariant: nothing of a mail is handed over before [`UnderWay::mark`] has returned, nor after the time of the claim, and
+//! whatever goes wrong after [`UnderWay::handing_over`] without a clear answer is an outcome that is not known.
 
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::{Arc, Mutex, PoisonError};
@@ -12,6 +12,7 @@ use tokio::time::{Instant, sleep};
 
 use super::outbox::{Error, Outbox};
 use super::verdict::{Fault, Verdict};
+use crate::mailbox::status::now;
 
 /// Pause before a call that was not answered is made again. It doubles each time.
 pub(super) const AGAIN: Duration = Duration::from_millis(100);
@@ -35,11 +36,38 @@ impl From<Fault> for Broken {
     }
 }
 
+/// A moment after which nothing may be handed over any more, because the mail may be another's then.
+///
+/// By two clocks: the one that timers go by stands still while the machine is suspended, and the one on the wall can be
+/// set.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct Deadline {
+    instant: Instant,
+    /// Microseconds since 1970.
+    wall: i64,
+}
+
+impl Deadline {
+    /// `time` from now on.
+    pub fn after(time: Duration) -> Self {
+        Self::since(Instant::now(), now(), time)
+    }
+
+    fn since(instant: Instant, wall: i64, time: Duration) -> Self {
+        Self { instant: instant + time, wall: wall.saturating_add(i64::try_from(time.as_micros()).unwrap_or(i64::MAX)) }
+    }
+
+    /// True once either clock says so.
+    pub fn is_past(&self) -> bool {
+        Instant::now() >= self.instant || now() >= self.wall
+    }
+}
+
 /// A claimed mail under way.
 pub struct UnderWay {
     outbox: Arc<dyn Outbox>,
     claim: Claim,
-    until: Mutex<Instant>,
+    until: Mutex<Deadline>,
     handed_over: AtomicBool,
 }
 
@@ -50,13 +78,17 @@ impl std::fmt::Debug for UnderWay {
 }
 
 impl UnderWay {
-    /// A claim that lapses at `until`.
-    pub fn new(outbox: Arc<dyn Outbox>, claim: Claim, until: Instant) -> Self {
+    /// A claim that lapses then.
+    pub fn new(outbox: Arc<dyn Outbox>, claim: Claim, until: Deadline) -> Self {
         Self { outbox, claim, until: Mutex::new(until), handed_over: AtomicBool::new(false) }
     }
 
     /// When the claim lapses.
     pub fn until(&self) -> Instant {
+        self.deadline().instant
+    }
+
+    fn deadline(&self) -> Deadline {
         *self.until.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
@@ -66,11 +98,13 @@ impl UnderWay {
         let mut pause = AGAIN;
         loop {
             // Ordering: before it is asked, so that we never believe to have more time than there is.
-            let asked = Instant::now();
+            let (asked, asked_by_the_wall) = (Instant::now(), now());
             match self.outbox.mark(self.claim.clone()).await {
                 Ok(left) => {
-                    *self.until.lock().unwrap_or_else(PoisonError::into_inner) = asked + left;
-                    return Ok(());
+                    let until = Deadline::since(asked, asked_by_the_wall, left);
+                    *self.until.lock().unwrap_or_else(PoisonError::into_inner) = until;
+                    // The answer may have lain here while this process did not run.
+                    return if until.is_past() { Err(Broken::ClaimLost) } else { Ok(()) };
                 }
                 Err(Error::ClaimLost | Error::SessionEnded) => return Err(Broken::ClaimLost),
                 Err(Error::Unavailable(why)) => tracing::debug!(mail = self.claim.mail, why, "a mark is made again"),
@@ -80,9 +114,15 @@ impl UnderWay {
         }
     }
 
-    /// From now on the server may take the mail.
-    pub fn handing_over(&self) {
+    /// From now on the server may take the mail; unless the time of the claim is over, when nothing may be handed over any
+    /// more. What is answered holds for what is still to be sent of it.
+    pub fn handing_over(&self) -> Result<Deadline, Broken> {
+        let deadline = self.deadline();
+        if deadline.is_past() {
+            return Err(Broken::ClaimLost);
+        }
         self.handed_over.store(true, Ordering::SeqCst);
+        Ok(deadline)
     }
 
     /// What an attempt has come to; `None`: nothing that there is anybody to tell. `attempt`: which one, from 1; `random`:
@@ -107,7 +147,7 @@ mod tests {
     use crate::send::verdict::smtp::{Step, lost};
 
     fn under_way() -> UnderWay {
-        UnderWay::new(Arc::new(Ledger::default()), Claim::default(), Instant::now())
+        UnderWay::new(Arc::new(Ledger::default()), Claim::default(), Deadline::after(Duration::from_secs(60)))
     }
 
     #[test]
@@ -116,7 +156,7 @@ mod tests {
         let lost = || Err(Broken::Lost(lost(Step::End, "gone")));
         let before = under_way.verdict(lost(), 1, 0.5).expect("a verdict");
         assert_eq!(before.verdict, SendVerdict::Deferred);
-        under_way.handing_over();
+        under_way.handing_over().expect("in time");
         let after = under_way.verdict(lost(), 1, 0.5).expect("a verdict");
         assert_eq!(after.verdict, SendVerdict::Unknown);
         assert!(after.found.expect("a problem").cause.contains("gone"));
@@ -127,10 +167,30 @@ mod tests {
     async fn a_mark_is_repeated_until_it_is_answered_and_gives_new_time() {
         let ledger = Arc::new(Ledger::default());
         ledger.marks([Err(Error::Unavailable("no".into())), Ok(Duration::from_secs(600))]);
-        let under_way = UnderWay::new(ledger.clone(), Claim::default(), Instant::now());
+        let under_way = UnderWay::new(ledger.clone(), Claim::default(), Deadline::after(Duration::ZERO));
         under_way.mark().await.expect("marked");
         assert!(under_way.until() > Instant::now() + Duration::from_secs(500));
         ledger.marks([Err(Error::ClaimLost)]);
         assert_eq!(under_way.mark().await, Err(Broken::ClaimLost));
+    }
+
+    #[tokio::test]
+    async fn nothing_is_handed_over_once_the_time_is_over() {
+        let ledger = Arc::new(Ledger::default());
+        ledger.marks([Ok(Duration::ZERO), Ok(Duration::from_secs(600))]);
+        let under_way = UnderWay::new(ledger, Claim::default(), Deadline::after(Duration::from_secs(60)));
+        assert_eq!(under_way.mark().await, Err(Broken::ClaimLost), "its answer came too late");
+        assert_eq!(under_way.handing_over(), Err(Broken::ClaimLost));
+        under_way.mark().await.expect("marked");
+        assert!(under_way.handing_over().is_ok_and(|deadline| !deadline.is_past()));
+    }
+
+    #[test]
+    fn a_machine_that_slept_is_late_by_the_clock_on_the_wall() {
+        let (hour, minute) = (Duration::from_secs(3600), Duration::from_secs(60));
+        let hour_ago = now() - 3_600_000_000;
+        assert!(!Deadline::since(Instant::now(), now(), minute).is_past());
+        assert!(Deadline::since(Instant::now(), hour_ago, minute).is_past());
+        assert!(!Deadline::since(Instant::now(), hour_ago, hour + minute).is_past());
     }
 }

@@ -20,7 +20,7 @@ use tokio::time::{Instant, sleep, sleep_until, timeout};
 use tokio_util::sync::CancellationToken;
 use tokio_util::task::TaskTracker;
 
-use super::claim::{AGAIN, AGAIN_AT_LEAST, Broken, UnderWay};
+use super::claim::{AGAIN, AGAIN_AT_LEAST, Broken, Deadline, UnderWay};
 use super::outbox::{Error, Outbox};
 use super::verdict::{Fate, Fault, Verdict};
 use super::{Sending, graph, sent, smtp};
@@ -112,8 +112,8 @@ async fn sweep(sending: &Sending) {
     }
 }
 
-async fn close(connections: Vec<smtp::Kept>) {
-    join_all(connections.into_iter().map(smtp::Kept::quit)).await;
+async fn close(connections: Vec<smtp::Over>) {
+    join_all(connections.into_iter().map(smtp::Over::quit)).await;
 }
 
 /// Mails of one claim, with a seat for each.
@@ -177,7 +177,8 @@ impl Errand {
         let token = std::mem::take(&mut mail.token);
         let claim = Claim { session: self.session.clone(), mail: mail.mail.clone(), token };
         let time = mail.time_left.as_ref().and_then(from_duration).unwrap_or(DEFAULT_TIME);
-        let under_way = UnderWay::new(self.outbox.clone(), claim.clone(), self.received + time);
+        let left = time.saturating_sub(self.received.elapsed());
+        let under_way = UnderWay::new(self.outbox.clone(), claim.clone(), Deadline::after(left));
         tracing::debug!(
             mail = mail.mail,
             outgoing_server = definition.name,
@@ -193,7 +194,8 @@ impl Errand {
         self.tell(&verdict, claim, under_way.until() + TELL_AFTER).await;
     }
 
-    /// Ordering: whatever the attempt holds, above all its connection, is dropped before its end is told.
+    /// Ordering: whatever the attempt holds, above all its connection, is dropped before its end is told. The time is looked
+    /// at before the work: a process that did not run for a while finds both due.
     async fn end(
         &self,
         mail: &mut ClaimedMail,
@@ -209,6 +211,10 @@ impl Errand {
             let until = under_way.until();
             tokio::select! {
                 biased;
+                // A mark gives new time.
+                () = sleep_until(until.checked_sub(MARGIN).unwrap_or(until)) => if under_way.until() <= until {
+                    return lost(diagnosis::timed_out(&definition.host, "take the mail"));
+                },
                 end = &mut work => return end.unwrap_or_else(|_panic| {
                     tracing::error!(mail = mail.mail, "the sending of a mail panicked");
                     lost(diagnosis::defect("the sending of a mail panicked"))
@@ -216,10 +222,6 @@ impl Errand {
                 () = self.given_up.cancelled() => {
                     return lost(Diagnosis::of(&send::WORKER_STOPPED, send::WORKER_STOPPED.title));
                 }
-                // A mark gives new time.
-                () = sleep_until(until.checked_sub(MARGIN).unwrap_or(until)) => if under_way.until() <= until {
-                    return lost(diagnosis::timed_out(&definition.host, "take the mail"));
-                },
             }
         }
     }

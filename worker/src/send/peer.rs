@@ -365,8 +365,12 @@ async fn answer<S: AsyncRead + AsyncWrite + Unpin>(socket: S, kept: &Mutex<Vec<A
     let Some(asked) = read(&mut socket).await else { return };
     kept.lock().unwrap().push(asked.clone());
     let Some((status, headers, body)) = answers(&asked) else { return };
-    let length = body.len();
-    let answer = format!("HTTP/1.1 {status} X\r\nconnection: close\r\ncontent-length: {length}\r\n{headers}\r\n{body}");
+    // Unless the script says another one.
+    let length = match headers.contains("content-length") {
+        true => String::new(),
+        false => format!("content-length: {}\r\n", body.len()),
+    };
+    let answer = format!("HTTP/1.1 {status} X\r\nconnection: close\r\n{length}{headers}\r\n{body}");
     let _ = socket.write_all(answer.as_bytes()).await;
     let _ = socket.shutdown().await;
 }

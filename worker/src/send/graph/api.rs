@@ -14,7 +14,7 @@ use url::Url;
 use crate::diagnosis::{self, Diagnosis, claims};
 use crate::http_client::{self, Client, Content};
 use crate::send::Sending;
-use crate::send::claim::Broken;
+use crate::send::claim::{Broken, Deadline};
 use crate::send::smtp::sign_in::credential;
 use crate::send::verdict::Fault;
 use crate::send::verdict::graph::{self as verdict, Answer, Refused, Step};
@@ -81,6 +81,29 @@ impl Api {
         query: &[(&str, &str)],
         body: Body,
     ) -> Result<Good, Broken> {
+        self.request(step, method, path, query, body, None).await
+    }
+
+    /// The request by which the mail leaves, which breaks off once the deadline is past.
+    pub(in crate::send) async fn hand_over(
+        &mut self,
+        step: Step,
+        path: &[&str],
+        body: Body,
+        deadline: Deadline,
+    ) -> Result<Good, Broken> {
+        self.request(step, Method::POST, path, &[], body, Some(deadline)).await
+    }
+
+    async fn request(
+        &mut self,
+        step: Step,
+        method: Method,
+        path: &[&str],
+        query: &[(&str, &str)],
+        body: Body,
+        deadline: Option<Deadline>,
+    ) -> Result<Good, Broken> {
         let mut url = self.user.clone();
         // A URL of https can be a base.
         if let Ok(mut segments) = url.path_segments_mut() {
@@ -91,16 +114,20 @@ impl Api {
             let pairs: Vec<String> = query.iter().map(|(name, value)| format!("{name}={}", escaped(value))).collect();
             url.set_query(Some(&pairs.join("&")));
         }
-        let mut answer = self.once(step, &method, &url, &body).await?;
+        let mut answer = self.once(step, &method, &url, &body, deadline).await?;
         let broker = &self.sending.shared.broker;
         if answer.0.status == 401 && broker.discard(&self.credential, &self.token, self.sending.renewed_from).await {
             self.token = broker.token(&self.credential).await.map_err(Fault::of_server)?.token;
-            answer = self.once(step, &method, &url, &body).await?;
+            answer = self.once(step, &method, &url, &body, deadline).await?;
         }
         let (answer, raw) = answer;
-        self.judge(step, &answer)?;
-        let body = serde_json::from_slice(&raw.body).unwrap_or_default();
         let id = raw.header("request-id").map(|id| format!(" (request {})", diagnosis::excerpt(id, 64)));
+        self.judge(step, &answer)?;
+        // Of what was handed over the status says all; anything else goes by what the body says.
+        if let Some(found) = raw.cut.filter(|_| !step.is_sending()) {
+            return Err(Fault::of_server(*found).into());
+        }
+        let body = serde_json::from_slice(&raw.body).unwrap_or_default();
         Ok(Good { response: format!("{answer}{}", id.unwrap_or_default()), body })
     }
 
@@ -112,9 +139,11 @@ impl Api {
             Refused::Unknown(found) => Broken::Lost(Fault::of_server(found)),
             Refused::Fault(fault) if is_about_the_token(&fault) => {
                 // Graph says that a right is missing; the token says which it has.
-                let explained = |found| {
+                let explained = |found: Diagnosis| {
+                    let code = found.code.clone();
                     let found = claims::explain_sending(found, self.token.expose(), &self.definition);
-                    if step == Step::Prepare { with_read_write(found) } else { found }
+                    let is_draft = matches!(step, Step::Prepare | Step::Draft);
+                    if is_draft && found.code != code { with_read_write(found) } else { found }
                 };
                 fault.told(explained).into()
             }
@@ -128,6 +157,7 @@ impl Api {
         method: &Method,
         url: &Url,
         body: &Body,
+        deadline: Option<Deadline>,
     ) -> Result<(Answer, http_client::Answer), Broken> {
         let (media_type, content) = match body {
             Body::None => (None, Content::from(Vec::new())),
@@ -147,8 +177,17 @@ impl Api {
             request = request.header(CONTENT_TYPE, media_type);
         }
         let length = content.length();
+        let is_late = move || deadline.is_some_and(|deadline| deadline.is_past());
+        if is_late() {
+            return Err(Broken::ClaimLost);
+        }
+        let content = content.while_allowed(move || !is_late());
         let request = request.body(content).map_err(|error| Fault::of_server(diagnosis::defect(&error.to_string())))?;
-        exchange(&self.client, request, length, step).await
+        match exchange(&self.client, request, length, step).await {
+            // Broken off by ourselves: not all of it was handed over.
+            Err(Broken::Fault(..)) if is_late() => Err(Broken::ClaimLost),
+            answer => answer,
+        }
     }
 
     /// One range of an upload, to the address that Graph named for it: another host, which must not see the token.
@@ -169,7 +208,7 @@ impl Api {
             .header("Content-Range", format!("bytes {from}-{}/{total}", (from + length).saturating_sub(1)))
             .body(Content::made(length, std::iter::once(piece)))
             .map_err(|error| Fault::of_server(diagnosis::defect(&error.to_string())))?;
-        exchange(&client, request, length, Step::Prepare).await
+        exchange(&client, request, length, Step::Draft).await
     }
 
     fn client_of(&self, host: &str) -> Result<Client, Fault> {
@@ -188,7 +227,7 @@ async fn exchange(
     let deadline = ANSWER + FOR_A_MEGABYTE.saturating_mul(megabytes);
     match client.exchange(request, deadline, "answer a request").await {
         Ok(raw) => Ok((Answer::read(raw.status, raw.header("retry-after"), &raw.body), raw)),
-        Err(failed) if step == Step::Send && failed.left => Err(Broken::Lost(Fault::of_server(failed.found))),
+        Err(failed) if step.is_sending() && failed.left => Err(Broken::Lost(Fault::of_server(failed.found))),
         Err(failed) => Err(Fault::of_server(failed.found).into()),
     }
 }
@@ -235,8 +274,8 @@ fn is_about_the_token(fault: &Fault) -> bool {
     [&send::GRAPH_TOKEN_REFUSED, &send::GRAPH_ACCESS_DENIED].iter().any(|entry| entry.code() == fault.found.code)
 }
 
-/// What is prepared needs another right than what is sent.
+/// A draft needs another right than what is sent.
 fn with_read_write(found: Diagnosis) -> Diagnosis {
-    let remedy = format!("{}; a mail that is too large for one request (3 MB) needs Mail.ReadWrite, too", found.remedy);
+    let remedy = format!("{}; a mail that is made a draft first needs Mail.ReadWrite, too", found.remedy);
     found.mended_by(remedy)
 }

@@ -8,7 +8,7 @@ use std::ops::Range;
 
 use bytes::{Bytes, BytesMut};
 use data_encoding::BASE64;
-use postroom_proto::v1::{Attachment, TransferEncoding};
+use postroom_proto::v1::{Attachment, EmailAddress, TransferEncoding};
 
 use crate::contact::parse::parse;
 
@@ -16,23 +16,55 @@ use crate::contact::parse::parse;
 const LINE: usize = 78;
 
 /// How the header of a mail and its envelope fit together.
-#[derive(Debug, PartialEq, Eq)]
+#[derive(Debug, Default, PartialEq)]
 pub(super) struct Addressed {
+    /// Recipients that stand in To, with their names there.
+    pub(super) to: Vec<EmailAddress>,
+    /// Recipients that stand in Cc, and not in To.
+    pub(super) cc: Vec<EmailAddress>,
     /// Recipients that stand in no field: those that nobody is to see.
     pub(super) hidden: Vec<String>,
-    /// Addresses stand in the header that are not to get the mail, for they have it already.
+    /// Addresses stand in the header that are not to get the mail, for they have it already; or more of them than can be
+    /// read.
     pub(super) names_others: bool,
 }
 
 /// Compares the fields To and Cc with the recipients.
 pub(super) fn addressed(raw: &[u8], recipients: &[String]) -> Addressed {
-    let end = raw.windows(4).position(|part| part == b"\r\n\r\n").map_or(raw.len(), |at| at + 4);
-    let content = parse(&raw[..end]).content;
-    let named = content.to.iter().chain(&content.cc);
-    let named: HashSet<String> = named.map(|one| one.address.to_lowercase()).collect();
+    // Alone: what is too long elsewhere in the header says nothing of recipients.
+    let content = parse(&recipient_fields(raw)).content;
     let wanted: HashSet<String> = recipients.iter().map(|address| address.to_lowercase()).collect();
+    let mut addressed = Addressed { names_others: !content.truncated.is_empty(), ..Addressed::default() };
+    let mut named = HashSet::new();
+    for (list, all) in [(&mut addressed.to, content.to), (&mut addressed.cc, content.cc)] {
+        for one in all {
+            let address = one.address.to_lowercase();
+            addressed.names_others |= !wanted.contains(&address);
+            if wanted.contains(&address) && named.insert(address) {
+                list.push(one);
+            }
+        }
+    }
     let hidden = recipients.iter().filter(|address| !named.contains(&address.to_lowercase())).cloned();
-    Addressed { hidden: hidden.collect(), names_others: !named.is_subset(&wanted) }
+    addressed.hidden = hidden.collect();
+    addressed
+}
+
+/// The fields To and Cc, with what they are continued on (RFC 5322 section 2.2.3), and the end of a header.
+fn recipient_fields(raw: &[u8]) -> Vec<u8> {
+    let end = raw.windows(4).position(|part| part == b"\r\n\r\n").map_or(raw.len(), |at| at + 2);
+    let (mut fields, mut is_one) = (Vec::new(), false);
+    for line in raw[..end].split_inclusive(|byte| *byte == b'\n') {
+        if !line.starts_with(b" ") && !line.starts_with(b"\t") {
+            let name = line.split(|byte| *byte == b':').next().unwrap_or_default().trim_ascii_end();
+            is_one = name.eq_ignore_ascii_case(b"to") || name.eq_ignore_ascii_case(b"cc");
+        }
+        if is_one {
+            fields.extend_from_slice(line);
+        }
+    }
+    fields.extend_from_slice(b"\r\n");
+    fields
 }
 
 /// The mail with a field Bcc in front, which Exchange takes out before it sends. As it is where nobody is hidden.
@@ -161,12 +193,31 @@ mod tests {
     const RAW: &str =
         "From: s@x.example\r\nTo: Anna <A@x.example>,\r\n b@x.example\r\nCc: c@x.example\r\n\r\nTo: d@x\r\n";
 
+    fn address(name: &str, address: &str) -> EmailAddress {
+        EmailAddress { name: name.into(), address: address.into() }
+    }
+
     #[test]
     fn who_stands_in_no_field_is_hidden_and_who_has_it_already_is_noticed() {
         let all = addressed(RAW.as_bytes(), &strings(&["a@X.example", "b@x.example", "c@x.example", "h@x.example"]));
-        assert_eq!(all, Addressed { hidden: strings(&["h@x.example"]), names_others: false });
-        let some = addressed(RAW.as_bytes(), &strings(&["b@x.example"]));
-        assert_eq!(some, Addressed { hidden: Vec::new(), names_others: true });
+        let (to, cc) = (vec![address("Anna", "A@x.example"), address("", "b@x.example")], address("", "c@x.example"));
+        let hidden = strings(&["h@x.example"]);
+        assert_eq!(all, Addressed { to, cc: vec![cc], hidden: hidden.clone(), names_others: false });
+        let some = addressed(RAW.as_bytes(), &strings(&["b@x.example", "h@x.example"]));
+        let to = vec![address("", "b@x.example")];
+        assert_eq!(some, Addressed { to, cc: Vec::new(), hidden, names_others: true });
+    }
+
+    #[test]
+    fn more_recipients_than_can_be_read_are_named_one_by_one() {
+        let named: Vec<String> = (0..600).map(|number| format!("person-{number}@x.example")).collect();
+        let raw = format!("Subject: s\r\nTo: {}\r\n\r\nHello\r\n", named.join(",\r\n "));
+        assert!(addressed(raw.as_bytes(), &named).names_others);
+        // Who has it already may stand where nobody reads any more.
+        assert!(addressed(raw.as_bytes(), &named[..500]).names_others);
+        // What is long elsewhere is no matter.
+        let raw = format!("Subject: {}\r\nTo: a@x.example\r\n\r\nHello\r\n", "long ".repeat(2_000));
+        assert!(!addressed(raw.as_bytes(), &strings(&["a@x.example"])).names_others);
     }
 
     #[test]

@@ -4,9 +4,10 @@ use std::sync::Arc;
 use std::sync::atomic::{AtomicUsize, Ordering};
 
 use postroom_proto::v1::{Claim, OutgoingAuthentication, SendVerdict, Transport};
-use tokio::time::{Instant, timeout};
+use tokio::time::timeout;
 
 use super::*;
+use crate::send::claim::Deadline;
 use crate::send::peer::{Asked, Http, Ledger, PATIENCE, mail, sending, token};
 
 const RAW: &str = "From: s@x.example\r\nTo: b@x.example\r\nSubject: s\r\n\r\nHello\r\n";
@@ -41,12 +42,15 @@ fn definition(port: u16) -> OutgoingDefinition {
 }
 
 async fn submitted(server: &Http, recipients: &[&str], raw: &Bytes) -> (Verdict, usize) {
-    let definition = definition(server.port);
-    let mail = mail("m1", &definition, recipients, "");
+    submitted_as(&definition(server.port), recipients, raw).await
+}
+
+async fn submitted_as(definition: &OutgoingDefinition, recipients: &[&str], raw: &Bytes) -> (Verdict, usize) {
+    let mail = mail("m1", definition, recipients, "");
     let ledger = Arc::new(Ledger::default());
-    let under_way = UnderWay::new(ledger.clone(), Claim::default(), Instant::now() + PATIENCE);
+    let under_way = UnderWay::new(ledger.clone(), Claim::default(), Deadline::after(PATIENCE));
     let sending = Sending { graph: LIMITS, ..sending(Duration::ZERO) };
-    let end = submit(&sending, &mail, &definition, raw, &under_way);
+    let end = submit(&sending, &mail, definition, raw, &under_way);
     let end = timeout(PATIENCE, Box::pin(end)).await.expect("an end");
     let verdict = under_way.verdict(end, 1, 0.5).expect("a verdict");
     let marks = ledger.marked.lock().unwrap().len();
@@ -61,10 +65,10 @@ fn ok(status: u16, body: &str) -> Option<(u16, String, String)> {
     Some((status, "request-id: r-1\r\n".into(), body.to_owned()))
 }
 
-/// Requests other than for tokens.
+/// Requests other than for tokens, and other than looks for what was left behind.
 fn asked(server: &Http) -> Vec<Asked> {
     let all = server.asked.lock().unwrap().clone();
-    all.into_iter().filter(|asked| !asked.line.contains("oauth2")).collect()
+    all.into_iter().filter(|asked| !asked.line.contains("oauth2") && !asked.line.starts_with("GET")).collect()
 }
 
 fn raw() -> Bytes {
@@ -92,8 +96,10 @@ async fn every_answer_has_its_end() {
         (json(403, "ErrorSendAsDenied"), SendVerdict::Deferred, false),
         (json(404, "ErrorItemNotFound"), SendVerdict::Deferred, true),
         (json(413, "x"), SendVerdict::Failed, false),
-        (json(500, "x"), SendVerdict::Deferred, false),
-        (json(503, "x"), SendVerdict::Deferred, true),
+        (json(408, ""), SendVerdict::Unknown, false),
+        (json(500, "ErrorInternalServerError"), SendVerdict::Unknown, false),
+        (json(503, "ServiceUnavailable"), SendVerdict::Deferred, true),
+        (json(503, ""), SendVerdict::Unknown, false),
         (json(504, "x"), SendVerdict::Unknown, false),
         (None, SendVerdict::Unknown, false),
     ] {
@@ -129,7 +135,7 @@ async fn a_host_that_nobody_listens_on_has_taken_nothing() {
     let port = tokio::net::TcpListener::bind("127.0.0.1:0").await.unwrap().local_addr().unwrap().port();
     let definition = OutgoingDefinition { port: port.into(), ..definition(server.port) };
     let mail = mail("m1", &definition, &["b@x.example"], "");
-    let under_way = UnderWay::new(Arc::new(Ledger::default()), Claim::default(), Instant::now() + PATIENCE);
+    let under_way = UnderWay::new(Arc::new(Ledger::default()), Claim::default(), Deadline::after(PATIENCE));
     let end = submit(&sending(Duration::ZERO), &mail, &definition, &raw(), &under_way).await;
     let verdict = under_way.verdict(end, 1, 0.5).expect("a verdict");
     assert_eq!((verdict.verdict, verdict.whole_mailbox), (SendVerdict::Deferred, true), "{verdict:?}");
@@ -158,6 +164,8 @@ fn with(sizes: &[usize]) -> (Bytes, Vec<Vec<u8>>) {
 /// Answers for a draft; `last` for its sending.
 fn drafting(asked: &Asked, port: u16, last: Option<(u16, String, String)>) -> Option<(u16, String, String)> {
     match asked.line.as_str() {
+        line if line.starts_with("GET") => ok(200, r#"{"value":[{"id":"OLD","isDraft":true},{"id":"SENT"}]}"#),
+        line if line.starts_with("DELETE") && line.ends_with("/OLD") => ok(204, ""),
         "POST /v1.0/users/a%20b%2F1/messages" => ok(201, r#"{"id":"D1"}"#),
         line if line.ends_with("/createUploadSession") => {
             ok(201, &format!(r#"{{"uploadUrl":"http://127.0.0.1:{port}/upload"}}"#))
@@ -180,8 +188,10 @@ async fn what_is_too_large_for_a_request_goes_by_a_draft_and_uploads() {
     let lines: Vec<_> = asked(&server).iter().map(|asked| asked.line.clone()).collect();
     // The second one fits beside the text.
     let session = format!("{base}/D1/attachments/createUploadSession");
-    assert_eq!(lines, [base.to_owned(), session, format!("{base}/D1/send")]);
-    let draft = BASE64.decode(&asked(&server)[0].body).expect("base64");
+    // What an earlier attempt left behind goes first, and what was sent stays.
+    let left = "DELETE /v1.0/users/a%20b%2F1/messages/OLD".to_owned();
+    assert_eq!(lines, [left, base.to_owned(), session, format!("{base}/D1/send")]);
+    let draft = BASE64.decode(&asked(&server)[1].body).expect("base64");
     assert!(draft.len() <= LIMITS.request && draft.windows(5).any(|part| part == b"1.pdf"));
     assert!(!draft.windows(5).any(|part| part == b"0.pdf"));
     let ranges = uploads.asked.lock().unwrap().clone();
@@ -219,7 +229,7 @@ async fn a_draft_that_is_not_sent_is_taken_back_unless_it_may_have_been() {
         let server = graph(move |asked| drafting(asked, port, last.clone())).await;
         let (verdict, _) = submitted(&server, &["b@x.example"], &raw).await;
         assert_eq!(verdict.verdict, want, "{told:?}");
-        assert_eq!(server.lines().iter().any(|line| line.starts_with("DELETE")), deleted, "{told:?}");
+        assert_eq!(server.lines().iter().any(|line| line.ends_with("/messages/D1")), deleted, "{told:?}");
     }
     // Before there is a draft nothing is marked, and what cannot be known of a draft is no matter.
     let server = graph(|_| json(504, "")).await;
@@ -243,15 +253,116 @@ async fn a_range_is_sent_again_after_the_time_that_graph_asks_for() {
     assert_eq!(uploads.lines().len(), 3);
 }
 
+/// What a draft of this mail is changed to.
+async fn changed(definition: impl FnOnce(OutgoingDefinition) -> OutgoingDefinition, to: &[&str], raw: &str) -> Value {
+    let made = r#"{"id":"D1","from":{"emailAddress":{"address":"box@contoso.example"}}}"#;
+    let server = graph(move |asked| match asked.line.ends_with("/messages") && asked.line.starts_with("POST") {
+        true => ok(201, made),
+        false => drafting(asked, 1, ok(202, "")),
+    })
+    .await;
+    let definition = definition(self::definition(server.port));
+    let end = submitted_as(&definition, to, &Bytes::from(raw.to_owned())).await.0;
+    assert_eq!(end.verdict, SendVerdict::Sent, "{end:?}");
+    let change = asked(&server).into_iter().find(|one| one.line.starts_with("PATCH"));
+    assert!(change.is_none() || asked(&server).iter().all(|one| !one.line.ends_with("/sendMail")));
+    change.map_or(Value::Null, |change| serde_json::from_slice(&change.body).expect("JSON"))
+}
+
 #[tokio::test]
-async fn those_who_have_it_already_are_not_sent_it_again() {
-    let server = graph(|asked| drafting(asked, 1, ok(202, ""))).await;
-    let raw = Bytes::from_static(b"To: a@x.example, b@x.example\r\nSubject: s\r\n\r\nHello\r\n");
+async fn those_who_have_it_already_are_not_sent_it_again_and_those_who_are_hidden_stay_so() {
+    let raw = "To: a@x.example, Berta <b@x.example>\r\nCc: c@x.example\r\nSubject: s\r\n\r\nHello\r\n";
+    let one = |address: &str| json!({"emailAddress": {"address": address}});
+    let change = changed(|it| it, &["b@x.example", "h@x.example", "c@x.example"], raw).await;
+    assert_eq!(
+        change,
+        json!({
+            "toRecipients": [{"emailAddress": {"name": "Berta", "address": "b@x.example"}}],
+            "ccRecipients": [one("c@x.example")],
+            "bccRecipients": [one("h@x.example")],
+            // The mailbox of the GUID has another address than the sender, which a draft shows.
+            "from": one("support@contoso.example"),
+        })
+    );
+}
+
+#[tokio::test]
+async fn another_address_than_the_mailboxs_own_sends_by_a_right_that_graph_looks_at() {
+    let by = |user: &str| {
+        let user = user.to_owned();
+        move |it| OutgoingDefinition { user, ..it }
+    };
+    let change = changed(by("box@contoso.example"), &["b@x.example"], RAW).await;
+    assert_eq!(change, json!({"from": {"emailAddress": {"address": "support@contoso.example"}}}));
+    for own in ["Support@contoso.example", "11111111-2222-3333-4444-555555555555"] {
+        assert_eq!(changed(by(own), &["b@x.example"], RAW).await, Value::Null, "{own}");
+    }
+}
+
+#[tokio::test]
+async fn an_attachment_that_is_too_small_to_upload_goes_in_one_request() {
+    let refusing = |asked: &Asked| match asked.line.ends_with("/createUploadSession") {
+        true => json(400, "ErrorAttachmentSizeShouldNotBeLessThanMinimumSize"),
+        false => drafting(asked, 1, ok(202, "")),
+    };
+    let (raw, attachments) = with(&[3_500]);
+    let server = graph(refusing).await;
     assert_eq!(submitted(&server, &["b@x.example"], &raw).await.0.verdict, SendVerdict::Sent);
-    let change = asked(&server).into_iter().find(|one| one.line.starts_with("PATCH")).expect("a change");
-    let body: Value = serde_json::from_slice(&change.body).expect("JSON");
-    let only = json!([{"emailAddress": {"address": "b@x.example"}}]);
-    assert_eq!((&body["toRecipients"], &body["ccRecipients"]), (&only, &json!([])));
+    let whole = asked(&server).into_iter().find(|one| one.line.ends_with("/D1/attachments")).expect("a request");
+    let body: Value = serde_json::from_slice(&whole.body).expect("JSON");
+    let sent = BASE64.decode(body["contentBytes"].as_str().expect("text").as_bytes()).expect("base64");
+    assert_eq!(sent, attachments[0]);
+    let server = graph(move |asked| match asked.line.ends_with("/D1/attachments") {
+        true => json(413, "x"),
+        false => refusing(asked),
+    })
+    .await;
+    let (verdict, marks) = submitted(&server, &["b@x.example"], &raw).await;
+    assert_eq!((verdict.found.expect("a problem").code.as_str(), marks), ("MESSAGE_TOO_LARGE", 0));
+}
+
+#[tokio::test]
+async fn an_attachment_that_cannot_be_decoded_is_not_sent_empty() {
+    let server = graph(|asked| drafting(asked, 1, ok(202, ""))).await;
+    let (raw, _) = with(&[1_500, 2_000]);
+    // One letter less: no base64 any more.
+    let text = String::from_utf8(raw.to_vec()).expect("text").replacen("\r\n\r\nAAEC", "\r\n\r\nAEC", 2);
+    let (verdict, marks) = submitted(&server, &["b@x.example"], &text.into()).await;
+    assert_eq!((verdict.verdict, marks), (SendVerdict::Deferred, 0), "{verdict:?}");
+}
+
+#[tokio::test]
+async fn the_head_of_an_answer_counts_when_its_body_breaks_off() {
+    // More is announced than comes.
+    let cut = |status: u16| Some((status, "content-length: 100\r\n".to_owned(), "{".to_owned()));
+    for (status, want) in [
+        (202, SendVerdict::Sent),
+        (413, SendVerdict::Failed),
+        (429, SendVerdict::Deferred),
+        (500, SendVerdict::Unknown),
+    ] {
+        let server = graph(move |_| cut(status)).await;
+        let (verdict, _) = submitted(&server, &["b@x.example"], &raw()).await;
+        assert_eq!(verdict.verdict, want, "{status}: {verdict:?}");
+    }
+}
+
+#[tokio::test]
+async fn a_mail_whose_time_is_over_is_not_handed_over() {
+    let server = graph(|_| ok(202, "")).await;
+    let definition = definition(server.port);
+    let mail = mail("m1", &definition, &["b@x.example"], "");
+    let ledger = Arc::new(Ledger::default());
+    ledger.marks([Ok(Duration::ZERO)]);
+    let under_way = UnderWay::new(ledger, Claim::default(), Deadline::after(PATIENCE));
+    let end = submit(&sending(Duration::ZERO), &mail, &definition, &raw(), &under_way).await;
+    assert_eq!(end, Err(Broken::ClaimLost));
+    assert!(asked(&server).is_empty());
+    // Nor the rest of one that was begun.
+    let mut api = Api::open(&sending(Duration::ZERO), &definition).await.expect("a token");
+    let deadline = Deadline::after(Duration::ZERO);
+    let end = api.hand_over(Step::Send, &["sendMail"], Body::Mime(raw()), deadline).await;
+    assert!(matches!(end, Err(Broken::ClaimLost)) && asked(&server).is_empty());
 }
 
 #[test]

@@ -18,19 +18,24 @@ use rustls::ClientConfig;
 use tokio::time::timeout;
 
 use super::offers::Offers;
-use super::transport::{Link, Transport};
+use super::transport::{Lender, Link, Transport};
 use crate::net::{self, Place, Secure, Wire};
 use crate::send::verdict::Fault;
 use crate::send::verdict::smtp::{self as verdict, Reply, Step};
 
 /// What is written at once of a mail.
 const PART: usize = 64 * 1024;
+/// Longest wait for a reply before there is a mail. RFC 5321 section 4.5.3.2 says five minutes, which is longer than a claim
+/// lasts: then a server that says nothing would be found out never, and hold up each mail anew in place of the mailbox.
+const EARLY: Duration = Duration::from_secs(30);
 /// Longest wait for a reply, by step (RFC 5321 section 4.5.3.2).
-const GREETING: Duration = Duration::from_secs(300);
+const BEGIN: Duration = Duration::from_secs(60);
 const COMMAND: Duration = Duration::from_secs(300);
 const DATA: Duration = Duration::from_secs(120);
 const BLOCK: Duration = Duration::from_secs(180);
 const END: Duration = Duration::from_secs(600);
+/// Longest wait for what a server said before it hung up.
+const LAST_WORDS: Duration = Duration::from_secs(1);
 /// Longest wait for a goodbye.
 const QUIT: Duration = Duration::from_secs(1);
 
@@ -47,6 +52,8 @@ pub(super) enum Protection {
 pub(in crate::send) enum Error {
     /// With a negative reply. The dialogue goes on.
     Refused(Reply),
+    /// With a negative reply, and nothing more can be written.
+    RefusedAtLast(Reply),
     /// With something that is no reply.
     Strange(String),
     /// Not at all: the connection is gone, or was silent for too long.
@@ -69,6 +76,8 @@ impl Error {
 /// A greeted server.
 pub(in crate::send) struct Connection {
     dialogue: AsyncSmtpConnection,
+    /// Takes the connection from the dialogue, which then can write no more.
+    lender: Lender,
     /// What the server offers.
     pub(super) offers: Offers,
     /// It is in no state to be used again.
@@ -114,11 +123,11 @@ impl Connection {
             // RFC 3207 section 4.2: the dialogue begins anew with EHLO, and nobody greets a second time.
             Protection::StartTls => (agree(in_the_clear(wire, &hello).await?).await?, "220 TLS\r\n"),
         };
-        let (transport, _) = Transport::lend(link, greeting);
+        let (transport, lender) = Transport::lend(link, greeting);
         let dialogue = greeted(transport, &hello).await?;
-        let mut connection = Self { dialogue, offers: Offers::default(), broken: false };
+        let mut connection = Self { dialogue, lender, offers: Offers::default(), broken: false };
         // lettre keeps no SIZE, so it is asked once more.
-        let offers = connection.answered(format!("EHLO {hello}\r\n"), COMMAND).await;
+        let offers = connection.answered(format!("EHLO {hello}\r\n"), EARLY).await;
         let offers = offers.map_err(|error| fault(Step::Greeting, error))?;
         connection.offers = Offers::read(offers.message());
         Ok(connection)
@@ -126,7 +135,12 @@ impl Connection {
 
     /// Sends one command line and waits for a positive reply.
     pub(super) async fn command(&mut self, step: Step, line: &str) -> Result<Reply, Error> {
-        let patience = if step == Step::Data { DATA } else { COMMAND };
+        let patience = match step {
+            Step::Greeting | Step::StartTls | Step::SignIn => EARLY,
+            Step::Sender => BEGIN,
+            Step::Data => DATA,
+            Step::Recipient | Step::End => COMMAND,
+        };
         let line = format!("{line}\r\n");
         let response = self.answered(line, patience).await?;
         Ok(reply(&response))
@@ -146,41 +160,60 @@ impl Connection {
         answer
     }
 
-    /// Sends the mail after a reply of 354. `complete` is called when all of it is written but the line that ends it, and
-    /// before that line is.
-    pub(super) async fn data(&mut self, raw: &Bytes, complete: impl FnOnce() + Send) -> Result<Reply, Error> {
+    /// Sends the mail after a reply of 354. `complete` is asked when all of it is written but the line that ends it: unless
+    /// it agrees, that line is never written, and the connection ends.
+    ///
+    /// Invariant: a positive reply counts only behind that line.
+    pub(super) async fn data(&mut self, raw: &Bytes, complete: impl FnOnce() -> bool + Send) -> Result<Reply, Error> {
         self.broken = true;
         // What lettre writes behind the mail begins with the end of its last line.
         let raw = raw.strip_suffix(b"\r\n").unwrap_or(raw);
         let (written, parts) = (AtomicU64::new(0), raw.len().div_ceil(PART) as u64);
         let mut chunks = raw.chunks(PART);
-        let mut complete = Some(complete);
+        let (mut complete, mut is_refused) = (Some(complete), false);
         let next = || {
             let chunk = chunks.next();
             written.fetch_add(1, Ordering::Relaxed);
             if chunk.is_none()
                 && let Some(complete) = complete.take()
+                && !complete()
             {
-                complete();
+                is_refused = true;
+                drop(self.lender.take_back());
             }
             chunk
         };
-        let work = self.dialogue.message_iter(std::iter::from_fn(next));
-        tokio::pin!(work);
-        let answer = loop {
-            let before = written.load(Ordering::Relaxed);
-            let patience = if before > parts { END } else { BLOCK };
-            match timeout(patience, &mut work).await {
-                Ok(answer) => break answer,
-                Err(_) if written.load(Ordering::Relaxed) == before => {
-                    return Err(Error::Lost(format!("no answer within {} s", patience.as_secs())));
+        let answer = {
+            let work = self.dialogue.message_iter(std::iter::from_fn(next));
+            tokio::pin!(work);
+            loop {
+                let before = written.load(Ordering::Relaxed);
+                let patience = if before > parts { END } else { BLOCK };
+                match timeout(patience, &mut work).await {
+                    Ok(answer) => break answer.map(|response| reply(&response)).map_err(|error| Error::of(&error)),
+                    Err(_) if written.load(Ordering::Relaxed) == before => {
+                        break Err(Error::Lost(format!("no answer within {} s", patience.as_secs())));
+                    }
+                    Err(_) => {}
                 }
-                Err(_) => {}
             }
         };
-        let answer = answer.map(|response| reply(&response)).map_err(|error| Error::of(&error));
+        let answer = match answer {
+            Err(Error::Lost(detail)) if !is_refused => Err(self.last_words().await.unwrap_or(Error::Lost(detail))),
+            answer => answer,
+        };
         self.broken = !goes_on(&answer);
         answer
+    }
+
+    /// What a server said before it stopped to read: why it did.
+    async fn last_words(&mut self) -> Option<Error> {
+        let heard = timeout(LAST_WORDS, self.dialogue.read_response()).await.ok()?;
+        match Error::of(&heard.err()?) {
+            // After that nobody knows where in the dialogue the server is.
+            Error::Refused(reply) => Some(Error::RefusedAtLast(reply)),
+            Error::Strange(_) | Error::Lost(_) | Error::RefusedAtLast(_) => None,
+        }
     }
 
     /// True when another mail may follow on it.
@@ -217,7 +250,7 @@ async fn in_the_clear(wire: Wire, hello: &ClientId) -> Result<Wire, Fault> {
     if !dialogue.server_info().supports_feature(Extension::StartTls) {
         return Err(verdict::no_starttls());
     }
-    match timeout(COMMAND, dialogue.command("STARTTLS\r\n")).await {
+    match timeout(EARLY, dialogue.command("STARTTLS\r\n")).await {
         Ok(Ok(response)) if response.has_code(220) => {}
         Ok(Ok(response)) => return Err(verdict::strange(Step::StartTls, &reply(&response).to_string())),
         Ok(Err(error)) => return Err(fault(Step::StartTls, Error::of(&error))),
@@ -231,7 +264,7 @@ async fn in_the_clear(wire: Wire, hello: &ClientId) -> Result<Wire, Fault> {
 
 async fn greeted(transport: Transport, hello: &ClientId) -> Result<AsyncSmtpConnection, Fault> {
     let greeting = AsyncSmtpConnection::connect_with_transport(Box::new(transport), hello);
-    match timeout(GREETING, greeting).await {
+    match timeout(EARLY, greeting).await {
         Ok(greeted) => greeted.map_err(|error| fault(Step::Greeting, Error::of(&error))),
         Err(_) => Err(verdict::lost(Step::Greeting, "no greeting in time")),
     }
@@ -240,7 +273,9 @@ async fn greeted(transport: Transport, hello: &ClientId) -> Result<AsyncSmtpConn
 /// What an error means where nobody has signed in.
 fn fault(step: Step, error: Error) -> Fault {
     match error {
-        Error::Refused(reply) => verdict::refused(step, postroom_proto::v1::OutgoingAuthentication::None, &reply),
+        Error::Refused(reply) | Error::RefusedAtLast(reply) => {
+            verdict::refused(step, postroom_proto::v1::OutgoingAuthentication::None, &reply)
+        }
         Error::Strange(detail) => verdict::strange(step, &detail),
         Error::Lost(detail) => verdict::lost(step, &detail),
     }

@@ -44,6 +44,18 @@ impl Kept {
     }
 }
 
+/// One that is of no use any more.
+pub type Over = pool::Over<Kept>;
+
+impl Over {
+    /// Says goodbye. Until that is done the connection counts.
+    pub async fn quit(self) {
+        let Self { connection, room } = self;
+        connection.quit().await;
+        drop(room);
+    }
+}
+
 /// Where a definition's server is.
 pub(crate) fn place(definition: &OutgoingDefinition) -> Place {
     let usual = if definition.security() == SmtpSecurity::Tls { 465 } else { 587 };
@@ -62,11 +74,11 @@ pub(super) async fn submit(
     expectation: Expectation<Kept>,
 ) -> Result<Verdict, Broken> {
     let mut seat = expectation.seat().await;
-    let (mut connection, ends) = connected(sending, definition, &mail.sender, &mut seat).await?;
+    let (mut connection, ends) = connected(sending, definition, &mut seat).await?;
     match hand_over(&mut connection, mail, definition, raw, under_way).await {
         Ok(sent) => {
             if connection.is_usable()
-                && let Some(Kept(surplus)) = seat.keep(Kept(connection), ends)
+                && let Some(surplus) = seat.keep(Kept(connection), ends)
             {
                 surplus.quit().await;
             }
@@ -83,7 +95,6 @@ pub(super) async fn submit(
 async fn connected(
     sending: &Sending,
     definition: &OutgoingDefinition,
-    sender: &str,
     seat: &mut Seat<Kept>,
 ) -> Result<(Connection, Option<Instant>), Fault> {
     let (kept, stale) = seat.take(Instant::now());
@@ -96,7 +107,7 @@ async fn connected(
         return Ok((connection, ends));
     }
     let mut connection = open(sending, definition).await?;
-    match sign_in::sign_in(sending, definition, sender, &mut connection).await {
+    match sign_in::sign_in(sending, definition, &mut connection).await {
         Ok(ends) => Ok((connection, ends)),
         Err(fault) => {
             connection.quit().await;
@@ -156,8 +167,20 @@ async fn hand_over(
     if ready.code != 354 {
         return Err(verdict::smtp::strange(Step::Data, &ready.to_string()).into());
     }
-    let end = connection.data(raw, || under_way.handing_over()).await;
+    let mut is_late = false;
+    let in_time = || {
+        is_late = under_way.handing_over().is_err();
+        !is_late
+    };
+    let end = connection.data(raw, in_time).await;
+    if is_late {
+        return Err(Broken::ClaimLost);
+    }
     let end = end.map_err(|error| broken(Step::End, sign_in, error))?;
+    // A yes is 2xx (RFC 5321 section 4.2.1): what else is none to "the mail is complete".
+    if end.code / 100 != 2 {
+        return Err(Broken::Lost(verdict::smtp::strange(Step::End, &end.to_string())));
+    }
     Ok(Verdict::sent(end.to_string(), recipients))
 }
 
@@ -174,7 +197,7 @@ pub(super) async fn said(
 
 fn broken(step: Step, sign_in: OutgoingAuthentication, error: Error) -> Broken {
     match error {
-        Error::Refused(reply) => verdict::smtp::refused(step, sign_in, &reply).into(),
+        Error::Refused(reply) | Error::RefusedAtLast(reply) => verdict::smtp::refused(step, sign_in, &reply).into(),
         // Behind the last byte what cannot be read may have been a yes.
         Error::Strange(detail) => Broken::Lost(verdict::smtp::strange(step, &detail)),
         Error::Lost(detail) => Broken::Lost(verdict::smtp::lost(step, &detail)),

@@ -5,7 +5,7 @@
 //! still add up to more. So by default a connection is kept only for a mail that this worker has claimed already and that
 //! waits for one; a worker that is the only one may keep it longer.
 //!
-//! Invariant: of one mailbox at most [`MOST`] connections are open here, used or kept.
+//! Invariant: of one mailbox at most [`MOST`] connections are open here, used, kept or about to end.
 
 use std::collections::HashMap;
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
@@ -88,19 +88,21 @@ impl<C> Pool<C> {
     }
 
     /// Connections that were kept long enough, to be closed. To be called from time to time.
-    pub fn sweep(&self, now: Instant) -> Vec<C> {
+    pub fn sweep(&self, now: Instant) -> Vec<Over<C>> {
         let mut over = Vec::new();
         self.lock().retain(|_, lane| {
             let mut state = lane.lock();
             let kept = std::mem::take(&mut state.kept);
             for idle in kept {
-                if idle.since + self.idle <= now && state.waiting == 0 || idle.is_stale(now) {
-                    over.push(idle.connection);
-                } else {
-                    state.kept.push(idle);
+                let is_over = idle.since + self.idle <= now && state.waiting == 0 || idle.is_stale(now);
+                // Without room somebody is about to take what is kept, or to close it.
+                match is_over.then(|| lane.room.clone().try_acquire_owned()) {
+                    Some(Ok(room)) => over.push(Over { connection: idle.connection, room: Some(room) }),
+                    Some(Err(_)) | None => state.kept.push(idle),
                 }
             }
-            !state.kept.is_empty() || Arc::strong_count(lane) > 1
+            // One that is about to end has its room from here.
+            !state.kept.is_empty() || Arc::strong_count(lane) > 1 || lane.room.available_permits() < MOST
         });
         over
     }
@@ -158,6 +160,14 @@ impl<C> Drop for Expectation<C> {
     }
 }
 
+/// A connection that is of no use any more. Until it is closed and this is dropped it counts.
+#[derive(Debug)]
+pub struct Over<C> {
+    /// The connection.
+    pub connection: C,
+    pub(super) room: Option<OwnedSemaphorePermit>,
+}
+
 /// Leave to have one connection in use.
 #[derive(Debug)]
 pub struct Seat<C> {
@@ -188,14 +198,14 @@ impl<C> Seat<C> {
     }
 
     /// Keeps a connection for a further mail. One for which there is no use is given back, to be closed.
-    pub fn keep(self, connection: C, ends: Option<Instant>) -> Option<C> {
+    pub fn keep(self, connection: C, ends: Option<Instant>) -> Option<Over<C>> {
         let now = Instant::now();
-        let expectation = &self.expectation;
+        let Self { expectation, _room: room } = self;
         let mut state = expectation.lane.lock();
         let idle = Idle { connection, fit: expectation.fit.clone(), since: now, ends };
         let wanted = !expectation.idle.is_zero() || state.kept.len() < state.waiting;
         if !wanted || idle.is_stale(now) {
-            return Some(idle.connection);
+            return Some(Over { connection: idle.connection, room });
         }
         state.kept.push(idle);
         None
@@ -212,6 +222,11 @@ mod tests {
 
     fn definition(user: &str) -> OutgoingDefinition {
         OutgoingDefinition { host: "smtp.x.example".into(), user: user.into(), ..OutgoingDefinition::default() }
+    }
+
+    /// Closes it.
+    fn closed(over: Option<Over<u32>>) -> Option<u32> {
+        over.map(|over| over.connection)
     }
 
     fn soon(seat: impl Future<Output = Seat<u32>>) -> Seat<u32> {
@@ -234,19 +249,19 @@ mod tests {
         let pool = Pool::new(Duration::ZERO);
         let mut first = soon(pool.expect(&definition("a@x"), "s@x").seat());
         assert!(first.take(Instant::now()).0.is_none());
-        assert_eq!(first.keep(7, None), Some(7), "nobody waits");
+        assert_eq!(closed(first.keep(7, None)), Some(7), "nobody waits");
         let mut first = soon(pool.expect(&definition("a@x"), "s@x").seat());
         assert!(first.take(Instant::now()).0.is_none());
         let next = pool.expect(&definition("a@x"), "s@x");
-        assert_eq!(first.keep(8, None), None);
+        assert_eq!(closed(first.keep(8, None)), None);
         let mut next = soon(next.seat());
         assert_eq!(next.take(Instant::now()).0, Some((8, None)));
-        assert_eq!(next.keep(8, None), Some(8));
+        assert_eq!(closed(next.keep(8, None)), Some(8));
         // One that waited and was given up leaves nothing behind.
         let mut first = soon(pool.expect(&definition("a@x"), "s@x").seat());
         first.take(Instant::now());
         let given_up = pool.expect(&definition("a@x"), "s@x");
-        assert_eq!(first.keep(9, None), None);
+        assert_eq!(closed(first.keep(9, None)), None);
         drop(given_up);
         let mut last = soon(pool.expect(&definition("a@x"), "s@x").seat());
         assert!(last.take(Instant::now()).0.is_none());
@@ -259,12 +274,20 @@ mod tests {
         let now = Instant::now();
         let mut first = seat();
         first.take(now);
-        assert_eq!(first.keep(1, None), None);
+        assert_eq!(closed(first.keep(1, None)), None);
         assert!(pool.sweep(now).is_empty());
         let mut second = seat();
         assert_eq!(second.take(now).0, Some((1, None)));
-        assert_eq!(second.keep(1, None), None);
-        assert_eq!(pool.sweep(Instant::now() + LONG), [1]);
+        assert_eq!(closed(second.keep(1, None)), None);
+        let swept = pool.sweep(Instant::now() + LONG);
+        assert_eq!(swept.iter().map(|over| over.connection).collect::<Vec<_>>(), [1]);
+        let seats: Vec<_> = (1..MOST).map(|_| seat()).collect();
+        let mut last = Box::pin(pool.expect(&definition("a@x"), "s@x").seat());
+        assert!((&mut last).now_or_never().is_none(), "what is about to end counts");
+        drop(swept);
+        soon(last);
+        drop(seats);
+        assert!(pool.sweep(Instant::now() + LONG).is_empty());
         assert!(pool.lock().is_empty(), "nothing is left of the mailbox");
     }
 
@@ -275,14 +298,14 @@ mod tests {
         let soon_over = Some(now + TOKEN_MARGIN / 2);
         let mut first = soon(pool.expect(&definition("a@x"), "s@x").seat());
         first.take(now);
-        assert_eq!(first.keep(1, soon_over), Some(1));
+        assert_eq!(closed(first.keep(1, soon_over)), Some(1));
         let mut second = soon(pool.expect(&definition("a@x"), "s@x").seat());
         second.take(now);
-        assert_eq!(second.keep(2, Some(now + TOKEN_MARGIN * 2)), None);
+        assert_eq!(closed(second.keep(2, Some(now + TOKEN_MARGIN * 2))), None);
         let changed = OutgoingDefinition { credentials_digest: vec![1], ..definition("a@x") };
         let mut other = soon(pool.expect(&changed, "s@x").seat());
         assert_eq!(other.take(now), (None, vec![2]));
-        assert_eq!(other.keep(3, Some(now + TOKEN_MARGIN * 2)), None);
+        assert_eq!(closed(other.keep(3, Some(now + TOKEN_MARGIN * 2))), None);
         let mut late = soon(pool.expect(&changed, "s@x").seat());
         assert_eq!(late.take(now + TOKEN_MARGIN + Duration::from_secs(1)), (None, vec![3]));
     }

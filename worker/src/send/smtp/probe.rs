@@ -32,13 +32,8 @@ impl Probe {
     }
 
     /// Signs in as sending does: with its tokens, and with passwords only while the lock-out allows it.
-    pub(crate) async fn sign_in(
-        &mut self,
-        sending: &Sending,
-        definition: &OutgoingDefinition,
-        sender: &str,
-    ) -> Result<(), Fault> {
-        sign_in::sign_in(sending, definition, sender, &mut self.0).await.map(|_| ())
+    pub(crate) async fn sign_in(&mut self, sending: &Sending, definition: &OutgoingDefinition) -> Result<(), Fault> {
+        sign_in::sign_in(sending, definition, &mut self.0).await.map(|_| ())
     }
 
     /// Whether the server lets the sender begin a mail, which is then taken back.

@@ -22,7 +22,6 @@ use crate::token::{Credential, CredentialDigest, Token};
 pub(in crate::send) async fn sign_in(
     sending: &Sending,
     definition: &OutgoingDefinition,
-    sender: &str,
     connection: &mut Connection,
 ) -> Result<Option<Instant>, Fault> {
     match definition.authentication() {
@@ -32,13 +31,18 @@ pub(in crate::send) async fn sign_in(
             let credential = credential(definition)?;
             let broker = &sending.shared.broker;
             let issued = broker.token(&credential).await.map_err(Fault::of_server)?;
-            let Err(fault) = with_token(definition, sender, connection, &issued.token).await else {
+            let Err(fault) = with_token(definition, connection, &issued.token).await else {
                 return Ok(Some(issued.expires));
             };
             // It may only be stale. RFC 4954 section 4: the dialogue goes on after a refusal.
             if connection.is_usable() && broker.discard(&credential, &issued.token, sending.renewed_from).await {
                 let Issued { token, expires } = broker.token(&credential).await.map_err(Fault::of_server)?;
-                return with_token(definition, sender, connection, &token).await.map(|()| Some(expires));
+                return match with_token(definition, connection, &token).await {
+                    Ok(()) => Ok(Some(expires)),
+                    // A server that hangs up after a refusal has said before what it has to say.
+                    Err(second) if is_lost(&second) => Err(fault),
+                    Err(second) => Err(second),
+                };
             }
             Err(fault)
         }
@@ -48,24 +52,26 @@ pub(in crate::send) async fn sign_in(
     }
 }
 
+fn is_lost(fault: &Fault) -> bool {
+    fault.found.code == send::SUBMISSION_LOST.code()
+}
+
 /// What a token is asked for with.
 pub(in crate::send) fn credential(definition: &OutgoingDefinition) -> Result<Credential, Fault> {
     let none = || Fault::of_server(diagnosis::defect("a token is needed and nothing says where from"));
     Credential::of_outgoing(definition).ok_or_else(none)
 }
 
-/// XOAUTH2. The user that it names is the mailbox that sends; one that is named by a GUID is the sender's.
+/// XOAUTH2. The user that it names is the mailbox that sends.
 pub(in crate::send) async fn with_token(
     definition: &OutgoingDefinition,
-    sender: &str,
     connection: &mut Connection,
     token: &Token,
 ) -> Result<(), Fault> {
     if !connection.offers.knows("XOAUTH2") {
         return Err(verdict::no_way_to_sign_in("an access token (XOAUTH2)", &connection.offers.sign_in));
     }
-    let user = if definition.user.contains('@') { &definition.user } else { sender };
-    let secret = format!("user={user}\x01auth=Bearer {}\x01\x01", token.expose());
+    let secret = format!("user={}\x01auth=Bearer {}\x01\x01", definition.user, token.expose());
     let mut challenge = String::new();
     let refused = match dialogue(connection, "XOAUTH2", &[&secret], &mut challenge).await {
         Ok(()) => return Ok(()),
@@ -149,7 +155,9 @@ fn expect(reply: &Reply, code: u16) -> Result<(), Error> {
 
 fn fault(definition: &OutgoingDefinition, error: Error) -> Fault {
     match error {
-        Error::Refused(reply) => verdict::refused(Step::SignIn, definition.authentication(), &reply),
+        Error::Refused(reply) | Error::RefusedAtLast(reply) => {
+            verdict::refused(Step::SignIn, definition.authentication(), &reply)
+        }
         Error::Strange(detail) => verdict::strange(Step::SignIn, &detail),
         Error::Lost(detail) => verdict::lost(Step::SignIn, &detail),
     }

@@ -68,10 +68,23 @@ impl std::fmt::Display for Answer {
 /// What a request was for.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Step {
-    /// Something that nobody is sent: a draft, an upload, a look.
+    /// A draft is made, which nobody is sent.
     Prepare,
+    /// A draft that there is is changed or completed.
+    Draft,
+    /// A mail that was sent, or a draft, is looked for.
+    Look,
     /// The mail is handed over.
     Send,
+    /// A draft that there is is handed over.
+    SendDraft,
+}
+
+impl Step {
+    /// True where the mail leaves.
+    pub fn is_sending(self) -> bool {
+        matches!(self, Self::Send | Self::SendDraft)
+    }
 }
 
 /// What a negative answer means.
@@ -146,12 +159,48 @@ impl Answer {
 
 /// What an answer other than 2xx means.
 pub fn refused(step: Step, answer: &Answer) -> Refused {
-    // A gateway that got no answer, or none that it could read, does not know what became of the request.
-    if step == Step::Send && matches!(answer.status, 502 | 504) {
-        let cause = format!("{} ({answer})", send::SUBMISSION_UNAVAILABLE.title);
-        return Refused::Unknown(Diagnosis::of(&send::SUBMISSION_UNAVAILABLE, cause));
+    let fault = fault(answer);
+    // Where something behind Graph's front failed, or did not answer it in time, nobody knows what became of the request:
+    // Graph is known to answer 500 and 504 to mails that it sends all the same. Clear is a code that names a reason, and
+    // 503 with one.
+    let is_vague = answer.code.is_empty() || answer.any(&["UnknownError", "GatewayTimeout"]);
+    let is_clear = fault.found.code != send::SUBMISSION_UNAVAILABLE.code() || answer.status == 503 && !is_vague;
+    if step.is_sending() && (answer.status == 408 || answer.status >= 500) && !is_clear {
+        return Refused::Unknown(*fault.found);
     }
-    Refused::Fault(fault(answer))
+    Refused::Fault(match (step, answer.status) {
+        // To look into a mailbox needs a right that sending does not.
+        (Step::Look, 401 | 403 | 404) if is_about_rights(&fault) => {
+            let cause = format!("{} ({answer})", send::SENT_NOT_READABLE.title);
+            let found = Diagnosis::of(&send::SENT_NOT_READABLE, cause).mended_by(LOOK_REMEDY);
+            Fault { found: Box::new(found), fate: Again, ..fault }
+        }
+        // Small mails of the mailbox need less.
+        (Step::Prepare | Step::Draft, _) if fault.found.code == send::GRAPH_ACCESS_DENIED.code() => {
+            Fault { fate: Again, ..fault }.told(|found| found.mended_by(DRAFT_REMEDY))
+        }
+        // Not the user: the draft, which somebody has deleted or moved.
+        (Step::Draft | Step::SendDraft, 404) if fault.found.code == send::GRAPH_USER_UNKNOWN.code() => {
+            let cause = format!("the draft of the mail has gone ({answer})");
+            Fault { found: Box::new(Diagnosis::of(&send::SUBMISSION_UNAVAILABLE, cause)), fate: Again, ..fault }
+        }
+        _ => fault,
+    })
+}
+
+/// For what is made a draft first.
+const DRAFT_REMEDY: &str = "in the app registration add Microsoft Graph > Application permissions > Mail.ReadWrite \
+    (OAuth User: Delegated permissions) beside Mail.Send and grant admin consent: mails that are too large for one request \
+    (3 MB), or go to some of their recipients only, or from another address than the mailbox's, are made drafts first";
+/// For what is looked for.
+const LOOK_REMEDY: &str = "in the app registration add Microsoft Graph > Application permissions > Mail.Read or \
+    Mail.ReadWrite (OAuth User: Delegated permissions) and grant admin consent, and see that `user` of the outgoing server \
+    is the mailbox; or settle the mail by `postroom outbox confirm` or `postroom outbox retry --may-arrive-twice`";
+
+fn is_about_rights(fault: &Fault) -> bool {
+    [&send::GRAPH_TOKEN_REFUSED, &send::GRAPH_ACCESS_DENIED, &send::GRAPH_USER_UNKNOWN, &send::GRAPH_NO_MAILBOX]
+        .iter()
+        .any(|entry| entry.code() == fault.found.code)
 }
 
 /// What an answer other than 2xx means for a mail of which nothing was handed over.
@@ -195,23 +244,72 @@ mod tests {
             (429, "ErrorExceededMessageLimit", "SENDING_QUOTA", WholeMailbox),
             (403, "ErrorQuotaExceeded", "SENDER_MAILBOX_FULL", WholeMailbox),
             (403, "ErrorAccountSuspend", "SENDER_BLOCKED", WholeMailbox),
-            (500, "ErrorInternalServerError", "SUBMISSION_UNAVAILABLE", Again),
+            (500, "ErrorSendAsDenied", "SEND_AS_DENIED", Again),
             (503, "ServiceUnavailable", "SUBMISSION_UNAVAILABLE", WholeMailbox),
-            (408, "", "SUBMISSION_UNAVAILABLE", Again),
         ] {
-            for step in [Step::Prepare, Step::Send] {
-                let Refused::Fault(fault) = refused(step, &answer(status, code)) else { panic!("{status} {code}") };
-                assert_eq!((fault.found.code.as_str(), fault.fate), (found, fate), "{status} {code}");
-                assert!(fault.response.starts_with(&format!("HTTP {status}")), "{}", fault.response);
-            }
+            let Refused::Fault(fault) = refused(Step::Send, &answer(status, code)) else { panic!("{status} {code}") };
+            assert_eq!((fault.found.code.as_str(), fault.fate), (found, fate), "{status} {code}");
+            assert!(fault.response.starts_with(&format!("HTTP {status}")), "{}", fault.response);
         }
     }
 
+    fn told(step: Step, status: u16, code: &str) -> (String, Fate, String) {
+        let Refused::Fault(fault) = refused(step, &answer(status, code)) else { panic!("{status} {code}") };
+        (fault.found.code, fault.fate, fault.found.remedy)
+    }
+
     #[test]
-    fn a_gateway_that_lost_the_answer_knows_nothing_of_a_mail_and_all_of_a_draft() {
-        for status in [502, 504] {
-            assert!(matches!(refused(Step::Send, &answer(status, "")), Refused::Unknown(_)));
-            assert!(matches!(refused(Step::Prepare, &answer(status, "")), Refused::Fault(_)));
+    fn a_right_that_only_drafts_need_does_not_hold_the_mailbox_up() {
+        for step in [Step::Prepare, Step::Draft] {
+            let (code, fate, remedy) = told(step, 403, "ErrorAccessDenied");
+            assert_eq!((code.as_str(), fate), ("GRAPH_ACCESS_DENIED", Again));
+            assert!(remedy.contains("Mail.ReadWrite"), "{remedy}");
+        }
+        for step in [Step::Draft, Step::SendDraft] {
+            let (code, fate, _) = told(step, 404, "ErrorItemNotFound");
+            assert_eq!((code.as_str(), fate), ("SUBMISSION_UNAVAILABLE", Again));
+        }
+        assert_eq!(told(Step::Prepare, 404, "ErrorInvalidUser").1, WholeMailbox);
+        assert_eq!(told(Step::SendDraft, 403, "ErrorAccessDenied").1, WholeMailbox);
+    }
+
+    #[test]
+    fn who_may_only_send_is_told_what_looking_needs() {
+        for (status, code) in [
+            (401, "InvalidAuthenticationToken"),
+            (403, "ErrorAccessDenied"),
+            (403, "Forbidden"),
+            (404, "ErrorItemNotFound"),
+            (404, "MailboxNotEnabledForRESTAPI"),
+        ] {
+            let (found, fate, remedy) = told(Step::Look, status, code);
+            assert_eq!((found.as_str(), fate), ("SENT_NOT_READABLE", Again), "{status} {code}");
+            assert!(remedy.contains("Mail.Read or Mail.ReadWrite") && remedy.contains("outbox confirm"), "{remedy}");
+        }
+        assert_eq!(told(Step::Look, 429, "ApplicationThrottled").1, WholeMailbox);
+    }
+
+    #[test]
+    fn a_failure_behind_graphs_front_knows_nothing_of_a_mail_and_all_of_a_draft() {
+        for (status, code) in [
+            (408, ""),
+            (408, "ErrorTimeoutExpired"),
+            (500, ""),
+            (500, "ErrorInternalServerError"),
+            (500, "ErrorInternalServerTransientError"),
+            (502, ""),
+            (503, ""),
+            (503, "UnknownError"),
+            (504, ""),
+            (504, "UnknownError"),
+            (599, ""),
+        ] {
+            for step in [Step::Send, Step::SendDraft] {
+                assert!(matches!(refused(step, &answer(status, code)), Refused::Unknown(_)), "{status} {code}");
+            }
+            for step in [Step::Prepare, Step::Draft, Step::Look] {
+                assert!(matches!(refused(step, &answer(status, code)), Refused::Fault(_)), "{status} {code}");
+            }
         }
     }
 

@@ -182,13 +182,22 @@ pub fn envelope(answers: Vec<(String, Answer)>) -> Result<Vec<RecipientOutcome>,
     Err((fault, outcomes))
 }
 
-/// The same problem in the words of what sends: tokens, TLS and proxies are found out alike for both directions.
+/// The same problem in the words of what sends: tokens, TLS, hosts and proxies are found out alike for both directions.
 pub fn outgoing(mut found: Diagnosis) -> Diagnosis {
     for text in [&mut found.cause, &mut found.remedy] {
-        *text = text.replace("incoming server", "outgoing server");
+        // Told twice it is the same.
+        if text.contains(WHOSE_SECRET) {
+            continue;
+        }
+        *text = text.replace("incoming server's", "outgoing server's").replace("IMAP host", "host");
+        let whose = if text.contains("secret") { WHOSE_SECRET } else { "outgoing server" };
+        *text = text.replace("incoming server", whose);
     }
     found
 }
+
+/// With `registration` an outgoing server has neither a client id nor a secret of its own.
+const WHOSE_SECRET: &str = "outgoing server, or the incoming server that its `registration` names";
 
 #[cfg(test)]
 mod tests {
@@ -248,5 +257,14 @@ mod tests {
         let found = outgoing(crate::diagnosis::untrusted("h", "d"));
         assert!(found.remedy.contains("outgoing server's `caFile`"), "{}", found.remedy);
         assert!(!found.remedy.contains("incoming"));
+        let host = outgoing(crate::diagnosis::host_invalid("h h"));
+        assert_eq!(host.remedy, "correct the host of the outgoing server");
+        for code in ["AADSTS7000215", "AADSTS7000222"] {
+            let entry = postroom_proto::catalogue::find(code).expect("known");
+            let found = outgoing(Diagnosis::of(entry, "c"));
+            let whose = "the outgoing server, or the incoming server that its `registration` names";
+            assert!(found.remedy.contains(whose), "{}", found.remedy);
+            assert_eq!(outgoing(found.clone()), found);
+        }
     }
 }
