@@ -32,6 +32,9 @@ const MAILBOXES: [&str; 8] = [CLAIM_ASKED, CLAIMED, MARK_ASKED, MARKED, LOST, HA
 /// and filed its copy, which those out there do within ten minutes.
 const SETTINGS: [&str; 6] = ["--outbox-claim-time", "15s", "--outbox-look-after", "6s", "--outbox-breaker", "1000"];
 
+/// The same.
+const CLAIM_TIME: std::time::Duration = std::time::Duration::from_secs(15);
+
 /// Rounds of each test; more by POSTROOM_TEST_ROUNDS.
 fn rounds() -> usize {
     std::env::var("POSTROOM_TEST_ROUNDS").ok().and_then(|rounds| rounds.parse().ok()).unwrap_or(2)
@@ -57,7 +60,11 @@ struct HeldUp<'s> {
 
 impl Scene {
     async fn set() -> Self {
-        let office = Office::open(&MAILBOXES.map(|mailbox| (mailbox, By::Smtp))).await;
+        Self::set_for(&MAILBOXES.map(|mailbox| (mailbox, By::Smtp))).await
+    }
+
+    async fn set_for(senders: &[(&str, By)]) -> Self {
+        let office = Office::open(senders).await;
         let address = free_address();
         let plane = office.plane(&address, &SETTINGS).await;
         let relay = Relay::start(address.parse::<SocketAddr>().unwrap()).await.unwrap();
@@ -194,6 +201,39 @@ async fn a_worker_freezes_and_comes_back() {
     }
 }
 
+/// It has leave to send two mails, and nothing of them was sent, when it freezes: 354 and the answer to a mark come meanwhile.
+#[tokio::test(flavor = "multi_thread")]
+async fn a_worker_that_froze_with_leave_to_send_sends_nothing_when_it_comes_back() {
+    const GRAPH: &str = "graph@contoso.example";
+    let mut scene = Scene::set_for(&[(MARKED, By::Smtp), (GRAPH, By::Graph)]).await;
+    let mut worker = scene.worker();
+    worker.says("registered").await;
+    let stall = scene.office.exchange().await.stall(Step::Data, MARKED, 1);
+    let by_smtp = scene.send(MARKED).await;
+    stall.arrived(1).await.unwrap();
+    let marks = scene.relay.hold("/MarkSubmitting");
+    let by_graph = scene.send(GRAPH).await;
+    marks.arrived(1).await.unwrap();
+    worker.signal("STOP");
+    stall.release();
+    marks.release();
+    let _next = scene.worker();
+    for (id, message_id) in [&by_smtp, &by_graph] {
+        scene.outbox.becomes(id, OutboxState::Sent).await;
+        scene.office.arrives(ANNA, message_id).await;
+    }
+    worker.signal("CONT");
+    // It says what became of them, which nobody wants to know any more.
+    worker.says("too late").await;
+    tokio::time::sleep(std::time::Duration::from_secs(2)).await;
+    for (_, message_id) in [&by_smtp, &by_graph] {
+        assert_eq!(scene.office.arrived(ANNA, message_id).await, 1);
+    }
+    let by_smtp = scene.office.exchange().await.accepted().iter().filter(|it| it.message_id == by_smtp.1).count();
+    let by_graph = scene.office.bed().graph().await.unwrap();
+    assert_eq!((by_smtp, by_graph.accepted().len()), (1, 1));
+}
+
 #[tokio::test(flavor = "multi_thread")]
 async fn the_control_plane_is_killed() {
     let mut scene = Scene::set().await;
@@ -230,7 +270,7 @@ async fn the_control_plane_freezes_and_comes_back() {
         eventually("the server takes what it was given", accepted).await;
         drop(held);
         // Longer than a claim lasts.
-        tokio::time::sleep(std::time::Duration::from_secs(5)).await;
+        tokio::time::sleep(CLAIM_TIME + std::time::Duration::from_secs(1)).await;
         plane.process.signal("CONT");
         scene.assert_each_once(&mails, &ids).await;
         scene.assert_goes_on().await;

@@ -14,6 +14,7 @@ mod harness;
 mod process;
 
 mod bounce;
+mod check;
 mod crash;
 mod faults;
 mod graph_faults;
