@@ -30,9 +30,18 @@ const MAILBOXES: [&str; 8] = [CLAIM_ASKED, CLAIMED, MARK_ASKED, MARKED, LOST, HA
 
 /// Claims lapse soon, and what may have been sent is looked for soon after: once the server has given its connection up
 /// and filed its copy, which those out there do within ten minutes.
-const SETTINGS: [&str; 6] = ["--outbox-claim-time", "15s", "--outbox-look-after", "6s", "--outbox-breaker", "1000"];
+const SETTINGS: [&str; 8] = [
+    "--outbox-claim-time",
+    "15s",
+    "--outbox-answer-time",
+    "15s",
+    "--outbox-look-after",
+    "6s",
+    "--outbox-breaker",
+    "1000",
+];
 
-/// The same.
+/// The same, before the mark and after it.
 const CLAIM_TIME: std::time::Duration = std::time::Duration::from_secs(15);
 
 /// Rounds of each test; more by POSTROOM_TEST_ROUNDS.
