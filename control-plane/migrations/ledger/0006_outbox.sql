@@ -26,11 +26,11 @@ CREATE TABLE outbox (
     changed_at      INTEGER NOT NULL,
     state           INTEGER NOT NULL,
     pending_count   INTEGER NOT NULL,               -- recipients that have not got it
-    since           INTEGER NOT NULL,               -- since when it is tried: stored, or sent once more by somebody
-    due_at          INTEGER,                        -- next attempt (QUEUED), next look (UNKNOWN)
+    since           INTEGER NOT NULL,               -- since when it is tried, time left out in which nothing sent it
+    due_at          INTEGER,                        -- next attempt (QUEUED), next look (UNKNOWN; NULL: nobody looks)
     deferral_count  INTEGER NOT NULL DEFAULT 0,     -- attempts in a row that came to nothing
     attempt_count   INTEGER NOT NULL DEFAULT 0,
-    sent_at         INTEGER,
+    sent_at         INTEGER,                        -- when a server took it, or may have, for whomever; nothing clears it
     problem         BLOB,                           -- postroom.v1.Problem
     response        TEXT    NOT NULL DEFAULT '',
     -- The last claim. It stands while deadline_at is there.
@@ -39,14 +39,22 @@ CREATE TABLE outbox (
     worker          TEXT    NOT NULL DEFAULT '',
     outgoing_server TEXT    NOT NULL DEFAULT '',
     sender          TEXT    NOT NULL DEFAULT '',    -- the sending mailbox, whose limits count
+    credentials     BLOB    NOT NULL DEFAULT x'',   -- digest of those by which it signs in
+    claimed_at      INTEGER NOT NULL DEFAULT 0,
     deadline_at     INTEGER,                        -- when it lapses
     looking         INTEGER NOT NULL DEFAULT 0,     -- 1: it is, or was, to be looked for
-    marked_at       INTEGER,                        -- when its data was about to be handed over; NULL: it was not
     settled         INTEGER NOT NULL DEFAULT 0,
+    -- The last attempt that handed its data over, or was to.
+    marked_at       INTEGER,                        -- when that was about to happen; NULL: its outcome is known
+    mark_token      TEXT    NOT NULL DEFAULT '',    -- whose late word is still believed; empty: nobody's
+    mark_session    TEXT    NOT NULL DEFAULT '',
+    look_in         TEXT    NOT NULL DEFAULT '',    -- where its copy would be; empty: nobody keeps one
     UNIQUE (instance_uid, request_id)
 );
--- Serves claims: whatever waits, the first of a lane is its first row.
-CREATE INDEX outbox_lane ON outbox (state, lane, due_at, id) WHERE state IN (1, 4);
+-- Serve claims: of what waits, and of what is to be looked for, the first of a lane is its first row.
+CREATE INDEX outbox_lane ON outbox (lane, due_at, id) WHERE state = 1;
+CREATE INDEX outbox_look ON outbox (lane, look_in, due_at, id)
+    WHERE state = 4 AND due_at IS NOT NULL AND deadline_at IS NULL;
 CREATE INDEX outbox_claim ON outbox (sender) WHERE deadline_at IS NOT NULL;
 CREATE INDEX outbox_deadline ON outbox (deadline_at) WHERE deadline_at IS NOT NULL;
 -- Serve listings, newest first, and the breaker.
@@ -94,15 +102,19 @@ CREATE TABLE outbox_hour (
     PRIMARY KEY (sender, hour)
 ) WITHOUT ROWID;
 
--- Sending mailboxes that are to be left alone for a while.
+-- Sending mailboxes that are, or were, to be left alone for a while, with the credentials that did not work: others are
+-- tried at once. Kept for two days.
 CREATE TABLE outbox_sender (
-    sender          TEXT    PRIMARY KEY,
+    sender          TEXT    NOT NULL,
+    credentials     BLOB    NOT NULL,
+    decided_at      INTEGER NOT NULL,
     not_before      INTEGER NOT NULL,
     deferral_count  INTEGER NOT NULL,               -- in a row
-    problem         BLOB    NOT NULL                -- postroom.v1.Problem
+    problem         BLOB    NOT NULL,               -- postroom.v1.Problem
+    PRIMARY KEY (sender, credentials)
 ) WITHOUT ROWID;
 
--- When each queue had its last turn at a sending mailbox, as a number that only grows.
+-- When each queue had its last turn at a sending mailbox: a time, or a little more, so that no two turns are alike.
 CREATE TABLE outbox_turn (
     sender          TEXT    NOT NULL,
     queue_uid       TEXT    NOT NULL,

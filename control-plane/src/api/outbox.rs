@@ -82,6 +82,10 @@ impl Service {
                 Err(Failure::new(Reason::WrongState, wrong.to_string()).with("state", state))
             }
             Decided::Done(mail) => {
+                // An instance would hurry its own mail, and open a mailbox that others send from too.
+                if matches!(decision, Decision::Retry { .. }) && only.is_none() {
+                    self.sending.try_mailbox_again(&mail).await?;
+                }
                 self.sending.raise();
                 self.told(*mail).await
             }

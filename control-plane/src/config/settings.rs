@@ -13,6 +13,7 @@ use secrecy::SecretString;
 use super::{Config, StoreChoice};
 use crate::access::token::Tokens;
 use crate::outbox::Terms;
+use crate::outbox::draft::MOST_RECIPIENTS;
 use crate::store::etcd::SHORTEST_TENURE;
 
 /// The `postroom-control-plane` command.
@@ -157,13 +158,19 @@ const SETTINGS: &[Setting] = &[
         name: "outbox.claim-time",
         value: "TIME",
         default: Default::Is("2m"),
-        help: "How long a worker has for a mail, besides a second for each 256 KiB; then it is queued again, or unknown",
+        help: "How long a worker has until it hands a mail over, besides a second for each 256 KiB; then it is queued again",
+    },
+    Setting {
+        name: "outbox.answer-time",
+        value: "TIME",
+        default: Default::Is("10m15s"),
+        help: "How long it has from then on for the server's answer, besides a second for each 256 KiB; then it is unknown",
     },
     Setting {
         name: "outbox.look-after",
         value: "TIME",
         default: Default::Is("10m"),
-        help: "How long after its data was handed over a mail is looked for whose answer was lost",
+        help: "How long after such an attempt has ended its mail is looked for",
     },
     Setting {
         name: "outbox.give-up-after",
@@ -303,10 +310,15 @@ fn outbox(settings: &mut Settings) -> Terms {
     let (breaker, automatic) = (count("outbox.breaker"), count("outbox.breaker-automatic"));
     let mut time = |name| settings.optional(name, form::some_time);
     let (minute, claim_time) = (time("outbox.minute"), time("outbox.claim-time"));
+    let answer_time = time("outbox.answer-time");
     let (look_after, give_up_after) = (time("outbox.look-after"), time("outbox.give-up-after"));
     if mail.is_some_and(|mail| mail > LARGEST_MESSAGE_BYTES) {
         let text = format!("is more than the {LARGEST_MESSAGE_BYTES} bytes that any mail may have; write less");
         settings.fault("outbox.max-mail-bytes", text);
+    }
+    if per_day.is_some_and(|per_day| (per_day as usize) < MOST_RECIPIENTS) {
+        let text = format!("is less than the {MOST_RECIPIENTS} recipients that one mail may have; write that or more");
+        settings.fault("outbox.per-day", text);
     }
     let usual = Terms::default();
     Terms {
@@ -317,6 +329,7 @@ fn outbox(settings: &mut Settings) -> Terms {
         minute: minute.unwrap_or(usual.minute),
         per_day: per_day.unwrap_or(usual.per_day),
         claim_time: claim_time.unwrap_or(usual.claim_time),
+        answer_time: answer_time.unwrap_or(usual.answer_time),
         look_after: look_after.unwrap_or(usual.look_after),
         give_up_after: give_up_after.unwrap_or(usual.give_up_after),
         breaker: breaker.unwrap_or(usual.breaker),
@@ -378,6 +391,16 @@ mod tests {
             "lease.leader-ttl (/etc/cp.toml): etcd keeps the key of a leader that is gone for 5s; write that or more";
         assert_eq!(told, [wanted]);
         read(&mut settings(&format!("data = \"/d\"\n{lease}")), "host").unwrap();
+    }
+
+    #[test]
+    fn a_day_takes_the_largest_mail() {
+        let told = faults("data = \"/d\"\n[outbox]\nper-day = 499\n");
+        assert_eq!(told.len(), 1, "{told:?}");
+        assert!(told[0].starts_with("outbox.per-day (/etc/cp.toml): is less than the 500 recipients"), "{told:?}");
+        let launch = read(&mut settings("data = \"/d\"\n[outbox]\nper-day = 500\nanswer-time = \"9s\"\n"), "host");
+        let terms = launch.unwrap().config.outbox;
+        assert_eq!((terms.per_day, terms.time_to_end(1024 * 1024).as_secs()), (500, 13));
     }
 
     #[test]

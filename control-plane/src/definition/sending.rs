@@ -49,7 +49,7 @@ pub fn road<'m>(model: &'m Model, instance_uid: &str, queue_uid: &str, from: &st
     let able = |server: &&std::sync::Arc<OutgoingServer>| {
         server.enabled && server.can_send_for(registration(server), address, incoming)
     };
-    let own = |server: &OutgoingServer| server.user.eq_ignore_ascii_case(&address.email);
+    let own = |server: &OutgoingServer| server.user.to_lowercase() == address.email.to_lowercase();
     let rank = |server: &OutgoingServer| (!own(server), !server.oauth(), server.user.contains('@'));
     let server = model.outgoing().filter(able).min_by_key(|server| rank(server)).ok_or(NoRoad::NoServer)?;
     Ok(Road { instance, queue, address, server, registration: registration(server) })
@@ -63,8 +63,10 @@ pub fn sender<'m>(
     from: &str,
 ) -> Option<(&'m Queue, &'m Address)> {
     let instance = model.instance(instance_uid).filter(|it| it.uid == instance_uid)?;
+    // As lanes are: letters of any script have a small form.
+    let from = from.to_lowercase();
     let of = |queue: &'m Queue| {
-        let may = |address: &&Address| address.sender && address.email.eq_ignore_ascii_case(from);
+        let may = |address: &&Address| address.sender && address.email.to_lowercase() == from;
         Some((queue, queue.addresses.iter().find(may)?))
     };
     let own = model.queue(queue_uid).filter(|queue| queue.instance == instance.name);
@@ -97,13 +99,22 @@ impl Road<'_> {
         format!("{place}|{who}").to_lowercase()
     }
 
-    /// True when what was sent can be looked for afterwards.
-    pub fn is_looked_for(&self, model: &Model) -> bool {
-        match self.server.transport() {
-            _ if self.server.sent_folder().is_none() => false,
-            Transport::Graph => true,
-            Transport::Smtp => sent_mailbox(model, self.server, &self.address.email).is_some(),
-        }
+    /// Where what was sent can be looked for afterwards, as `<uid of the outgoing server>/<user>/<folder>`. Empty: nowhere.
+    pub fn look_in(&self, model: &Model) -> String {
+        let Some(folder) = self.server.sent_folder() else { return String::new() };
+        let user = match self.server.transport() {
+            Transport::Graph => &self.server.user,
+            Transport::Smtp => match sent_mailbox(model, self.server, &self.address.email) {
+                Some((_, address)) => &address.email,
+                None => return String::new(),
+            },
+        };
+        format!("{}/{}/{folder}", self.server.uid, user.to_lowercase())
+    }
+
+    /// Names the credentials by which it signs in. None of them is opened for that.
+    pub fn credentials(&self) -> Vec<u8> {
+        credentials_digest(self.server, self.registration)
     }
 
     /// All that a worker needs to send by it, secrets opened.
@@ -188,7 +199,7 @@ fn sent_mailbox<'m>(model: &'m Model, server: &OutgoingServer, from: &str) -> Op
     let named = server.user.contains('@') || server.oauth();
     let email = if named { server.user.as_str() } else { from };
     model.queues().find_map(|queue| {
-        let found = queue.addresses.iter().find(|address| address.email.eq_ignore_ascii_case(email))?;
+        let found = queue.addresses.iter().find(|address| address.email.to_lowercase() == email.to_lowercase())?;
         Some((&**queue, found))
     })
 }

@@ -49,6 +49,17 @@ pub struct NewMail {
     pub automatic: bool,
 }
 
+/// Who writes to whom, as the breaker counts it. Addresses in small letters.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Writing {
+    /// From.
+    pub from: String,
+    /// To whom.
+    pub to: Vec<String>,
+    /// Nobody wrote it.
+    pub automatic: bool,
+}
+
 /// Why a mail was not stored.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub enum NotAdded {
@@ -66,6 +77,21 @@ pub enum NotAdded {
     },
 }
 
+impl NewMail {
+    /// Who writes to whom.
+    pub fn writing(&self) -> Writing {
+        Writing::new(&self.from, &self.recipients, self.automatic)
+    }
+}
+
+impl Writing {
+    /// From this address to these.
+    pub fn new(from: &v1::EmailAddress, to: &[(v1::RecipientKind, v1::EmailAddress)], automatic: bool) -> Self {
+        let to = to.iter().map(|(_, address)| address.address.to_lowercase()).collect();
+        Self { from: from.address.to_lowercase(), to, automatic }
+    }
+}
+
 /// A mail with what people do not see.
 #[derive(Debug, Clone, PartialEq)]
 pub struct Mail {
@@ -75,6 +101,8 @@ pub struct Mail {
     pub instance_uid: String,
     /// Where it waits.
     pub lane: Lane,
+    /// UNKNOWN: where it is looked for. Empty: nowhere.
+    pub look_in: String,
     /// The mail, without recipients unless they were asked for.
     pub mail: v1::OutboxMail,
 }
@@ -113,10 +141,9 @@ impl Lane {
 pub struct Waiting {
     /// Lanes with mail that is QUEUED, and when the first of it is due.
     pub queued: Vec<(Lane, Micros)>,
-    /// Lanes with mail that is UNKNOWN and that nobody looks for, and when the first of it is due.
-    pub unknown: Vec<(Lane, Micros)>,
-    /// Sending mailboxes that have something under way or behind them.
-    pub senders: HashMap<String, Load>,
+    /// Lanes with mail that is UNKNOWN and that nobody looks for at the moment, each with where it is to be looked for and
+    /// when the first of it is due.
+    pub unknown: Vec<(Lane, String, Micros)>,
 }
 
 /// A lane and the way that its mail goes at the moment.
@@ -126,10 +153,12 @@ pub struct Way {
     pub lane: Lane,
     /// The sending mailbox, whose limits count.
     pub sender: String,
+    /// Names the credentials by which it signs in.
+    pub credentials: Vec<u8>,
     /// Name of the outgoing server.
     pub outgoing_server: String,
-    /// True: what is unknown can be looked for.
-    pub looked_for: bool,
+    /// Where a copy of what goes this way is looked for. Empty: nowhere.
+    pub look_in: String,
 }
 
 /// A wish for mails to send.
@@ -255,6 +284,9 @@ pub const COUNTED: u64 = 1000;
 /// Mail on its way out.
 #[async_trait]
 pub trait Outbox: Send + Sync + 'static {
+    /// Why a mail would not be stored: whom it would write to too often.
+    async fn too_often(&self, writing: &Writing, terms: &Terms, now: Micros) -> Result<Option<NotAdded>, Error>;
+
     /// Stores a mail, or returns the one that was stored under the same request, with its recipients.
     async fn add(&self, mail: NewMail, terms: &Terms, now: Micros) -> Result<Result<Mail, NotAdded>, Error>;
 
@@ -270,8 +302,11 @@ pub trait Outbox: Send + Sync + 'static {
     /// The mail as it is sent, and the uid of its instance.
     async fn mail_raw(&self, id: &str) -> Result<Option<(String, Raw)>, Error>;
 
-    /// What waits and what is under way, at a cost that grows with lanes and sending mailboxes, not with mails.
-    async fn waiting_mail(&self, terms: &Terms, now: Micros) -> Result<Waiting, Error>;
+    /// What waits, at a cost that grows with lanes, not with mails.
+    async fn waiting_mail(&self) -> Result<Waiting, Error>;
+
+    /// What these sending mailboxes have under way and behind them; those are left out that have nothing.
+    async fn loads(&self, senders: &[String], terms: &Terms, now: Micros) -> Result<HashMap<String, Load>, Error>;
 
     /// Claims what may be sent or looked for now.
     async fn claim(&self, claiming: Claiming, terms: &Terms, now: Micros) -> Result<Vec<Claimed>, Error>;
@@ -303,8 +338,14 @@ pub trait Outbox: Send + Sync + 'static {
         now: Micros,
     ) -> Result<Decided, Error>;
 
-    /// Sending mailboxes that are left alone, each with why.
-    async fn left_alone(&self, now: Micros) -> Result<HashMap<String, v1::Problem>, Error>;
+    /// Sending mailboxes and credentials that are left alone, each with why.
+    async fn left_alone(&self, now: Micros) -> Result<HashMap<(String, Vec<u8>), v1::Problem>, Error>;
+
+    /// Leaves a sending mailbox alone no more if that was for something that somebody has to mend.
+    async fn try_again(&self, sender: &str) -> Result<(), Error>;
+
+    /// Forgets what sending mailboxes did so long ago that it counts no more.
+    async fn forget_loads(&self, terms: &Terms, now: Micros) -> Result<(), Error>;
 
     /// Changes behind a revision, of an instance or of all, looking at `window` of them at most. `None`: that part of the
     /// sequence is gone, or was never reached.

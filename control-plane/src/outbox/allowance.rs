@@ -24,8 +24,10 @@ pub struct Load {
     pub ended: Vec<Micros>,
     /// Recipients by hour since 1970, oldest first. Older ones than [`HOURS`] do no harm.
     pub hours: Vec<(i64, u64)>,
-    /// It is to be left alone until then.
-    pub not_before: Option<Micros>,
+    /// Until when it is, or was, to be left alone, for each of the credentials that did not work.
+    pub left_alone: Vec<(Vec<u8>, Micros)>,
+    /// When it had its last turn. 0: never.
+    pub turn: i64,
 }
 
 /// What a sending mailbox may do now.
@@ -45,11 +47,18 @@ pub enum Allowance {
 }
 
 impl Load {
-    /// What may be claimed at `now`.
+    /// Until when it is to be left alone with these credentials. `None`: it may be tried.
+    pub fn left_alone_until(&self, credentials: &[u8], now: Micros) -> Option<Micros> {
+        Some(self.last_left_alone(credentials)).filter(|until| *until > now)
+    }
+
+    /// Until when it was, or is, left alone with these credentials; 0: it never was, as far as that is remembered.
+    pub fn last_left_alone(&self, credentials: &[u8]) -> Micros {
+        self.left_alone.iter().find(|(of, _)| of == credentials).map_or(0, |(_, until)| *until)
+    }
+
+    /// What may be claimed at `now`, by whom it is not to be left alone.
     pub fn allowance(&self, terms: &Terms, now: Micros) -> Allowance {
-        if let Some(until) = self.not_before.filter(|until| *until > now) {
-            return Allowance::At(until);
-        }
         let free = terms.connections.saturating_sub(self.sending.saturating_add(self.looking));
         if free == 0 {
             return Allowance::AfterAnother;
@@ -80,8 +89,7 @@ impl Load {
             };
         }
         let mails = u32::try_from(limit - counted).unwrap_or(u32::MAX).min(free);
-        // A mail to more people than a day allows is not kept for ever: it goes when the day is empty.
-        Allowance::Now { mails, recipients: if used == 0 { u64::MAX } else { left } }
+        Allowance::Now { mails, recipients: left }
     }
 }
 
@@ -108,7 +116,7 @@ mod tests {
     #[test]
     fn connections_come_first_then_the_minute_then_the_day() {
         let idle = Load::default();
-        assert_eq!(idle.allowance(&terms(), NOW), Allowance::Now { mails: 3, recipients: u64::MAX });
+        assert_eq!(idle.allowance(&terms(), NOW), Allowance::Now { mails: 3, recipients: 100 });
         let busy = Load { sending: 2, looking: 1, ..Load::default() };
         assert_eq!(busy.allowance(&terms(), NOW), Allowance::AfterAnother);
         let ended = [50, 40, 30, 20, 10].map(|ago| NOW - ago * SECOND).to_vec();
@@ -117,9 +125,10 @@ mod tests {
         assert_eq!(mails(full.allowance(&terms(), NOW + 10 * SECOND)), 1);
         let one_more = Load { sending: 1, ..full };
         assert_eq!(one_more.allowance(&terms(), NOW), Allowance::At(NOW + 20 * SECOND));
-        let deferred = Load { not_before: Some(NOW + 1), ..Load::default() };
-        assert_eq!(deferred.allowance(&terms(), NOW), Allowance::At(NOW + 1));
-        assert_eq!(mails(deferred.allowance(&terms(), NOW + 1)), 3);
+        let deferred = Load { left_alone: vec![(b"old".to_vec(), NOW + 1)], ..Load::default() };
+        assert_eq!(deferred.left_alone_until(b"old", NOW), Some(NOW + 1));
+        assert_eq!(deferred.left_alone_until(b"old", NOW + 1), None);
+        assert_eq!(deferred.left_alone_until(b"new", NOW), None, "mended");
     }
 
     #[test]

@@ -22,15 +22,14 @@ use super::{Terms, guard};
 use crate::blob::Blobs;
 use crate::clock;
 use crate::definition::model::{Instance, Model};
-use crate::ledger::outbox::{Mail, NewMail, NotAdded, SharedOutbox};
+use crate::ledger::outbox::{Mail, NewMail, NotAdded, SharedOutbox, Writing};
 use crate::ledger::{Raw, SharedLedger};
 
 /// Largest chunk of a file.
 const CHUNK: usize = 256 * 1024;
 /// Mails up to this size are kept in the ledger.
 const INLINE: usize = 1024 * 1024;
-/// Memory for the files of all mails that are composed at one time, in KiB. A file is there once as it came and once as
-/// it is sent.
+/// Memory for the files of all mails that are composed at one time, in KiB; more where a single mail may need more.
 const BUDGET: u32 = 256 * 1024;
 /// How long a file waits for memory.
 const PATIENCE: Duration = Duration::from_secs(10);
@@ -45,6 +44,8 @@ pub struct Composer {
     sending: Sending,
     terms: Terms,
     memory: Arc<Semaphore>,
+    /// All of that, in KiB.
+    budget: u32,
 }
 
 /// A file that has come, and the memory that it takes.
@@ -65,8 +66,9 @@ impl Composer {
         sending: Sending,
         terms: Terms,
     ) -> Self {
-        let memory = Arc::new(Semaphore::new(BUDGET as usize));
-        Self { outbox, ledger, blobs, model, sending, terms, memory }
+        let budget = budget(&terms);
+        let memory = Arc::new(Semaphore::new(budget as usize));
+        Self { outbox, ledger, blobs, model, sending, terms, memory, budget }
     }
 
     /// Stores a mail of `instance`; a `reply` answers the contact that its draft names. `parts` are what follows the
@@ -74,13 +76,15 @@ impl Composer {
     pub async fn compose(
         &self,
         instance: Arc<Instance>,
-        draft: v1::Draft,
+        mut draft: v1::Draft,
         reply: bool,
         parts: impl Stream<Item = Result<v1::ComposeRequest, tonic::Status>> + Unpin,
     ) -> Result<Mail, Failure> {
         let request_id = uuid::Uuid::try_parse(&draft.request_id)
             .map_err(|_| Failure::invalid_field("requestId", "is not a UUID; choose one for each mail"))?
             .to_string();
+        // However it is written, it is the same request.
+        draft.request_id.clone_from(&request_id);
         let known = self.outbox.stored(&instance.uid, &request_id).await?;
         let composition = match &known {
             Some(_) => None,
@@ -158,7 +162,7 @@ impl Composer {
             return Err(Failure::invalid_field(field("sizeBytes"), text));
         }
         self.check_size(whole)?;
-        let need = u32::try_from(size / 1024 * 12 / 5).unwrap_or(u32::MAX).clamp(1, BUDGET);
+        let need = need(size).clamp(1, self.budget);
         let memory = timeout(PATIENCE, self.memory.clone().acquire_many_owned(need)).await;
         let Ok(Ok(memory)) = memory else {
             let text = "too many large mails are composed at the same time; try again";
@@ -168,7 +172,7 @@ impl Composer {
             name: header.name.trim().to_owned(),
             media_type,
             content_id: header.content_id.clone(),
-            bytes: Vec::new(),
+            bytes: Vec::with_capacity(usize::try_from(size).unwrap_or(0)),
         };
         Ok(Taken { attachment, header, _memory: memory })
     }
@@ -193,6 +197,11 @@ impl Composer {
         let domain = mail.from.address.rsplit_once('@').map_or("localhost", |(_, domain)| domain);
         let message_id = format!("{id}@{domain}");
         let now = clock::now();
+        // What is refused must leave nothing behind; it is asked once more when the mail is stored.
+        let writing = Writing::new(&mail.from, &mail.recipients, mail.automatic);
+        if let Some(why) = self.outbox.too_often(&writing, &self.terms, now).await? {
+            return Err(not_added(why));
+        }
         // The memory is given back once the mail is stored.
         let (attachments, memory): (Vec<_>, Vec<_>) = files.into_iter().map(|it| (it.attachment, it._memory)).unzip();
         let (composition, named) = (mail.clone(), message_id.clone());
@@ -221,16 +230,7 @@ impl Composer {
         };
         let added = self.outbox.add(new, &self.terms, clock::now()).await?;
         self.sending.raise();
-        added.map_err(|why| match why {
-            NotAdded::Reused { mail } => reused(&mail),
-            NotAdded::Loop { address, count } => {
-                let text = format!(
-                    "{address} was written to {count} times from this address within an hour: two machines may be \
-                     answering each other; look at the correspondence, then send again later"
-                );
-                Failure::new(Reason::MailLoop, text).with("address", address).with("count", count.to_string())
-            }
-        })
+        added.map_err(not_added)
     }
 
     /// Keeps the bytes: small ones are for the ledger, others are a blob.
@@ -294,13 +294,64 @@ async fn next(
 ) -> Result<Option<Part>, Failure> {
     match parts.next().await {
         None => Ok(None),
-        Some(Ok(request)) => Ok(request.part),
+        Some(Ok(request)) => {
+            let part =
+                request.part.ok_or_else(|| Failure::invalid_field("part", "of a request of the stream is missing"));
+            part.map(Some)
+        }
         // The caller went away in the middle; nobody is left to read the answer.
         Some(Err(status)) => Err(Failure::invalid_field("attachments", format!("broke off: {status}"))),
+    }
+}
+
+/// Memory that a file of this size takes while its mail is composed, in KiB: as it came, encoded, and in the mail.
+fn need(size: u64) -> u32 {
+    u32::try_from(size.saturating_mul(33).div_ceil(10 * 1024)).unwrap_or(u32::MAX)
+}
+
+/// Memory for the files of all mails that are composed at one time, in KiB. A mail of the largest size can be composed,
+/// of however many files it is made: four bytes of it are three of a file.
+fn budget(terms: &Terms) -> u32 {
+    let most = u32::try_from(MOST_ATTACHMENTS).unwrap_or(u32::MAX);
+    need(terms.max_mail_bytes / 4 * 3).saturating_add(most).max(BUDGET)
+}
+
+fn not_added(why: NotAdded) -> Failure {
+    match why {
+        NotAdded::Reused { mail } => reused(&mail),
+        NotAdded::Loop { address, count } => {
+            let text = format!(
+                "{address} was written to {count} times from this address within an hour: two machines may be \
+                 answering each other; look at the correspondence, then send again later"
+            );
+            Failure::new(Reason::MailLoop, text).with("address", address).with("count", count.to_string())
+        }
     }
 }
 
 fn reused(mail: &str) -> Failure {
     let text = format!("the request id was used for another mail, {mail}; choose a new one for a new mail");
     Failure::new(Reason::RequestReused, text).with("mail", mail)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_mail_of_the_largest_size_can_always_be_composed() {
+        for max_mail_bytes in [1, 100 * 1024 * 1024, 150_000_000, 1 << 30] {
+            let terms = Terms { max_mail_bytes, ..Terms::default() };
+            for files in [1, 7, MOST_ATTACHMENTS as u64] {
+                // The largest files of one size that fit together.
+                let size = (0..64).rev().fold(0u64, |size, bit| {
+                    let larger = size | 1 << bit;
+                    let fits = compose::encoded_bytes(larger).checked_mul(files).is_some_and(|it| it <= max_mail_bytes);
+                    if fits { larger } else { size }
+                });
+                let all: u64 = (0..files).map(|_| u64::from(need(size))).sum();
+                assert!(all <= budget(&terms).into(), "{files} files of {size} need {all}");
+            }
+        }
+    }
 }

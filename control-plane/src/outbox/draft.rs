@@ -14,7 +14,7 @@ use crate::definition::sending::sender;
 use crate::ledger::outbox::Lane;
 
 /// Most recipients. Exchange takes 500 unless it is told otherwise.
-const MOST_RECIPIENTS: usize = 500;
+pub const MOST_RECIPIENTS: usize = 500;
 /// Most attachments.
 pub const MOST_ATTACHMENTS: usize = 100;
 /// Longest subject, name and file name, in characters.

@@ -37,9 +37,12 @@ pub struct Terms {
     pub minute: Duration,
     /// Recipients of one sending mailbox within 24 h.
     pub per_day: u32,
-    /// How long a worker has for a mail, besides what its size takes.
+    /// How long a worker has until it hands a mail over, besides what its size takes.
     pub claim_time: Duration,
-    /// How long after its data was handed over a mail whose outcome is unknown is looked for.
+    /// How long it has from then on until the server has answered, besides what its size takes. RFC 5321 section
+    /// 4.5.3.2.6 gives a server ten minutes.
+    pub answer_time: Duration,
+    /// How long after the end of an attempt whose outcome is unknown its mail is looked for.
     pub look_after: Duration,
     /// After this time without success a mail is given up, unless somebody has to mend a definition first.
     pub give_up_after: Duration,
@@ -59,6 +62,7 @@ impl Default for Terms {
             minute: Duration::from_secs(60),
             per_day: 10_000,
             claim_time: Duration::from_secs(120),
+            answer_time: Duration::from_secs(10 * 60 + 15),
             look_after: Duration::from_secs(10 * 60),
             give_up_after: Duration::from_secs(5 * 24 * 3600),
             breaker: 20,
@@ -71,9 +75,14 @@ impl Default for Terms {
 const BYTES_A_SECOND: u64 = 256 * 1024;
 
 impl Terms {
-    /// How long a worker has for a mail of this size before its claim lapses.
-    pub fn time_for(&self, size_bytes: u64) -> Duration {
+    /// How long a worker has for a mail of this size until it marks it, before its claim lapses.
+    pub fn time_to_begin(&self, size_bytes: u64) -> Duration {
         self.claim_time + Duration::from_secs(size_bytes / BYTES_A_SECOND)
+    }
+
+    /// How long it has from the mark on, before its claim lapses.
+    pub fn time_to_end(&self, size_bytes: u64) -> Duration {
+        self.answer_time + Duration::from_secs(size_bytes / BYTES_A_SECOND)
     }
 }
 

@@ -3,7 +3,7 @@
 //! Whose turn it is and how much a sending mailbox may do is decided in one transaction of the ledger; here it is found
 //! out which lanes have a road, and waited for mail that comes and for limits that open.
 
-use std::collections::HashMap;
+use std::collections::{BTreeMap, HashMap, HashSet};
 use std::sync::{Arc, Mutex, PoisonError};
 use std::time::Duration;
 
@@ -18,7 +18,7 @@ use tokio::time::{Instant, timeout_at};
 use tokio_util::sync::CancellationToken;
 
 use super::Terms;
-use super::allowance::{Allowance, Load};
+use super::allowance::Allowance;
 use super::state::{Settlement, problem};
 use crate::access::vault::Vault;
 use crate::clock;
@@ -38,6 +38,8 @@ const LARGEST_ANSWER: u64 = 3 * 1024 * 1024;
 const INLINE: u64 = 1024 * 1024;
 /// A mail that is due is looked at again after this time at the latest, whatever was missed.
 const LOOK: Duration = Duration::from_secs(10);
+/// How often what counts no more is forgotten.
+const FORGET: Duration = Duration::from_secs(600);
 
 /// Hands mail to workers. Cheap to share.
 #[derive(Clone)]
@@ -56,16 +58,17 @@ struct Inner {
     /// One for each pool: whoever has it looks and claims, the others wait for it. So news cost one look, however many
     /// workers wait, and workers take turns.
     batons: Mutex<HashMap<String, Arc<tokio::sync::Mutex<()>>>>,
+    /// Lanes whose secrets cannot be opened, of which that was logged, and the revision of the model in which.
+    logged: Mutex<(u64, HashSet<Lane>)>,
     stopping: CancellationToken,
 }
 
 /// What a look has found.
-#[derive(Default)]
 struct Look {
-    /// Ways of which something may be claimed now.
-    ready: Vec<Way>,
-    /// How mail of those lanes is sent.
-    definitions: HashMap<Lane, v1::OutgoingDefinition>,
+    /// Ways of which something may be claimed now, by sending mailbox: those first that had to wait longest.
+    ready: Vec<Vec<Way>>,
+    /// What those ways are of.
+    model: Arc<Model>,
     /// When something else becomes ready by itself.
     next: Option<Micros>,
 }
@@ -81,7 +84,8 @@ impl Sending {
         stopping: CancellationToken,
     ) -> Self {
         let (news, _) = watch::channel(0);
-        let inner = Inner { outbox, store, model, vault, terms, news, batons: Mutex::default(), stopping };
+        let (batons, logged) = (Mutex::default(), Mutex::default());
+        let inner = Inner { outbox, store, model, vault, terms, news, batons, logged, stopping };
         Self { inner: Arc::new(inner) }
     }
 
@@ -99,31 +103,37 @@ impl Sending {
     ) -> Result<Vec<v1::ClaimedMail>, Failure> {
         let until = Instant::now() + wait;
         let worker = self.inner.session(session).await?;
-        let Some(_baton) = self.inner.baton(&worker.profile.pool, until).await? else { return Ok(Vec::new()) };
+        let mut baton = None;
         // Ordering: subscribe before looking, so that what comes in between is either found or announced.
         let (mut news, mut model) = (self.inner.news.subscribe(), self.inner.model.clone());
         loop {
             news.mark_unchanged();
             model.mark_unchanged();
-            let mut look = Look::default();
-            // A worker that is being drained keeps asking, and may be undrained meanwhile.
-            if !self.inner.is_drained(&worker.profile.worker).await? {
-                look = self.inner.look(&worker.profile.pool).await?;
-            }
-            if !look.ready.is_empty() {
-                // Invariant: what is claimed goes to a session that lives; time has passed since it was asked for.
-                self.inner.session(session).await?;
-                let ways = std::mem::take(&mut look.ready);
-                let claiming = Claiming { session: session.clone(), worker: worker.profile.worker.clone(), ways, max };
-                let claimed = self.inner.outbox.claim(claiming, &self.inner.terms, clock::now()).await?;
-                if !claimed.is_empty() {
-                    return self.inner.hand_out(claimed, &look.definitions).await;
+            let mut next = None;
+            if self.inner.is_drained(&worker.profile.worker).await? {
+                // It keeps asking, and may be undrained meanwhile; the others are not to wait for that.
+                baton = None;
+            } else if baton.is_none() {
+                baton = self.inner.baton(&worker.profile.pool, until).await?;
+                if baton.is_none() {
+                    return Ok(Vec::new());
                 }
+                // Time has passed, and much may have changed.
+                continue;
+            } else {
+                let look = self.inner.look(&worker.profile.pool).await?;
+                let claiming =
+                    Claiming { session: session.clone(), worker: worker.profile.worker.clone(), ways: Vec::new(), max };
+                let mails = self.inner.claim(&look, claiming).await?;
+                if !mails.is_empty() {
+                    return Ok(mails);
+                }
+                next = look.next;
             }
             if Instant::now() >= until {
                 return Ok(Vec::new());
             }
-            let next = Instant::now() + look.next.map_or(LOOK, |at| until_then(at).min(LOOK));
+            let next = Instant::now() + next.map_or(LOOK, |at| until_then(at).min(LOOK));
             tokio::select! {
                 () = self.inner.stopping.cancelled() => return Err(stopping()),
                 () = tokio::time::sleep_until(next.min(until)) => {}
@@ -157,14 +167,25 @@ impl Sending {
         })
     }
 
-    /// Ends claims whose time is over, and cuts off old changes, every `interval`, until told to stop.
+    /// Ends claims whose time is over, and cuts off old changes, every `interval`, and now and then forgets what counts no
+    /// more, until told to stop.
     pub async fn keep_deadlines(self, interval: Duration) {
-        let mut clock_tick = tokio::time::interval(interval);
-        clock_tick.set_missed_tick_behavior(tokio::time::MissedTickBehavior::Delay);
+        let tick = |interval| {
+            let mut tick = tokio::time::interval(interval);
+            tick.set_missed_tick_behavior(tokio::time::MissedTickBehavior::Delay);
+            tick
+        };
+        let (mut clock_tick, mut now_and_then) = (tick(interval), tick(FORGET));
         loop {
             tokio::select! {
                 () = self.inner.stopping.cancelled() => return,
                 _ = clock_tick.tick() => {}
+                _ = now_and_then.tick() => {
+                    if let Err(error) = self.inner.outbox.forget_loads(&self.inner.terms, clock::now()).await {
+                        tracing::error!(error = chain(&error), "what sending mailboxes did long ago is still kept");
+                    }
+                    continue;
+                }
             }
             match self.inner.outbox.lapse_claims(&self.inner.terms, clock::now()).await {
                 Ok(0) => {}
@@ -178,6 +199,16 @@ impl Sending {
                 tracing::error!(error = chain(&error), "old changes of mails could not be cut off");
             }
         }
+    }
+
+    /// Tries the sending mailbox again by which a mail goes, if it was left alone for something that somebody has to mend:
+    /// whoever says so has mended it, or finds out that he has not.
+    pub async fn try_mailbox_again(&self, mail: &Mail) -> Result<(), Failure> {
+        let model = self.inner.model.borrow().clone();
+        if let Ok(road) = road_of(&model, &mail.lane) {
+            self.inner.outbox.try_again(&road.mailbox()).await?;
+        }
+        Ok(())
     }
 
     /// Adds to mails that wait what keeps them waiting, where no attempt has said so: that nothing sends them at the
@@ -204,7 +235,7 @@ impl Sending {
                         mail.mail.problem = Some(problem.clone());
                     }
                 }
-                Told::By { looked_for: true, .. } => {}
+                Told::By { look_in, .. } if !mail.look_in.is_empty() && mail.look_in == *look_in => {}
                 // Nobody looks for it.
                 Told::By { .. } | Told::Nothing(_) => mail.mail.next_attempt_time = None,
             }
@@ -216,7 +247,7 @@ impl Sending {
 /// What can be said of a lane.
 enum Told {
     Nothing(v1::Problem),
-    By { mailbox: String, looked_for: bool },
+    By { mailbox: (String, Vec<u8>), look_in: String },
 }
 
 impl Inner {
@@ -246,46 +277,92 @@ impl Inner {
     /// What workers of a pool may claim now, and when there is more.
     async fn look(&self, pool: &str) -> Result<Look, Failure> {
         let now = clock::now();
-        let waiting = self.outbox.waiting_mail(&self.terms, now).await?;
+        let waiting = self.outbox.waiting_mail().await?;
         let model = self.model.borrow().clone();
-        let mut look = Look::default();
-        for (lane, due, unknown) in lanes(&waiting) {
+        let mut next = None;
+        let mut by_sender: BTreeMap<String, Vec<Way>> = BTreeMap::new();
+        let mut known = HashSet::new();
+        for (lane, due, place) in lanes(&waiting) {
             let Ok(road) = road_of(&model, lane) else { continue };
             if road.instance.pool() != pool {
                 continue;
             }
-            let looked_for = road.is_looked_for(&model);
-            if unknown && !looked_for {
+            let look_in = road.look_in(&model);
+            if place.is_some_and(|place| place != look_in) {
                 continue;
             }
             if due > now {
-                look.next = earliest(look.next, due);
-                continue;
+                next = earliest(next, due);
+            } else if known.insert(lane) {
+                let (sender, credentials) = (road.mailbox(), road.credentials());
+                let outgoing_server = road.server.name.clone();
+                let way = Way { lane: lane.clone(), sender: sender.clone(), credentials, outgoing_server, look_in };
+                by_sender.entry(sender).or_default().push(way);
             }
-            let sender = road.mailbox();
-            match waiting.senders.get(&sender).unwrap_or(&Load::default()).allowance(&self.terms, now) {
-                // A settlement raises.
-                Allowance::AfterAnother => continue,
-                Allowance::At(at) => {
-                    look.next = earliest(look.next, at);
-                    continue;
-                }
-                Allowance::Now { .. } => {}
-            }
-            if look.definitions.contains_key(lane) {
-                continue;
-            }
-            match road.resolve(&model, &self.vault) {
-                Ok(definition) => look.definitions.insert(lane.clone(), definition),
-                Err(failure) => {
-                    tracing::warn!(from = lane.from, failure = failure.message, "mail cannot be sent");
-                    continue;
-                }
-            };
-            let outgoing_server = road.server.name.clone();
-            look.ready.push(Way { lane: lane.clone(), sender, outgoing_server, looked_for });
         }
-        Ok(look)
+        let senders: Vec<String> = by_sender.keys().cloned().collect();
+        let mut loads = self.outbox.loads(&senders, &self.terms, now).await?;
+        let mut ready = Vec::new();
+        for (sender, mut ways) in by_sender {
+            let load = loads.remove(&sender).unwrap_or_default();
+            ways.retain(|way| match load.left_alone_until(&way.credentials, now) {
+                Some(until) => {
+                    next = earliest(next, until);
+                    false
+                }
+                None => true,
+            });
+            match load.allowance(&self.terms, now) {
+                // A settlement raises.
+                Allowance::AfterAnother => {}
+                Allowance::At(at) => next = earliest(next, at),
+                Allowance::Now { .. } if ways.is_empty() => {}
+                Allowance::Now { .. } => ready.push((load.turn, ways)),
+            }
+        }
+        ready.sort_by_key(|(turn, _)| *turn);
+        Ok(Look { ready: ready.into_iter().map(|(_, ways)| ways).collect(), model, next })
+    }
+
+    /// Claims some of what a look has found. Few sending mailboxes at a time, since all writing waits meanwhile; and secrets
+    /// are opened only for those.
+    async fn claim(&self, look: &Look, wish: Claiming) -> Result<Vec<v1::ClaimedMail>, Failure> {
+        for some in look.ready.chunks(wish.max.saturating_mul(2).max(1)) {
+            let (mut ways, mut definitions) = (Vec::new(), HashMap::new());
+            for way in some.iter().flatten() {
+                if let Some(definition) = self.resolve(&look.model, &way.lane) {
+                    definitions.insert(way.lane.clone(), definition);
+                    ways.push(way.clone());
+                }
+            }
+            if ways.is_empty() {
+                continue;
+            }
+            // Invariant: what is claimed goes to a session that lives; time has passed since it was asked for.
+            self.session(&wish.session).await?;
+            let claimed = self.outbox.claim(Claiming { ways, ..wish.clone() }, &self.terms, clock::now()).await?;
+            if !claimed.is_empty() {
+                return Ok(self.hand_out(claimed, &definitions).await);
+            }
+        }
+        Ok(Vec::new())
+    }
+
+    /// How mail of a lane is sent, secrets opened. `None`: they cannot be, which is logged once for each model.
+    fn resolve(&self, model: &Model, lane: &Lane) -> Option<v1::OutgoingDefinition> {
+        match road_of(model, lane).ok()?.resolve(model, &self.vault) {
+            Ok(definition) => Some(definition),
+            Err(failure) => {
+                let mut logged = self.logged.lock().unwrap_or_else(PoisonError::into_inner);
+                if logged.0 != model.revision() {
+                    *logged = (model.revision(), HashSet::new());
+                }
+                if logged.1.insert(lane.clone()) {
+                    tracing::warn!(from = lane.from, failure = failure.message, "mail cannot be sent");
+                }
+                None
+            }
+        }
     }
 
     fn told(&self, model: &Model, lane: &Lane) -> Told {
@@ -295,7 +372,7 @@ impl Inner {
             Err(NoRoad::NoServer) => return Told::Nothing(problem(&catalogue::NO_OUTGOING_SERVER, Some(&lane.from))),
         };
         match road.resolve(model, &self.vault) {
-            Ok(_) => Told::By { mailbox: road.mailbox(), looked_for: road.is_looked_for(model) },
+            Ok(_) => Told::By { mailbox: (road.mailbox(), road.credentials()), look_in: road.look_in(model) },
             Err(failure) => {
                 let entry = &postroom_proto::catalogue::own::SECRET_UNREADABLE;
                 Told::Nothing(v1::Problem { cause: failure.message, ..problem(entry, None) })
@@ -308,15 +385,24 @@ impl Inner {
         &self,
         claimed: Vec<Claimed>,
         definitions: &HashMap<Lane, v1::OutgoingDefinition>,
-    ) -> Result<Vec<v1::ClaimedMail>, Failure> {
+    ) -> Vec<v1::ClaimedMail> {
         let mut left = LARGEST_ANSWER;
         let mut mails = Vec::with_capacity(claimed.len());
         for claimed in claimed {
             let mut raw = Bytes::new();
             let inline = claimed.task == v1::SendTask::Submit && claimed.size_bytes <= INLINE.min(left);
-            if inline && let Some((_, Raw::Inline(bytes))) = self.outbox.mail_raw(&claimed.mail).await? {
-                left = left.saturating_sub(bytes.len() as u64);
-                raw = bytes;
+            if inline {
+                // What is claimed is handed out in any case: without its bytes here, the worker fetches them.
+                match self.outbox.mail_raw(&claimed.mail).await {
+                    Ok(Some((_, Raw::Inline(bytes)))) => {
+                        left = left.saturating_sub(bytes.len() as u64);
+                        raw = bytes;
+                    }
+                    Ok(_) => {}
+                    Err(error) => {
+                        tracing::warn!(mail = claimed.mail, error = chain(&error), "its bytes do not come along")
+                    }
+                }
             }
             mails.push(v1::ClaimedMail {
                 mail: claimed.mail,
@@ -332,14 +418,14 @@ impl Inner {
                 attempt: claimed.attempt,
             });
         }
-        Ok(mails)
+        mails
     }
 }
 
-/// Every lane with when its first mail is due, and whether that is to be looked for.
-fn lanes(waiting: &Waiting) -> impl Iterator<Item = (&Lane, Micros, bool)> {
-    let queued = waiting.queued.iter().map(|(lane, due)| (lane, *due, false));
-    queued.chain(waiting.unknown.iter().map(|(lane, due)| (lane, *due, true)))
+/// Every lane with when its first mail is due, and where that is to be looked for, if it is.
+fn lanes(waiting: &Waiting) -> impl Iterator<Item = (&Lane, Micros, Option<&str>)> {
+    let queued = waiting.queued.iter().map(|(lane, due)| (lane, *due, None));
+    queued.chain(waiting.unknown.iter().map(|(lane, place, due)| (lane, *due, Some(place.as_str()))))
 }
 
 fn road_of<'m>(model: &'m Model, lane: &Lane) -> Result<Road<'m>, NoRoad> {

@@ -1,8 +1,9 @@
 //! Where a mail goes after whatever happens to it: an attempt that ends or lapses, and what people decide. Pure.
 //!
-//! Invariant: what was marked and has no clear answer is UNKNOWN, and leaves that state only by being found or not found
-//! among sent mail, or by somebody's word. Invariant: no answer of a server that concerns a definition or a credential
-//! ever ends a mail.
+//! Invariant: what was marked and has no clear answer is UNKNOWN, and leaves that state only by a look among sent mail, by
+//! the late answer of whoever handed it over, by coming back, or by somebody's word. Invariant: what may already have a copy
+//! among sent mail, of an attempt that succeeded, is not looked for: that copy says nothing about the last attempt.
+//! Invariant: no answer of a server that concerns a definition or a credential ever ends a mail.
 
 use std::time::Duration;
 
@@ -27,15 +28,18 @@ pub struct Standing {
     pub claimed: bool,
     /// True when the last claim was to look for it.
     pub looking: bool,
-    /// When its data was about to be handed over in the last attempt. `None`: it was not.
+    /// When its data was about to be handed over in the last attempt, as long as it is not known what became of that.
+    /// `None`: it was not, or it is known.
     pub marked_at: Option<Micros>,
-    /// Since when it is tried.
+    /// The server of the last attempt keeps a copy where it can be looked for.
+    pub looked_for: bool,
+    /// Since when it is tried, the time left out in which nothing could have sent it.
     pub since: Micros,
     /// When it is tried or looked for next.
     pub due_at: Option<Micros>,
     /// Attempts in a row that came to nothing.
     pub deferrals: u32,
-    /// When a server took it.
+    /// When a server took it, or may have, for whomever. Nothing clears it.
     pub sent_at: Option<Micros>,
     /// What is wrong.
     pub problem: Option<Problem>,
@@ -130,8 +134,13 @@ impl Standing {
         self.recipients.iter().filter(|recipient| recipient.state == RecipientState::Pending).count()
     }
 
-    fn any_accepted(&self) -> bool {
-        self.recipients.iter().any(|recipient| recipient.state == RecipientState::Accepted)
+    fn any(&self, state: RecipientState) -> bool {
+        self.recipients.iter().any(|recipient| recipient.state == state)
+    }
+
+    /// True when an attempt succeeded for whomever, or came back. Then a copy may be among sent mail already.
+    fn was_taken(&self) -> bool {
+        self.sent_at.is_some() || self.any(RecipientState::Accepted) || self.any(RecipientState::Bounced)
     }
 
     /// After its worker has said what became of the attempt, and what that costs. `mailbox_deferrals`: how often in a row
@@ -148,10 +157,14 @@ impl Standing {
         self.claimed = false;
         let mut toll = Toll { handed_over: self.marked_at.is_some(), ..Toll::default() };
         let before = self.pending();
+        let verdict = match said.verdict {
+            Failed if said.problem.as_ref().is_some_and(|problem| ends_no_mail(problem.kind())) => Deferred,
+            verdict => verdict,
+        };
         if !said.response.is_empty() {
             self.response.clone_from(&said.response);
         }
-        match (task, said.verdict) {
+        match (task, verdict) {
             (_, Unspecified) => return Err(WrongState("the verdict is missing")),
             (v1::SendTask::LookFor, Found) => {
                 self.resolve_pending(RecipientState::Accepted, "", "");
@@ -159,8 +172,9 @@ impl Standing {
                 toll.handed_over = false;
             }
             (v1::SendTask::LookFor, NotFound) => {
-                self.state = OutboxState::Queued;
-                (self.due_at, self.deferrals, self.marked_at, self.problem) = (Some(now), 0, None, None);
+                // That it has to be sent once more is an attempt that came to nothing, like any other.
+                (self.state, self.due_at, self.deferrals) = (OutboxState::Queued, Some(now), 1);
+                self.expire(terms, now);
                 toll.handed_over = false;
             }
             (v1::SendTask::LookFor, Deferred | Failed | Unknown) => {
@@ -209,6 +223,24 @@ impl Standing {
         Ok((self, toll))
     }
 
+    /// After whoever handed it over has said, too late for his claim, that a server took it. `None`: it is too late for
+    /// that as well.
+    pub fn settle_late(mut self, said: Settlement, terms: &Terms, now: Micros) -> Option<(Self, Toll)> {
+        let waits = match self.state {
+            // Also while somebody looks for it.
+            OutboxState::Unknown => true,
+            OutboxState::Queued => !self.claimed,
+            _ => false,
+        };
+        if !waits || said.verdict != SendVerdict::Sent {
+            return None;
+        }
+        (self.looking, self.claimed) = (false, false);
+        let (after, toll) = self.settle(said, 0, terms, now).ok()?;
+        // Its recipients were charged for when it lapsed.
+        Some((after, Toll { recipients: 0, ..toll }))
+    }
+
     /// After the time of its claim is over and nothing was heard.
     pub fn lapse(mut self, terms: &Terms, now: Micros) -> (Self, Toll) {
         let looking = self.task() == v1::SendTask::LookFor;
@@ -248,17 +280,29 @@ impl Standing {
                      arrive twice",
                 ));
             }
+            // Giving it up told nobody what had become of it.
+            (Decision::Retry { may_arrive_twice: false }, Failed) if self.marked_at.is_some() => {
+                return Err(WrongState(
+                    "it may have arrived before it was given up: ask its recipient first; then leave it, or retry it \
+                     and say that it may arrive twice",
+                ));
+            }
             (Decision::Retry { .. }, Unknown | Failed | Bounced | Sent) => {
-                for recipient in self.recipients.iter_mut().filter(|it| it.state != RecipientState::Accepted) {
+                // While it is not known what became of an attempt, it is repeated for whom it was and for nobody else: what
+                // is heard or found of it later then holds for all who wait.
+                let others = self.marked_at.is_none();
+                for recipient in self.recipients.iter_mut().filter(|it| others && it.state != RecipientState::Accepted)
+                {
                     recipient.state = RecipientState::Pending;
                 }
                 if self.pending() == 0 {
                     return Err(WrongState("every recipient's server has taken it; nobody is left to send it to"));
                 }
                 (self.state, self.due_at, self.since) = (Queued, Some(now), now);
+                // If that attempt succeeded, a copy of it may be found from now on.
+                self.sent_at = self.sent_at.or(self.marked_at);
                 (self.deferrals, self.claimed, self.marked_at) = (0, false, None);
                 self.problem = None;
-                self.sent_at = self.sent_at.filter(|_| self.any_accepted());
             }
             (Decision::Cancel, Failed) => return Ok(None),
             (Decision::Cancel, Queued | Unknown) => {
@@ -273,8 +317,9 @@ impl Standing {
             (Decision::Confirm, Sent) => return Ok(None),
             (Decision::Confirm, Unknown) => {
                 self.resolve_pending(RecipientState::Accepted, "", "");
-                (self.state, self.due_at, self.claimed) = (Sent, None, false);
-                (self.sent_at, self.problem) = (Some(self.marked_at.unwrap_or(now)), None);
+                (self.sent_at, self.claimed) = (self.marked_at.or(Some(now)), false);
+                self.end_resolved(now);
+                self.marked_at = None;
             }
             (Decision::Confirm, _) => {
                 return Err(WrongState("only a mail whose outcome is unknown can be confirmed"));
@@ -283,12 +328,24 @@ impl Standing {
         Ok(Some(self))
     }
 
-    /// After it came back for some recipients, addresses in small letters. `None`: that is known already. A bounce that
-    /// names nobody is of all.
+    /// After it came back for some recipients, addresses in small letters. `None`: that is known already, or it never was
+    /// with those. A bounce that names nobody is of all who may have it.
     pub fn bounce(mut self, recipients: &[Recipient], now: Micros) -> Option<Self> {
-        let alone = self.recipients.len() == 1;
-        let mut changed = false;
-        for mine in &mut self.recipients {
+        let (alone, lost) = (self.recipients.len() == 1, self.marked_at.is_some());
+        // Who was refused, or was not tried yet, cannot have sent it back.
+        let may_have = |mine: &Recipient| match mine.state {
+            RecipientState::Accepted | RecipientState::Bounced => true,
+            RecipientState::Pending => lost,
+            RecipientState::Refused | RecipientState::Unspecified => false,
+        };
+        let all_out_of_question = !recipients.is_empty()
+            && recipients.iter().all(|said| self.recipients.iter().any(|it| it.key == said.key && !may_have(it)));
+        if all_out_of_question || !self.recipients.iter().any(may_have) {
+            return None;
+        }
+        let taken_before = self.was_taken();
+        let (mut changed, mut answers) = (false, false);
+        for mine in self.recipients.iter_mut().filter(|mine| may_have(mine)) {
             let named = recipients.iter().find(|it| it.key == mine.key);
             // Behind an alias the bounce names an address that nobody here wrote to.
             let said = named.or(recipients.first().filter(|_| alone));
@@ -296,6 +353,8 @@ impl Standing {
                 continue;
             }
             changed |= mine.state != RecipientState::Bounced;
+            // Whoever had to wait for it until the last attempt had it by that.
+            answers |= mine.state == RecipientState::Pending;
             mine.state = RecipientState::Bounced;
             if let Some(said) = said {
                 mine.status.clone_from(&said.status);
@@ -306,15 +365,24 @@ impl Standing {
         if !changed && self.state == OutboxState::Bounced {
             return None;
         }
-        // What is under way again stays so, for those that are left.
-        let queued = self.state == OutboxState::Queued && self.pending() > 0;
-        if !queued && self.state != OutboxState::Sending {
-            if self.state == OutboxState::Unknown {
-                // A server had it, or it could not have come back.
-                self.resolve_pending(RecipientState::Accepted, "", "");
+        self.sent_at = self.sent_at.or(self.marked_at).or(Some(now));
+        match self.state {
+            // What is under way again stays so, for those that are left; and what is not known stays so too where the
+            // bounce is of a former attempt.
+            OutboxState::Sending => {}
+            OutboxState::Queued if self.pending() > 0 => {}
+            OutboxState::Unknown | OutboxState::Failed if lost && taken_before && !answers => {
+                self.due_at = None;
+                return changed.then_some(self);
             }
-            (self.state, self.due_at, self.claimed) = (OutboxState::Bounced, None, false);
-            self.sent_at = self.sent_at.or(self.marked_at);
+            _ => {
+                if lost {
+                    // A server had it, or it could not have come back.
+                    self.resolve_pending(RecipientState::Accepted, "", "");
+                }
+                (self.state, self.due_at, self.claimed) = (OutboxState::Bounced, None, false);
+                self.marked_at = None;
+            }
         }
         let said = recipients.iter().map(|it| it.diagnostic.as_str()).find(|text| !text.is_empty());
         self.problem = Some(problem(&catalogue::BOUNCED, said));
@@ -352,14 +420,19 @@ impl Standing {
             self.defer(0, terms, now);
             return;
         }
+        self.end_resolved(now);
+    }
+
+    /// What it has come to, once nobody is left to be tried.
+    fn end_resolved(&mut self, now: Micros) {
         (self.due_at, self.deferrals) = (None, 0);
-        if self.recipients.iter().any(|it| it.state == RecipientState::Bounced) {
+        if self.any(RecipientState::Bounced) {
             self.state = OutboxState::Bounced;
             self.problem = Some(problem(&catalogue::BOUNCED, self.first_word(RecipientState::Bounced).as_deref()));
             self.date_problem(now, None);
             return;
         }
-        if !self.any_accepted() {
+        if !self.any(RecipientState::Accepted) {
             self.state = OutboxState::Failed;
             if self.problem.is_none() {
                 self.problem =
@@ -371,7 +444,7 @@ impl Standing {
         self.state = OutboxState::Sent;
         self.sent_at = self.sent_at.or(self.marked_at).or(Some(now));
         self.problem = None;
-        if self.recipients.iter().any(|it| it.state == RecipientState::Refused) {
+        if self.any(RecipientState::Refused) {
             self.problem =
                 Some(problem(&catalogue::RECIPIENTS_REFUSED, self.first_word(RecipientState::Refused).as_deref()));
             self.date_problem(now, None);
@@ -409,7 +482,7 @@ impl Standing {
             return;
         }
         let last = self.problem.as_ref().map(|problem| problem.cause.clone()).unwrap_or_default();
-        let accepted = self.any_accepted();
+        let accepted = self.any(RecipientState::Accepted);
         self.resolve_pending(RecipientState::Refused, "4.4.7", &last);
         (self.due_at, self.deferrals) = (None, 0);
         self.state = if accepted { OutboxState::Sent } else { OutboxState::Failed };
@@ -424,8 +497,10 @@ impl Standing {
             self.end(terms, now);
             return;
         }
-        let look_at = self.marked_at.unwrap_or(now).saturating_add(micros(terms.look_after)).max(now);
-        (self.state, self.due_at, self.deferrals) = (OutboxState::Unknown, Some(look_at), 0);
+        // The server may be at it until the attempt ends, and take its time for the copy after that.
+        let look_at = Some(now.saturating_add(micros(terms.look_after)));
+        let decides = self.looked_for && !self.was_taken();
+        (self.state, self.due_at, self.deferrals) = (OutboxState::Unknown, look_at.filter(|_| decides), 0);
         self.marked_at = self.marked_at.or(Some(now));
         let said = why.map(|problem| problem.cause);
         self.problem = Some(problem(&catalogue::OUTCOME_LOST, said.as_deref()));
@@ -452,6 +527,12 @@ impl Standing {
 pub fn is_mended_by_somebody(kind: ProblemKind) -> bool {
     use ProblemKind::{Configuration, Consent, Credential, Interaction, Policy};
     matches!(kind, Configuration | Credential | Consent | Interaction | Policy)
+}
+
+/// True for problems that say nothing about the mail, so that it waits until they are mended, whatever a server makes of
+/// them. A policy may be one about this mail.
+fn ends_no_mail(kind: ProblemKind) -> bool {
+    is_mended_by_somebody(kind) && kind != ProblemKind::Policy
 }
 
 /// A problem of the catalogue, with what was said besides.

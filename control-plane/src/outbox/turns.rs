@@ -1,5 +1,7 @@
 //! Whose mail is next: sending mailboxes take turns, and at each of them the queues that send from it. Pure.
 
+use crate::ledger::Micros;
+
 /// A sending mailbox and what waits at it.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Sender<M> {
@@ -18,7 +20,7 @@ pub struct Sender<M> {
 pub struct Queue<M> {
     /// When it had its last turn; the smaller, the longer ago.
     pub turn: i64,
-    /// What waits, in the order in which it is due, each with the number of its recipients.
+    /// What waits, in the order in which it is to be sent, each with the number of its recipients.
     pub waiting: Vec<(M, u64)>,
 }
 
@@ -35,17 +37,17 @@ pub struct Turn<M> {
     pub mail: M,
 }
 
-/// Shares at most `max` turns out: each goes to the sending mailbox whose last turn is longest ago, and there to such a
+/// Shares at most `max` turns out, which are numbered from `now` on: each goes to the sending mailbox whose last turn is longest ago, and there to such a
 /// queue. A queue's mails keep their order: one with too many recipients for what is left holds up its queue, and no
 /// other.
-pub fn share<M>(senders: Vec<Sender<M>>, max: usize) -> Vec<Turn<M>> {
+pub fn share<M>(senders: Vec<Sender<M>>, now: Micros, max: usize) -> Vec<Turn<M>> {
     let mut senders: Vec<Sender<M>> = senders;
     for queue in senders.iter_mut().flat_map(|sender| &mut sender.queues) {
         queue.waiting.reverse();
     }
     let mut turns = Vec::new();
     let queues = senders.iter().flat_map(|sender| &sender.queues).map(|queue| queue.turn);
-    let mut next = senders.iter().map(|sender| sender.turn).chain(queues).max().unwrap_or(0);
+    let mut next = senders.iter().map(|sender| sender.turn).chain(queues).max().unwrap_or(0).max(now);
     while turns.len() < max {
         let Some((sender, queue)) = first(&senders) else { break };
         let Some((mail, recipients)) = senders[sender].queues[queue].waiting.pop() else { break };
@@ -92,9 +94,9 @@ mod tests {
         let quiet = queue(9, &[(21, 1), (22, 1)]);
         let sender =
             |mails| vec![Sender { mails, recipients: u64::MAX, turn: 9, queues: vec![busy.clone(), quiet.clone()] }];
-        assert_eq!(mails(&share(sender(9), 9)), [11, 21, 12, 22, 13, 14]);
-        assert_eq!(mails(&share(sender(3), 9)), [11, 21, 12]);
-        assert_eq!(mails(&share(sender(9), 2)), [11, 21]);
+        assert_eq!(mails(&share(sender(9), 0, 9)), [11, 21, 12, 22, 13, 14]);
+        assert_eq!(mails(&share(sender(3), 0, 9)), [11, 21, 12]);
+        assert_eq!(mails(&share(sender(9), 0, 2)), [11, 21]);
     }
 
     #[test]
@@ -105,7 +107,7 @@ mod tests {
             turn: 3,
             queues: vec![queue(1, &[(11, 4), (12, 1)]), queue(2, &[(21, 2), (22, 2)]), queue(3, &[(31, 1)])],
         };
-        assert_eq!(mails(&share(vec![sender], 9)), [21, 31]);
+        assert_eq!(mails(&share(vec![sender], 0, 9)), [21, 31]);
     }
 
     type Waiting = Vec<Vec<Vec<u64>>>;
@@ -131,7 +133,7 @@ mod tests {
             max in 0..20usize,
         ) {
             let given = senders(&waiting, &allowed, &turns);
-            let shared = share(given.clone(), max);
+            let shared = share(given.clone(), 0, max);
             prop_assert!(shared.len() <= max);
             for (s, sender) in given.iter().enumerate() {
                 let mine: Vec<_> = shared.iter().filter(|turn| turn.sender == s).collect();
@@ -157,7 +159,7 @@ mod tests {
             for mails in counts {
                 let waiting = |q: usize| queue(turns[q], &[(q as u32, 1), (q as u32, 1), (q as u32, 1)]);
                 let sender = Sender { mails, recipients: u64::MAX, turn: 0, queues: (0..queues).map(waiting).collect() };
-                for turn in share(vec![sender], 64) {
+                for turn in share(vec![sender], 0, 64) {
                     served[turn.queue] += 1;
                     turns[turn.queue] = turn.turn;
                 }

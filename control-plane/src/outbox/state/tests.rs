@@ -18,6 +18,7 @@ fn queued(recipients: usize) -> Standing {
         claimed: false,
         looking: false,
         marked_at: None,
+        looked_for: true,
         since: NOW,
         due_at: Some(NOW),
         deferrals: 0,
@@ -96,7 +97,7 @@ fn a_lapse_before_the_mark_queues_and_one_behind_it_is_unknown() {
     assert!(again.due_at.unwrap() >= NOW + 460 * SECOND, "what kills its worker is not tried without end");
 
     let (unknown, toll) = marked(2).lapse(&Terms::default(), NOW + 200 * SECOND);
-    assert_eq!((unknown.state, unknown.due_at), (OutboxState::Unknown, Some(NOW + 600 * SECOND)));
+    assert_eq!((unknown.state, unknown.due_at), (OutboxState::Unknown, Some(NOW + 800 * SECOND)), "from its end on");
     assert_eq!((toll.handed_over, toll.recipients), (true, 2));
 }
 
@@ -107,12 +108,75 @@ fn what_is_unknown_is_looked_for_and_then_sent_or_queued() {
     let (found, toll) = settled(looked_for.clone(), said(SendVerdict::Found));
     assert_eq!((found.state, found.sent_at, toll), (OutboxState::Sent, Some(NOW), Toll::default()));
     let (missing, _) = settled(looked_for.clone(), said(SendVerdict::NotFound));
-    assert_eq!((missing.state, missing.due_at), (OutboxState::Queued, Some(NOW + SECOND)));
+    assert_eq!((missing.state, missing.due_at, missing.deferrals), (OutboxState::Queued, Some(NOW + SECOND), 1));
+    assert_eq!(missing.problem.unwrap().code, "OUTCOME_LOST");
+    let late = Standing { since: NOW - 5 * DAY, ..looked_for.clone() };
+    let (given_up, _) = settled(late, said(SendVerdict::NotFound));
+    assert_eq!((given_up.state, given_up.problem.unwrap().code.as_str()), (OutboxState::Failed, "EXPIRED"));
     let (later, _) = settled(looked_for.clone(), said(SendVerdict::Deferred));
     assert_eq!(later.state, OutboxState::Unknown);
     assert!(later.due_at.unwrap() > NOW + 30 * SECOND && later.marked_at.is_some());
     let (later, _) = looked_for.lapse(&Terms::default(), NOW + SECOND);
     assert_eq!((later.state, later.claimed), (OutboxState::Unknown, false));
+}
+
+#[test]
+fn what_may_have_a_copy_of_a_former_attempt_is_not_looked_for() {
+    let lost = |mail: Standing| {
+        let mail = Standing { state: OutboxState::Sending, claimed: true, marked_at: Some(NOW), due_at: None, ..mail };
+        let (unknown, _) = settled(mail.clone(), said(SendVerdict::Unknown));
+        let (lapsed, _) = mail.lapse(&Terms::default(), NOW + SECOND);
+        assert_eq!((lapsed.state, lapsed.due_at.is_some()), (unknown.state, unknown.due_at.is_some()));
+        assert_eq!(unknown.state, OutboxState::Unknown);
+        unknown
+    };
+    assert!(lost(queued(2)).due_at.is_some());
+    assert_eq!(lost(Standing { looked_for: false, ..queued(2) }).due_at, None, "nobody keeps a copy");
+    let later = vec![recipient("r1@x", RecipientState::Pending)];
+    let (partly, _) = settled(marked(2), Settlement { recipients: later, ..said(SendVerdict::Sent) });
+    let unknown = lost(partly);
+    assert_eq!(unknown.due_at, None, "the copy is the one that r0 got");
+    // What comes back is of the former attempt and says nothing of r1.
+    let bounced = unknown.clone().bounce(&[recipient("r0@x", RecipientState::Bounced)], NOW).unwrap();
+    assert_eq!((bounced.state, bounced.pending(), bounced.due_at), (OutboxState::Unknown, 1, None));
+    assert_eq!(unknown.bounce(&[recipient("r1@x", RecipientState::Bounced)], NOW).unwrap().state, OutboxState::Bounced);
+
+    let (sent, _) = settled(marked(1), said(SendVerdict::Sent));
+    let bounced = sent.bounce(&[], NOW).unwrap();
+    let again = bounced.decide(Decision::Retry { may_arrive_twice: false }, NOW).unwrap().unwrap();
+    assert_eq!(lost(again).due_at, None, "the copy is the one that came back");
+
+    let twice = Decision::Retry { may_arrive_twice: true };
+    let again = lost(queued(1)).decide(twice, NOW).unwrap().unwrap();
+    assert_eq!(lost(again).due_at, None, "the copy may be the one of the attempt before");
+}
+
+#[test]
+fn whoever_handed_it_over_is_believed_however_late() {
+    let late = |mail: Standing, verdict| mail.settle_late(said(verdict), &Terms::default(), NOW + SECOND);
+    let (unknown, _) = marked(2).lapse(&Terms::default(), NOW);
+    let looked_for = Standing { claimed: true, looking: true, ..unknown.clone() };
+    let (missing, _) = settled(looked_for.clone(), said(SendVerdict::NotFound));
+    for mail in [unknown.clone(), looked_for, missing] {
+        let (sent, toll) = late(mail, SendVerdict::Sent).unwrap();
+        assert_eq!((sent.state, sent.claimed, sent.pending()), (OutboxState::Sent, false, 0));
+        assert_eq!((toll.handed_over, toll.recipients), (true, 0), "its recipients are counted already");
+    }
+    assert_eq!(late(unknown, SendVerdict::Deferred), None);
+    assert_eq!(late(unmarked(1), SendVerdict::Sent), None, "another hands it over");
+    assert_eq!(late(settled(marked(1), said(SendVerdict::Failed)).0, SendVerdict::Sent), None);
+}
+
+#[test]
+fn no_answer_about_a_definition_or_a_credential_ends_a_mail() {
+    use ProblemKind::{Configuration, Consent, Credential, Interaction, Policy, Transient};
+    let refused = |kind| settled(marked(1), Settlement { problem: of_kind(kind), ..said(SendVerdict::Failed) }).0;
+    for kind in [Configuration, Consent, Credential, Interaction] {
+        assert_eq!((refused(kind).state, refused(kind).pending()), (OutboxState::Queued, 1));
+    }
+    for kind in [Policy, Transient] {
+        assert_eq!(refused(kind).state, OutboxState::Failed);
+    }
 }
 
 #[test]
@@ -176,7 +240,11 @@ fn people_decide_what_their_state_allows() {
     let (unknown, _) = settled(marked(1), said(SendVerdict::Unknown));
     assert!(decide(&unknown, retry(false)).unwrap_err().0.contains("may have arrived"));
     assert_eq!(decide(&unknown, retry(true)).unwrap().unwrap().state, OutboxState::Queued);
-    assert_eq!(decide(&unknown, Decision::Cancel).unwrap().unwrap().state, OutboxState::Failed);
+    let given_up = decide(&unknown, Decision::Cancel).unwrap().unwrap();
+    assert_eq!(given_up.state, OutboxState::Failed);
+    assert!(decide(&given_up, retry(false)).unwrap_err().0.contains("may have arrived"), "giving up told nothing");
+    let again = decide(&given_up, retry(true)).unwrap().unwrap();
+    assert_eq!((again.state, again.marked_at), (OutboxState::Queued, None));
     let confirmed = decide(&unknown, Decision::Confirm).unwrap().unwrap();
     assert_eq!((confirmed.state, confirmed.pending(), confirmed.sent_at), (OutboxState::Sent, 0, Some(NOW)));
     assert_eq!(decide(&confirmed, Decision::Confirm), Ok(None));
@@ -206,6 +274,18 @@ fn what_comes_back_has_bounced_for_whom_it_names() {
     let (one, _) = settled(marked(1), said(SendVerdict::Sent));
     assert_eq!(one.bounce(&[back("alias@y")], NOW).unwrap().recipients[0].status, "5.1.1");
 
+    // Whom it was never handed over for did not send it back.
+    let both = vec![recipient("r1@x", RecipientState::Pending), recipient("r2@x", RecipientState::Refused)];
+    let (partly, _) = settled(marked(3), Settlement { recipients: both, ..said(SendVerdict::Sent) });
+    assert_eq!(partly.clone().bounce(&[back("r1@x")], NOW), None);
+    assert_eq!(partly.clone().bounce(&[back("r2@x"), back("r1@x")], NOW), None);
+    let bounced = partly.bounce(&[], NOW).unwrap();
+    let states: Vec<_> = bounced.recipients.iter().map(|it| it.state).collect();
+    assert_eq!(states, [RecipientState::Bounced, RecipientState::Pending, RecipientState::Refused]);
+    assert_eq!(bounced.state, OutboxState::Queued, "one of them is still tried");
+    assert_eq!(queued(1).bounce(&[], NOW), None);
+    assert_eq!(unmarked(1).bounce(&[back("r0@x")], NOW), None);
+
     // It came back while its answer was not known, and while it was sent once more.
     let (unknown, _) = settled(marked(2), said(SendVerdict::Unknown));
     let bounced = unknown.bounce(&[back("r0@x")], NOW).unwrap();
@@ -218,9 +298,12 @@ fn what_comes_back_has_bounced_for_whom_it_names() {
 /// Whatever may happen to a mail.
 #[derive(Debug, Clone)]
 enum Event {
-    Claim,
-    Mark,
+    /// By a server that keeps a copy where it can be looked for, or by one that does not.
+    Claim(bool),
+    /// And if nothing is heard of it: whether the server took it.
+    Mark(bool),
     Settle(Settlement),
+    SettleLate,
     Lapse,
     Decide(Decision),
     Bounce(Vec<Recipient>),
@@ -251,78 +334,156 @@ fn event() -> impl Strategy<Value = Event> {
         Just(Decision::Confirm),
     ];
     prop_oneof![
-        4 => Just(Event::Claim),
-        3 => Just(Event::Mark),
+        5 => prop::bool::weighted(0.8).prop_map(Event::Claim),
+        3 => any::<bool>().prop_map(Event::Mark),
         4 => settlement.prop_map(Event::Settle),
+        1 => Just(Event::SettleLate),
         2 => Just(Event::Lapse),
         2 => decision.prop_map(Event::Decide),
         1 => recipients().prop_map(Event::Bounce),
     ]
 }
 
+/// What the servers know, which the control plane has to find out.
+struct World {
+    /// For each recipient: a server may have it, and nothing has been heard since.
+    may_have: Vec<bool>,
+    /// For each recipient: a server has it.
+    has: Vec<bool>,
+    /// The last attempt that handed data over: for whom, whether the server took it, and whether it keeps a copy.
+    handed: Option<(Vec<bool>, bool, bool)>,
+    /// Its worker has said nothing yet.
+    silent: bool,
+    /// There is a copy where it can be looked for.
+    copy: bool,
+}
+
+impl World {
+    /// The last attempt is over, and it is known here what came of it.
+    fn end_attempt(&mut self) {
+        let Some((to, true, keeps)) = &self.handed else { return };
+        self.copy |= keeps;
+        self.has.iter_mut().zip(to).for_each(|(has, to)| *has |= to);
+    }
+}
+
 proptest! {
+    #![proptest_config(ProptestConfig::with_cases(2000))]
+
     /// Whatever happens, in whatever order: nothing is handed over again after it may have arrived, unless it was looked
-    /// for or somebody has said so; who has it never gets it again; and the state always says what is to be done.
+    /// for or somebody has said so; what is found was sent to everybody who then counts as served; who has it never gets
+    /// it again; and the state always says what is to be done.
     #[test]
     fn what_may_have_arrived_is_not_sent_again_blindly(
         count in 1..4usize,
         events in prop::collection::vec((event(), 0..3 * DAY), 0..40),
     ) {
         let (mut mail, mut now) = (queued(count), NOW);
-        // For each recipient: a server may have it, and nothing has been heard since.
-        let mut may_have = vec![false; count];
+        let nobody = vec![false; count];
+        let mut world =
+            World { may_have: nobody.clone(), has: nobody.clone(), handed: None, silent: false, copy: false };
         for (event, later) in events {
             now += later;
             let before = mail.clone();
+            let pending: Vec<bool> = mail.recipients.iter().map(|it| it.state == RecipientState::Pending).collect();
             match event {
-                Event::Claim if mail.claimed || mail.due_at.is_none_or(|due| due > now) => continue,
-                Event::Claim if mail.state == OutboxState::Queued => {
-                    for (recipient, may_have) in mail.recipients.iter().zip(&may_have) {
-                        prop_assert!(!(recipient.state == RecipientState::Pending && *may_have), "{before:?}");
+                Event::Claim(_) if mail.claimed || mail.due_at.is_none_or(|due| due > now) => continue,
+                Event::Claim(looked_for) if mail.state == OutboxState::Queued => {
+                    for (pending, may_have) in pending.iter().zip(&world.may_have) {
+                        prop_assert!(!(*pending && *may_have), "{before:?}");
                     }
-                    mail = Standing { state: OutboxState::Sending, claimed: true, looking: false, marked_at: None, due_at: None, ..mail };
+                    let claimed = (OutboxState::Sending, true, false);
+                    mail = Standing { marked_at: None, due_at: None, looked_for, ..mail };
+                    (mail.state, mail.claimed, mail.looking) = claimed;
                 }
-                Event::Claim if mail.state == OutboxState::Unknown => mail = Standing { claimed: true, looking: true, ..mail },
-                Event::Claim => prop_assert!(false, "nothing else is due: {mail:?}"),
-                Event::Mark if mail.claimed && mail.state == OutboxState::Sending => {
+                Event::Claim(_) if mail.state == OutboxState::Unknown => {
+                    prop_assert!(mail.looked_for, "{mail:?}");
+                    mail = Standing { claimed: true, looking: true, ..mail };
+                }
+                Event::Claim(_) => prop_assert!(false, "nothing else is due: {mail:?}"),
+                Event::Mark(takes) if mail.claimed && mail.state == OutboxState::Sending && mail.marked_at.is_none() => {
                     mail.marked_at = Some(now);
-                    for (recipient, may_have) in mail.recipients.iter().zip(&mut may_have) {
-                        *may_have |= recipient.state == RecipientState::Pending;
-                    }
+                    world.may_have.iter_mut().zip(&pending).for_each(|(may_have, pending)| *may_have |= pending);
+                    (world.handed, world.silent) = (Some((pending, takes, mail.looked_for)), true);
                 }
-                Event::Mark => continue,
+                Event::Mark(_) => continue,
                 Event::Settle(said) => {
                     if !mail.claimed {
                         continue;
                     }
-                    let clear = matches!(said.verdict, SendVerdict::Deferred | SendVerdict::Failed | SendVerdict::Sent);
                     let looked_for = mail.task() == v1::SendTask::LookFor;
-                    let missing = said.verdict == SendVerdict::NotFound;
-                    let configuration = said.verdict == SendVerdict::Deferred
-                        && said.problem.as_ref().is_some_and(|problem| is_mended_by_somebody(problem.kind()));
+                    let (found, missing) =
+                        (said.verdict == SendVerdict::Found, said.verdict == SendVerdict::NotFound);
+                    // A look tells the truth about copies, and nothing else.
+                    if (found && !world.copy) || (missing && world.copy) {
+                        continue;
+                    }
+                    let clear = matches!(said.verdict, SendVerdict::Deferred | SendVerdict::Failed | SendVerdict::Sent);
+                    let mended = said.problem.as_ref().is_some_and(|problem| match said.verdict {
+                        SendVerdict::Deferred => is_mended_by_somebody(problem.kind()),
+                        SendVerdict::Failed => ends_no_mail(problem.kind()),
+                        _ => false,
+                    });
                     let refused_all = mail.recipients.iter().filter(|it| it.state == RecipientState::Pending)
                         .all(|it| said.recipients.iter().any(|s| s.key == it.key && s.state != RecipientState::Pending));
                     let Ok((after, toll)) = mail.clone().settle(said, 0, &Terms::default(), now) else { continue };
                     prop_assert!(!looked_for || toll == Toll::default());
-                    if configuration && !looked_for && !refused_all {
+                    if mended && !looked_for && !refused_all {
                         prop_assert_eq!(after.state, OutboxState::Queued, "a definition ends no mail");
                     }
-                    if (clear && !looked_for) || missing {
-                        may_have = vec![false; count];
+                    if looked_for {
+                        for (n, recipient) in after.recipients.iter().enumerate() {
+                            let served = pending[n] && recipient.state == RecipientState::Accepted;
+                            prop_assert!(!served || world.has[n], "the copy was another's: {before:?}");
+                        }
+                    } else if clear {
+                        // A server that took it for anybody keeps its copy.
+                        let served = |n: usize| pending[n] && after.recipients[n].state == RecipientState::Accepted;
+                        (0..count).for_each(|n| world.has[n] |= served(n));
+                        world.copy |= mail.looked_for && (0..count).any(served);
+                        world.handed = None;
+                    } else {
+                        world.end_attempt();
                     }
+                    if (clear && !looked_for) || missing {
+                        world.may_have.clone_from(&nobody);
+                    }
+                    world.silent &= looked_for;
                     mail = after;
                     prop_assert!(!mail.claimed);
                 }
-                Event::Lapse if mail.claimed => mail = mail.lapse(&Terms::default(), now).0,
+                // Only whoever handed it over says so, and only when it is so.
+                Event::SettleLate => {
+                    let Some((to, true, _)) = &world.handed else { continue };
+                    if !world.silent || to != &pending || mail.state == OutboxState::Sending {
+                        continue;
+                    }
+                    let Some((after, _)) = mail.clone().settle_late(said(SendVerdict::Sent), &Terms::default(), now)
+                    else { continue };
+                    world.silent = false;
+                    mail = after;
+                    prop_assert!(!mail.claimed && mail.pending() == 0);
+                }
+                Event::Lapse if mail.claimed => {
+                    if mail.task() == v1::SendTask::Submit && mail.marked_at.is_some() {
+                        world.end_attempt();
+                    }
+                    mail = mail.lapse(&Terms::default(), now).0;
+                }
                 Event::Lapse => continue,
                 Event::Decide(decision) => {
                     let Ok(Some(after)) = mail.clone().decide(decision, now) else { continue };
-                    // Somebody's word: he took the risk, or gave it up and takes it back.
-                    may_have = vec![false; count];
+                    // He took the risk, or knows; giving it up tells nothing.
+                    if matches!(decision, Decision::Retry { may_arrive_twice: true } | Decision::Confirm) {
+                        world.may_have.clone_from(&nobody);
+                    }
                     mail = after;
                 }
                 Event::Bounce(recipients) => {
                     if let Some(after) = mail.clone().bounce(&recipients, now) {
+                        // What came back is no more with whoever sent it back.
+                        let back = |n: usize| after.recipients[n].state == RecipientState::Bounced;
+                        (0..count).filter(|n| back(*n)).for_each(|n| world.may_have[n] = false);
                         mail = after;
                     }
                 }
@@ -331,10 +492,14 @@ proptest! {
                 let kept = is.state == RecipientState::Accepted || is.state == RecipientState::Bounced;
                 prop_assert!(was.state != RecipientState::Accepted || kept, "{before:?} {mail:?}");
             }
+            prop_assert!(before.sent_at.is_none() || mail.sent_at.is_some());
             match mail.state {
                 OutboxState::Queued => prop_assert!(mail.due_at.is_some() && !mail.claimed && mail.pending() > 0 && mail.marked_at.is_none()),
                 OutboxState::Sending => prop_assert!(mail.claimed),
-                OutboxState::Unknown => prop_assert!(mail.due_at.is_some() && mail.problem.is_some() && mail.marked_at.is_some()),
+                OutboxState::Unknown => {
+                    prop_assert!(mail.problem.is_some() && mail.marked_at.is_some() && mail.pending() > 0);
+                    prop_assert_eq!(mail.due_at.is_some(), mail.looked_for && !mail.was_taken());
+                }
                 OutboxState::Sent => prop_assert!(mail.due_at.is_none() && mail.pending() == 0 && mail.sent_at.is_some()),
                 OutboxState::Failed | OutboxState::Bounced => prop_assert!(mail.due_at.is_none() && mail.problem.is_some()),
                 OutboxState::Unspecified => prop_assert!(false, "{mail:?}"),

@@ -2,7 +2,7 @@
 
 use sqlx::{QueryBuilder, Sqlite, SqliteConnection};
 
-use super::super::super::outbox::{Mail, NewMail, NotAdded};
+use super::super::super::outbox::{Mail, NewMail, NotAdded, Writing};
 use super::super::super::{Micros, Raw};
 use super::super::ROWS;
 use super::super::row::{int, uint};
@@ -31,21 +31,21 @@ pub(super) async fn add(
         Some((_, _, mail)) => return Ok(Err(NotAdded::Reused { mail })),
         None => {}
     }
-    if let Some((address, count)) = too_often(connection, &mail, &terms, now).await? {
-        return Ok(Err(NotAdded::Loop { address, count }));
+    if let Some(refused) = too_often(connection, &mail.writing(), &terms, now).await? {
+        return Ok(Err(refused));
     }
     let row = insert(connection, &mail, now).await?;
     Ok(Ok(row::get_row(connection, row).await?))
 }
 
 /// The recipient that was written to most, if that was too often.
-async fn too_often(
+pub(super) async fn too_often(
     connection: &mut SqliteConnection,
-    mail: &NewMail,
+    writing: &Writing,
     terms: &Terms,
     now: Micros,
-) -> Result<Option<(String, u64)>, sqlx::Error> {
-    let limit = if mail.automatic { terms.breaker_automatic } else { terms.breaker };
+) -> Result<Option<NotAdded>, sqlx::Error> {
+    let limit = if writing.automatic { terms.breaker_automatic } else { terms.breaker };
     // Rows are in the order of creation, so the last hour is what lies behind a row.
     let before: i64 = sqlx::query_scalar(
         "SELECT coalesce((SELECT id FROM outbox INDEXED BY outbox_created WHERE created_at <= ? ORDER BY created_at DESC,
@@ -55,18 +55,18 @@ async fn too_often(
     .fetch_one(&mut *connection)
     .await?;
     let mut most: Option<(String, u64)> = None;
-    for chunk in mail.recipients.chunks(ROWS) {
+    for chunk in writing.to.chunks(ROWS) {
         let mut count = QueryBuilder::<Sqlite>::new(
             "SELECT address_key, count(*) FROM outbox_recipient INDEXED BY outbox_recipient_address
              JOIN outbox ON outbox.id = outbox_recipient.outbox WHERE outbox_recipient.outbox > ",
         );
         count.push_bind(before).push(" AND address_key IN (");
         let mut list = count.separated(", ");
-        for (_, address) in chunk {
-            list.push_bind(address.address.to_lowercase());
+        for address in chunk {
+            list.push_bind(address);
         }
-        count.push(") AND from_key = ").push_bind(mail.from.address.to_lowercase());
-        if mail.automatic {
+        count.push(") AND from_key = ").push_bind(&writing.from);
+        if writing.automatic {
             count.push(" AND automatic = 1");
         }
         count.push(" GROUP BY address_key ORDER BY 2 DESC LIMIT 1");
@@ -74,7 +74,8 @@ async fn too_often(
         let found = found.map(|(address, count)| (address, uint(count)));
         most = most.into_iter().chain(found).max_by_key(|(_, count)| *count);
     }
-    Ok(most.filter(|(_, count)| *count >= u64::from(limit)))
+    let most = most.filter(|(_, count)| *count >= u64::from(limit));
+    Ok(most.map(|(address, count)| NotAdded::Loop { address, count }))
 }
 
 async fn insert(connection: &mut SqliteConnection, mail: &NewMail, now: Micros) -> Result<i64, sqlx::Error> {

@@ -28,7 +28,7 @@ pub(in super::super) async fn apply(
 ) -> Result<(), sqlx::Error> {
     let Some(under) = row::under(connection, "mail = ?", mail).await? else { return Ok(()) };
     match under.standing.clone().bounce(recipients, now) {
-        Some(after) => row::write(connection, &under, &after, under.settled, now).await,
+        Some(after) => row::write(connection, &under, &after, now).await,
         None => Ok(()),
     }
 }

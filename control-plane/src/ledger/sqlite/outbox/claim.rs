@@ -14,34 +14,40 @@ use crate::outbox::allowance::Allowance;
 use crate::outbox::turns::{Queue, Sender, share};
 use crate::outbox::{Terms, micros};
 
-const QUEUED: i32 = v1::OutboxState::Queued as i32;
-const UNKNOWN: i32 = v1::OutboxState::Unknown as i32;
-
 /// One look into the index for each lane that has something, whatever it has.
-const LANES: &str = "
+const QUEUED_LANES: &str = "
 WITH RECURSIVE some (lane) AS (
-    SELECT (SELECT lane FROM outbox INDEXED BY outbox_lane WHERE state = ?1 AND state IN (1, 4) ORDER BY lane LIMIT 1)
+    SELECT (SELECT lane FROM outbox INDEXED BY outbox_lane WHERE state = 1 ORDER BY lane LIMIT 1)
     UNION ALL
-    SELECT (SELECT lane FROM outbox INDEXED BY outbox_lane WHERE state = ?1 AND state IN (1, 4) AND lane > some.lane
-            ORDER BY lane LIMIT 1)
+    SELECT (SELECT lane FROM outbox INDEXED BY outbox_lane WHERE state = 1 AND lane > some.lane ORDER BY lane LIMIT 1)
     FROM some WHERE some.lane IS NOT NULL
 )
-SELECT some.lane, (SELECT min(due_at) FROM outbox INDEXED BY outbox_lane
-    WHERE state = ?1 AND state IN (1, 4) AND outbox.lane = some.lane)
+SELECT some.lane, (SELECT min(due_at) FROM outbox INDEXED BY outbox_lane WHERE state = 1 AND outbox.lane = some.lane)
 FROM some WHERE some.lane IS NOT NULL";
 
-/// What waits, lane by lane, and how sending mailboxes are loaded.
-pub(super) async fn waiting(readers: &SqlitePool, terms: &Terms, now: Micros) -> Result<Waiting, sqlx::Error> {
-    Ok(Waiting {
-        queued: lanes(readers, QUEUED).await?,
-        unknown: lanes(readers, UNKNOWN).await?,
-        senders: load::all(readers, terms, now).await?,
-    })
-}
+/// The same for what is to be looked for, lane and place by lane and place.
+const UNKNOWN_LANES: &str = "
+WITH RECURSIVE some (id) AS (
+    SELECT (SELECT id FROM outbox INDEXED BY outbox_look
+            WHERE state = 4 AND due_at IS NOT NULL AND deadline_at IS NULL ORDER BY lane, look_in, due_at LIMIT 1)
+    UNION ALL
+    SELECT (SELECT next.id FROM outbox AS next INDEXED BY outbox_look
+            WHERE next.state = 4 AND next.due_at IS NOT NULL AND next.deadline_at IS NULL
+            AND (next.lane, next.look_in) > (here.lane, here.look_in)
+            ORDER BY next.lane, next.look_in, next.due_at LIMIT 1)
+    FROM some CROSS JOIN outbox AS here ON here.id = some.id
+)
+SELECT lane, look_in, due_at FROM some CROSS JOIN outbox ON outbox.id = some.id";
 
-async fn lanes(readers: &SqlitePool, state: i32) -> Result<Vec<(Lane, Micros)>, sqlx::Error> {
-    let rows: Vec<(String, Option<Micros>)> = sqlx::query_as(LANES).bind(state).fetch_all(readers).await?;
-    Ok(rows.into_iter().filter_map(|(key, due)| Some((Lane::parse(&key)?, due?))).collect())
+/// What waits, lane by lane.
+pub(super) async fn waiting(readers: &SqlitePool) -> Result<Waiting, sqlx::Error> {
+    let queued: Vec<(String, Option<Micros>)> = sqlx::query_as(QUEUED_LANES).fetch_all(readers).await?;
+    let unknown: Vec<(String, String, Micros)> = sqlx::query_as(UNKNOWN_LANES).fetch_all(readers).await?;
+    let unknown = unknown.into_iter().filter_map(|(key, place, due)| Some((Lane::parse(&key)?, place, due)));
+    Ok(Waiting {
+        queued: queued.into_iter().filter_map(|(key, due)| Some((Lane::parse(&key)?, due?))).collect(),
+        unknown: unknown.collect(),
+    })
 }
 
 /// What is known of a mail before it is claimed.
@@ -54,6 +60,7 @@ struct Candidate {
     size_bytes: i64,
     pending_count: i64,
     attempt_count: u32,
+    due_at: Micros,
 }
 
 impl FromRow<'_, SqliteRow> for Candidate {
@@ -66,14 +73,18 @@ impl FromRow<'_, SqliteRow> for Candidate {
             size_bytes: row.try_get("size_bytes")?,
             pending_count: row.try_get("pending_count")?,
             attempt_count: row.try_get("attempt_count")?,
+            due_at: row.try_get("due_at")?,
         })
     }
 }
 
-const CANDIDATES: &str = "SELECT id, mail, from_address, message_id, size_bytes, pending_count, attempt_count
-    FROM outbox INDEXED BY outbox_lane
-    WHERE state = ?1 AND state IN (1, 4) AND lane = ?2 AND due_at <= ?3 AND deadline_at IS NULL
-    ORDER BY due_at, id LIMIT ?4";
+const TO_SEND: &str = "SELECT id, mail, from_address, message_id, size_bytes, pending_count, attempt_count, due_at
+    FROM outbox INDEXED BY outbox_lane WHERE state = 1 AND lane = ?1 AND due_at <= ?2
+    ORDER BY due_at, id LIMIT ?3";
+const TO_LOOK_FOR: &str = "SELECT id, mail, from_address, message_id, size_bytes, pending_count, attempt_count, due_at
+    FROM outbox INDEXED BY outbox_look WHERE state = 4 AND due_at IS NOT NULL AND deadline_at IS NULL
+    AND lane = ?1 AND look_in = ?2 AND due_at <= ?3
+    ORDER BY due_at, id LIMIT 1";
 
 /// Claims for `claiming` what its ways have that is due, within the limits of the sending mailboxes.
 pub(super) async fn claim(
@@ -89,51 +100,59 @@ pub(super) async fn claim(
     let mut claimed = Vec::new();
     let mut senders = Vec::new();
     let mut names = Vec::new();
-    for (sender, ways) in by_sender {
-        let mut load = load::one(connection, sender, &terms, now).await?;
+    let asked: Vec<&str> = by_sender.keys().copied().collect();
+    let mut loads = load::of(connection, &asked, &terms, now).await?;
+    for (sender, mut ways) in by_sender {
+        let mut load = loads.remove(sender).unwrap_or_default();
+        ways.retain(|way| load.left_alone_until(&way.credentials, now).is_none());
         if let Allowance::Now { .. } = load.allowance(&terms, now)
             && load.looking == 0
             && claimed.len() < claiming.max
             && let Some((way, found)) = to_look_for(connection, &ways, now).await?
         {
-            claimed.push(take(connection, &claiming, way, found, v1::SendTask::LookFor, &terms, now).await?);
+            let taken = Taken { way, candidate: found, task: v1::SendTask::LookFor, paused_until: 0 };
+            claimed.push(take(connection, &claiming, taken, &terms, now).await?);
             load.looking += 1;
         }
         if let Allowance::Now { mails, recipients } = load.allowance(&terms, now) {
             let queues = queues(connection, sender, &ways, mails, now).await?;
             let turn = queues.1;
             senders.push(Sender { mails, recipients, turn, queues: queues.0 });
-            names.push(sender);
+            names.push((sender, load));
         }
     }
-    let turns = share(senders, claiming.max.saturating_sub(claimed.len()));
+    let turns = share(senders, now, claiming.max.saturating_sub(claimed.len()));
     for turn in turns {
         let (way, candidate) = turn.mail;
         sqlx::query(
             "INSERT INTO outbox_turn VALUES (?, ?, ?) ON CONFLICT (sender, queue_uid) DO UPDATE SET turn = excluded.turn",
         )
-        .bind(names[turn.sender])
+        .bind(names[turn.sender].0)
         .bind(&way.lane.queue_uid)
         .bind(turn.turn)
         .execute(&mut *connection)
         .await?;
-        claimed.push(take(connection, &claiming, way, candidate, v1::SendTask::Submit, &terms, now).await?);
+        let paused_until = names[turn.sender].1.last_left_alone(&way.credentials);
+        let taken = Taken { way, candidate, task: v1::SendTask::Submit, paused_until };
+        claimed.push(take(connection, &claiming, taken, &terms, now).await?);
     }
     Ok(claimed)
 }
 
-/// The mail of these ways that is due longest to be looked for.
+/// A mail of the first of these ways that has one to be looked for where it can look.
+///
+/// Invariant: a mail is looked for only where a copy of its last attempt would be. Elsewhere it would be missed, and sent
+/// twice.
 async fn to_look_for<'w>(
     connection: &mut SqliteConnection,
     ways: &[&'w Way],
     now: Micros,
 ) -> Result<Option<(&'w Way, Candidate)>, sqlx::Error> {
-    for way in ways.iter().copied().filter(|way| way.looked_for) {
-        let found: Option<Candidate> = sqlx::query_as(CANDIDATES)
-            .bind(UNKNOWN)
+    for way in ways.iter().copied().filter(|way| !way.look_in.is_empty()) {
+        let found: Option<Candidate> = sqlx::query_as(TO_LOOK_FOR)
             .bind(way.lane.key())
+            .bind(&way.look_in)
             .bind(now)
-            .bind(1)
             .fetch_optional(&mut *connection)
             .await?;
         if let Some(found) = found {
@@ -160,8 +179,7 @@ async fn queues<'w>(
     let last = turns.iter().map(|(_, turn)| *turn).max().unwrap_or(0);
     let mut queues: BTreeMap<&str, Waits<'w>> = BTreeMap::new();
     for way in ways {
-        let found: Vec<Candidate> = sqlx::query_as(CANDIDATES)
-            .bind(QUEUED)
+        let found: Vec<Candidate> = sqlx::query_as(TO_SEND)
             .bind(way.lane.key())
             .bind(now)
             .bind(i64::from(most))
@@ -184,25 +202,36 @@ async fn queues<'w>(
     Ok((queues, last))
 }
 
+/// A mail whose turn has come.
+struct Taken<'w> {
+    way: &'w Way,
+    candidate: Candidate,
+    task: v1::SendTask,
+    /// Until when its sending mailbox was left alone last.
+    paused_until: Micros,
+}
+
 async fn take(
     connection: &mut SqliteConnection,
     claiming: &Claiming,
-    way: &Way,
-    candidate: Candidate,
-    task: v1::SendTask,
+    taken: Taken<'_>,
     terms: &Terms,
     now: Micros,
 ) -> Result<Claimed, sqlx::Error> {
+    let Taken { way, candidate, task, paused_until } = taken;
     let token = uuid::Uuid::new_v4().simple().to_string();
     let size_bytes = uint(candidate.size_bytes);
-    let deadline_at = now.saturating_add(micros(terms.time_for(size_bytes)));
+    let deadline_at = now.saturating_add(micros(terms.time_to_begin(size_bytes)));
     let submit = task == v1::SendTask::Submit;
+    // In the time since it could have been sent nothing sent it: it had no road, or others came first.
+    let idle = now.saturating_sub(candidate.due_at.max(paused_until)).max(0);
     sqlx::query(
         "UPDATE outbox SET token = ?1, session = ?2, worker = ?3, outgoing_server = ?4, sender = ?5, deadline_at = ?6,
-         settled = 0, looking = 1 - ?7, attempt_count = attempt_count + ?7, changed_at = ?8,
+         settled = 0, looking = 1 - ?7, attempt_count = attempt_count + ?7, changed_at = ?8, claimed_at = ?8,
+         credentials = ?10,
          state = CASE WHEN ?7 THEN 2 ELSE state END, due_at = CASE WHEN ?7 THEN NULL ELSE due_at END,
-         marked_at = CASE WHEN ?7 THEN NULL ELSE marked_at END,
-         since = CASE WHEN ?7 AND deferral_count = 0 THEN ?8 ELSE since END
+         marked_at = CASE WHEN ?7 THEN NULL ELSE marked_at END, look_in = CASE WHEN ?7 THEN ?11 ELSE look_in END,
+         since = CASE WHEN NOT ?7 THEN since WHEN deferral_count = 0 THEN ?8 ELSE since + ?12 END
          WHERE id = ?9",
     )
     .bind(&token)
@@ -214,6 +243,9 @@ async fn take(
     .bind(i64::from(submit))
     .bind(now)
     .bind(candidate.id)
+    .bind(&way.credentials)
+    .bind(&way.look_in)
+    .bind(idle)
     .execute(&mut *connection)
     .await?;
     let recipients: Vec<String> =
@@ -254,7 +286,7 @@ pub(super) async fn raw(
     Ok(found.map(|(digest, bytes)| row::stored(digest, bytes)).ok_or(ClaimLost))
 }
 
-/// Records that the data is handed over now. The first time it gives the whole time once more.
+/// Records that the data is handed over now. The first time it gives the time for the server's answer.
 ///
 /// Invariant: what lapsed cannot be marked, even before anybody has put it back.
 pub(super) async fn mark(
@@ -277,10 +309,12 @@ pub(super) async fn mark(
     if marked_at.is_some() {
         return Ok(Ok(deadline_at));
     }
-    let deadline_at = now.saturating_add(micros(terms.time_for(uint(size_bytes))));
-    sqlx::query("UPDATE outbox SET marked_at = ?, deadline_at = ? WHERE id = ?")
+    let deadline_at = now.saturating_add(micros(terms.time_to_end(uint(size_bytes))));
+    sqlx::query("UPDATE outbox SET marked_at = ?, deadline_at = ?, mark_token = ?, mark_session = ? WHERE id = ?")
         .bind(now)
         .bind(deadline_at)
+        .bind(&claim.token)
+        .bind(claim.session.as_str())
         .bind(id)
         .execute(connection)
         .await?;
@@ -306,7 +340,7 @@ mod tests {
     #[tokio::test]
     async fn neither_a_look_nor_a_claim_walks_what_waits() {
         let mut connection = open(&Location::Memory, SCHEMA).await.unwrap().writer;
-        for statement in [LANES, CANDIDATES] {
+        for statement in [QUEUED_LANES, UNKNOWN_LANES, TO_SEND, TO_LOOK_FOR] {
             let plan = format!("EXPLAIN QUERY PLAN {statement}");
             let rows = sqlx::query(AssertSqlSafe(plan)).fetch_all(&mut connection).await.unwrap();
             for row in rows {

@@ -2,78 +2,66 @@
 
 use std::collections::HashMap;
 
+use postroom_proto::convert::to_timestamp;
 use postroom_proto::v1::Problem;
 use prost::Message as _;
 use sqlx::{AssertSqlSafe, SqliteConnection, SqlitePool};
 
 use super::super::super::Micros;
+use super::super::ROWS;
 use super::super::row::{int, uint};
+use super::row::Under;
 use crate::outbox::allowance::{HOUR, HOURS, Load};
-use crate::outbox::state::{MailboxWord, Toll};
+use crate::outbox::state::{MailboxWord, Toll, is_mended_by_somebody};
 use crate::outbox::{Terms, micros};
 
 const UNDER_WAY: &str = "SELECT sender, state, count(*), sum(pending_count) FROM outbox INDEXED BY outbox_claim
-    WHERE deadline_at IS NOT NULL";
-const ENDED: &str = "SELECT sender, ended_at FROM outbox_attempt WHERE ended_at > ";
-const HOURLY: &str = "SELECT sender, hour, recipients FROM outbox_hour WHERE hour > ";
-const ALONE: &str = "SELECT sender, not_before FROM outbox_sender WHERE not_before > ";
+    WHERE deadline_at IS NOT NULL AND sender IN (";
+const ENDED: &str = "SELECT sender, ended_at FROM outbox_attempt WHERE ended_at > ? AND sender IN (";
+const HOURLY: &str = "SELECT sender, hour, recipients FROM outbox_hour WHERE hour > ? AND sender IN (";
+const ALONE: &str = "SELECT sender, credentials, not_before FROM outbox_sender WHERE sender IN (";
+const TURN: &str = "SELECT sender, max(turn) FROM outbox_turn WHERE sender IN (";
+
+/// How long it is remembered how often in a row a sending mailbox was left alone.
+const REMEMBERED: Micros = 48 * HOUR;
 
 type UnderWay = (String, i32, i64, i64);
 
-/// All of them, for a look.
-pub(super) async fn all(
-    readers: &SqlitePool,
+/// What these sending mailboxes have under way and behind them.
+pub(super) async fn of(
+    connection: &mut SqliteConnection,
+    senders: &[impl AsRef<str>],
     terms: &Terms,
     now: Micros,
 ) -> Result<HashMap<String, Load>, sqlx::Error> {
     let mut loads: HashMap<String, Load> = HashMap::new();
-    let query = format!("{UNDER_WAY} GROUP BY sender, state");
-    let rows: Vec<UnderWay> = sqlx::query_as(AssertSqlSafe(query)).fetch_all(readers).await?;
-    rows.into_iter().for_each(|row| take_under_way(loads.entry(row.0.clone()).or_default(), row));
-    let query = format!("{ENDED}? ORDER BY sender, ended_at");
-    let rows: Vec<(String, Micros)> =
-        sqlx::query_as(AssertSqlSafe(query)).bind(now.saturating_sub(micros(terms.minute))).fetch_all(readers).await?;
-    rows.into_iter().for_each(|(sender, ended)| loads.entry(sender).or_default().ended.push(ended));
-    let query = format!("{HOURLY}? ORDER BY sender, hour");
-    let rows: Vec<(String, i64, i64)> =
-        sqlx::query_as(AssertSqlSafe(query)).bind(now.div_euclid(HOUR) - HOURS).fetch_all(readers).await?;
-    rows.into_iter().for_each(|(sender, hour, n)| loads.entry(sender).or_default().hours.push((hour, uint(n))));
-    let query = format!("{ALONE}?");
-    let rows: Vec<(String, Micros)> = sqlx::query_as(AssertSqlSafe(query)).bind(now).fetch_all(readers).await?;
-    rows.into_iter().for_each(|(sender, until)| loads.entry(sender).or_default().not_before = Some(until));
+    let minute = now.saturating_sub(micros(terms.minute));
+    for chunk in senders.chunks(ROWS) {
+        let marks = vec!["?"; chunk.len()].join(", ");
+        let query = |before: &str, after: &str| AssertSqlSafe(format!("{before}{marks}) {after}"));
+        macro_rules! rows {
+            ($query:expr $(, $bound:expr)?) => {{
+                let mut query = sqlx::query_as($query)$(.bind($bound))?;
+                for sender in chunk {
+                    query = query.bind(sender.as_ref());
+                }
+                query.fetch_all(&mut *connection).await?
+            }};
+        }
+        let rows: Vec<UnderWay> = rows!(query(UNDER_WAY, "GROUP BY sender, state"));
+        rows.into_iter().for_each(|row| take_under_way(loads.entry(row.0.clone()).or_default(), row));
+        let rows: Vec<(String, Micros)> = rows!(query(ENDED, "ORDER BY sender, ended_at"), minute);
+        rows.into_iter().for_each(|(sender, ended)| loads.entry(sender).or_default().ended.push(ended));
+        let rows: Vec<(String, i64, i64)> = rows!(query(HOURLY, "ORDER BY sender, hour"), now.div_euclid(HOUR) - HOURS);
+        rows.into_iter().for_each(|(sender, hour, n)| loads.entry(sender).or_default().hours.push((hour, uint(n))));
+        let rows: Vec<(String, Vec<u8>, Micros)> = rows!(query(ALONE, ""));
+        for (sender, credentials, until) in rows {
+            loads.entry(sender).or_default().left_alone.push((credentials, until));
+        }
+        let rows: Vec<(String, i64)> = rows!(query(TURN, "GROUP BY sender"));
+        rows.into_iter().for_each(|(sender, turn)| loads.entry(sender).or_default().turn = turn);
+    }
     Ok(loads)
-}
-
-/// One of them, within the transaction that decides.
-pub(super) async fn one(
-    connection: &mut SqliteConnection,
-    sender: &str,
-    terms: &Terms,
-    now: Micros,
-) -> Result<Load, sqlx::Error> {
-    let mut load = Load::default();
-    let query = format!("{UNDER_WAY} AND sender = ? GROUP BY sender, state");
-    let rows: Vec<UnderWay> = sqlx::query_as(AssertSqlSafe(query)).bind(sender).fetch_all(&mut *connection).await?;
-    rows.into_iter().for_each(|row| take_under_way(&mut load, row));
-    let query = format!("{ENDED}? AND sender = ? ORDER BY ended_at");
-    let rows: Vec<(String, Micros)> = sqlx::query_as(AssertSqlSafe(query))
-        .bind(now.saturating_sub(micros(terms.minute)))
-        .bind(sender)
-        .fetch_all(&mut *connection)
-        .await?;
-    load.ended = rows.into_iter().map(|(_, ended)| ended).collect();
-    let query = format!("{HOURLY}? AND sender = ? ORDER BY hour");
-    let rows: Vec<(String, i64, i64)> = sqlx::query_as(AssertSqlSafe(query))
-        .bind(now.div_euclid(HOUR) - HOURS)
-        .bind(sender)
-        .fetch_all(&mut *connection)
-        .await?;
-    load.hours = rows.into_iter().map(|(_, hour, n)| (hour, uint(n))).collect();
-    let query = format!("{ALONE}? AND sender = ?");
-    let row: Option<(String, Micros)> =
-        sqlx::query_as(AssertSqlSafe(query)).bind(now).bind(sender).fetch_optional(connection).await?;
-    load.not_before = row.map(|(_, until)| until);
-    Ok(load)
 }
 
 fn take_under_way(load: &mut Load, (_, state, count, recipients): UnderWay) {
@@ -86,15 +74,23 @@ fn take_under_way(load: &mut Load, (_, state, count, recipients): UnderWay) {
     }
 }
 
+/// An attempt that ended, and what that means.
+pub(super) struct Charged<'a> {
+    pub(super) under: &'a Under,
+    pub(super) toll: Toll,
+    /// What its worker complained of.
+    pub(super) problem: Option<Problem>,
+}
+
 /// Writes what an attempt that ended means for the limits of its sending mailbox.
 pub(super) async fn charge(
     connection: &mut SqliteConnection,
-    sender: &str,
-    toll: &Toll,
-    problem: Option<&Problem>,
+    charged: Charged<'_>,
     terms: &Terms,
     now: Micros,
 ) -> Result<(), sqlx::Error> {
+    let Charged { under, toll, problem } = charged;
+    let sender = under.sender.as_str();
     if toll.handed_over {
         sqlx::query("INSERT INTO outbox_attempt (sender, ended_at) VALUES (?, ?)")
             .bind(sender)
@@ -130,14 +126,21 @@ pub(super) async fn charge(
             sqlx::query("DELETE FROM outbox_sender WHERE sender = ?").bind(sender).execute(connection).await?;
         }
         MailboxWord::LeaveAlone(until) => {
+            let mut problem = problem.unwrap_or_default();
+            (problem.since_time, problem.next_attempt_time) = (Some(to_timestamp(now)), Some(to_timestamp(until)));
+            // Attempts that were under way together fail of the same, and count once.
             sqlx::query(
-                "INSERT INTO outbox_sender VALUES (?, ?, 1, ?) ON CONFLICT (sender) DO UPDATE SET
-                 not_before = max(not_before, excluded.not_before), deferral_count = deferral_count + 1,
-                 problem = excluded.problem",
+                "INSERT INTO outbox_sender VALUES (?1, ?2, ?3, ?4, 1, ?5) ON CONFLICT (sender, credentials)
+                 DO UPDATE SET not_before = max(not_before, ?4), problem = ?5,
+                 deferral_count = deferral_count + (decided_at <= ?6),
+                 decided_at = CASE WHEN decided_at <= ?6 THEN ?3 ELSE decided_at END",
             )
             .bind(sender)
+            .bind(&under.credentials)
+            .bind(now)
             .bind(until)
-            .bind(problem.map(prost::Message::encode_to_vec).unwrap_or_default())
+            .bind(problem.encode_to_vec())
+            .bind(under.claimed_at)
             .execute(connection)
             .await?;
         }
@@ -145,24 +148,68 @@ pub(super) async fn charge(
     Ok(())
 }
 
-/// How often in a row a sending mailbox was left alone.
-pub(super) async fn deferrals(connection: &mut SqliteConnection, sender: &str) -> Result<u32, sqlx::Error> {
-    let found: Option<u32> = sqlx::query_scalar("SELECT deferral_count FROM outbox_sender WHERE sender = ?")
-        .bind(sender)
-        .fetch_optional(connection)
-        .await?;
+/// How often in a row its sending mailbox was left alone before an attempt.
+pub(super) async fn deferrals(connection: &mut SqliteConnection, under: &Under) -> Result<u32, sqlx::Error> {
+    let found: Option<u32> = sqlx::query_scalar(
+        "SELECT max(deferral_count - (decided_at > ?), 0) FROM outbox_sender WHERE sender = ? AND credentials = ?",
+    )
+    .bind(under.claimed_at)
+    .bind(&under.sender)
+    .bind(&under.credentials)
+    .fetch_optional(connection)
+    .await?;
     Ok(found.unwrap_or(0))
 }
 
 /// Those that are left alone, each with why.
-pub(super) async fn left_alone(readers: &SqlitePool, now: Micros) -> Result<HashMap<String, Problem>, sqlx::Error> {
-    let rows: Vec<(String, Vec<u8>)> = sqlx::query_as("SELECT sender, problem FROM outbox_sender WHERE not_before > ?")
-        .bind(now)
-        .fetch_all(readers)
+pub(super) async fn left_alone(
+    readers: &SqlitePool,
+    now: Micros,
+) -> Result<HashMap<(String, Vec<u8>), Problem>, sqlx::Error> {
+    let rows: Vec<(String, Vec<u8>, Vec<u8>)> =
+        sqlx::query_as("SELECT sender, credentials, problem FROM outbox_sender WHERE not_before > ?")
+            .bind(now)
+            .fetch_all(readers)
+            .await?;
+    rows.into_iter().map(|(sender, credentials, bytes)| Ok(((sender, credentials), decode(&bytes)?))).collect()
+}
+
+fn decode(problem: &[u8]) -> Result<Problem, sqlx::Error> {
+    Problem::decode(problem).map_err(|error| sqlx::Error::Decode(error.into()))
+}
+
+/// Leaves a sending mailbox alone no more if that was for something that somebody has to mend: he says that he has.
+pub(super) async fn try_again(connection: &mut SqliteConnection, sender: &str) -> Result<(), sqlx::Error> {
+    let rows: Vec<(Vec<u8>, Vec<u8>)> =
+        sqlx::query_as("SELECT credentials, problem FROM outbox_sender WHERE sender = ?")
+            .bind(sender)
+            .fetch_all(&mut *connection)
+            .await?;
+    for (credentials, bytes) in rows {
+        if is_mended_by_somebody(decode(&bytes)?.kind()) {
+            sqlx::query("UPDATE outbox_sender SET not_before = 0 WHERE sender = ? AND credentials = ?")
+                .bind(sender)
+                .bind(credentials)
+                .execute(&mut *connection)
+                .await?;
+        }
+    }
+    Ok(())
+}
+
+/// Forgets what counts no more.
+pub(super) async fn forget(connection: &mut SqliteConnection, terms: Terms, now: Micros) -> Result<(), sqlx::Error> {
+    sqlx::query("DELETE FROM outbox_attempt WHERE ended_at < ?")
+        .bind(now.saturating_sub(micros(terms.minute).saturating_mul(2)))
+        .execute(&mut *connection)
         .await?;
-    let decode = |(sender, problem): (String, Vec<u8>)| {
-        let problem = Problem::decode(problem.as_slice()).map_err(|error| sqlx::Error::Decode(error.into()))?;
-        Ok((sender, problem))
-    };
-    rows.into_iter().map(decode).collect()
+    sqlx::query("DELETE FROM outbox_hour WHERE hour <= ?")
+        .bind(now.div_euclid(HOUR) - HOURS)
+        .execute(&mut *connection)
+        .await?;
+    sqlx::query("DELETE FROM outbox_sender WHERE max(not_before, decided_at) < ?")
+        .bind(now.saturating_sub(REMEMBERED))
+        .execute(connection)
+        .await?;
+    Ok(())
 }

@@ -9,11 +9,12 @@ use postroom_proto::v1::{self, OutboxState};
 
 use super::super::outbox::{
     Claim, ClaimLost, Claimed, Claiming, Decided, Mail, MailChanges, MailFilter, NewMail, NotAdded, NotSettled, Outbox,
-    Trouble, Waiting,
+    Trouble, Waiting, Writing,
 };
 use super::super::{Error, Micros, Raw};
 use super::{Sqlite, reading};
 use crate::outbox::Terms;
+use crate::outbox::allowance::Load;
 use crate::outbox::state::{Decision, Settlement};
 
 mod add;
@@ -27,6 +28,14 @@ mod settle;
 
 #[async_trait]
 impl Outbox for Sqlite {
+    async fn too_often(&self, writing: &Writing, terms: &Terms, now: Micros) -> Result<Option<NotAdded>, Error> {
+        let counting = async {
+            let mut reader = self.database.readers.acquire().await?;
+            add::too_often(&mut reader, writing, terms, now).await
+        };
+        counting.await.map_err(reading("count mails to one address"))
+    }
+
     async fn add(&self, mail: NewMail, terms: &Terms, now: Micros) -> Result<Result<Mail, NotAdded>, Error> {
         let terms = terms.clone();
         self.write("store a mail", move |c| Box::pin(add::add(c, mail, terms, now))).await
@@ -49,8 +58,16 @@ impl Outbox for Sqlite {
         row::raw(&self.database.readers, id).await.map_err(reading("read a mail"))
     }
 
-    async fn waiting_mail(&self, terms: &Terms, now: Micros) -> Result<Waiting, Error> {
-        claim::waiting(&self.database.readers, terms, now).await.map_err(reading("look for mail that waits"))
+    async fn waiting_mail(&self) -> Result<Waiting, Error> {
+        claim::waiting(&self.database.readers).await.map_err(reading("look for mail that waits"))
+    }
+
+    async fn loads(&self, senders: &[String], terms: &Terms, now: Micros) -> Result<HashMap<String, Load>, Error> {
+        let counting = async {
+            let mut reader = self.database.readers.acquire().await?;
+            load::of(&mut reader, senders, terms, now).await
+        };
+        counting.await.map_err(reading("count what is under way"))
     }
 
     async fn claim(&self, claiming: Claiming, terms: &Terms, now: Micros) -> Result<Vec<Claimed>, Error> {
@@ -103,8 +120,18 @@ impl Outbox for Sqlite {
         self.write("decide about a mail", move |c| Box::pin(settle::decide(c, id, instance, decision, now))).await
     }
 
-    async fn left_alone(&self, now: Micros) -> Result<HashMap<String, v1::Problem>, Error> {
+    async fn left_alone(&self, now: Micros) -> Result<HashMap<(String, Vec<u8>), v1::Problem>, Error> {
         load::left_alone(&self.database.readers, now).await.map_err(reading("read sending mailboxes"))
+    }
+
+    async fn try_again(&self, sender: &str) -> Result<(), Error> {
+        let sender = sender.to_owned();
+        self.write("open a sending mailbox", move |c| Box::pin(async move { load::try_again(c, &sender).await })).await
+    }
+
+    async fn forget_loads(&self, terms: &Terms, now: Micros) -> Result<(), Error> {
+        let terms = terms.clone();
+        self.write("forget what counts no more", move |c| Box::pin(load::forget(c, terms, now))).await
     }
 
     async fn mail_changes(

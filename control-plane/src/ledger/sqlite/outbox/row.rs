@@ -14,7 +14,7 @@ use crate::outbox::state::{Recipient, Standing};
 /// Columns of [`MailRow`], for a query over `outbox`.
 pub(super) const MAIL: &str = "outbox.id AS id, mail, instance_uid, instance, lane, queue, contact, request_id, \
      from_name, from_address, subject, message_id, size_bytes, automatic, recipient_count, created_at, changed_at, \
-     outbox.state AS state, due_at, attempt_count, sent_at, problem, response, worker, outgoing_server";
+     outbox.state AS state, due_at, attempt_count, sent_at, problem, response, worker, outgoing_server, look_in";
 
 pub(super) struct MailRow(pub(super) Mail);
 
@@ -51,7 +51,8 @@ impl FromRow<'_, SqliteRow> for MailRow {
         };
         let lane: String = row.try_get("lane")?;
         let lane = Lane::parse(&lane).ok_or_else(|| sqlx::Error::Decode(format!("{lane:?} is no lane").into()))?;
-        Ok(Self(Mail { row: row.try_get("id")?, instance_uid: row.try_get("instance_uid")?, lane, mail }))
+        let look_in = if state == OutboxState::Unknown { row.try_get("look_in")? } else { String::new() };
+        Ok(Self(Mail { row: row.try_get("id")?, instance_uid: row.try_get("instance_uid")?, lane, look_in, mail }))
     }
 }
 
@@ -142,7 +143,12 @@ pub(super) struct Under {
     pub(super) token: String,
     pub(super) session: String,
     pub(super) sender: String,
+    pub(super) credentials: Vec<u8>,
+    pub(super) claimed_at: Micros,
     pub(super) settled: bool,
+    /// The claim whose late word is still believed; empty: none.
+    pub(super) mark_token: String,
+    pub(super) mark_session: String,
     pub(super) standing: Standing,
 }
 
@@ -153,8 +159,9 @@ pub(super) async fn under(
     value: &str,
 ) -> Result<Option<Under>, sqlx::Error> {
     let query = format!(
-        "SELECT id, token, session, sender, settled, state, deadline_at, looking, marked_at, since, due_at, deferral_count, sent_at,
-         problem, response FROM outbox WHERE {condition}"
+        "SELECT id, token, session, sender, credentials, claimed_at, settled, mark_token, mark_session, state, deadline_at,
+         looking, marked_at, look_in, since, due_at, deferral_count, sent_at, problem, response FROM outbox
+         WHERE {condition}"
     );
     let found = sqlx::query(AssertSqlSafe(query)).bind(value).fetch_optional(&mut *connection).await?;
     let Some(found) = found else { return Ok(None) };
@@ -172,11 +179,13 @@ pub(super) async fn under(
         diagnostic,
     };
     let deadline_at: Option<Micros> = found.try_get("deadline_at")?;
+    let look_in: String = found.try_get("look_in")?;
     let standing = Standing {
         state: state(found.try_get("state")?),
         claimed: deadline_at.is_some(),
         looking: found.try_get("looking")?,
         marked_at: found.try_get("marked_at")?,
+        looked_for: !look_in.is_empty(),
         since: found.try_get("since")?,
         due_at: found.try_get("due_at")?,
         deferrals: found.try_get("deferral_count")?,
@@ -191,17 +200,20 @@ pub(super) async fn under(
         token: found.try_get("token")?,
         session: found.try_get("session")?,
         sender: found.try_get("sender")?,
+        credentials: found.try_get("credentials")?,
+        claimed_at: found.try_get("claimed_at")?,
         settled: found.try_get("settled")?,
+        mark_token: found.try_get("mark_token")?,
+        mark_session: found.try_get("mark_session")?,
         standing,
     }))
 }
 
-/// Writes where a mail stands now; `before` is where it stood.
+/// Writes where a mail stands now; `before` is where it stood, and whose claims there are now.
 pub(super) async fn write(
     connection: &mut SqliteConnection,
     before: &Under,
     standing: &Standing,
-    settled: bool,
     now: Micros,
 ) -> Result<(), sqlx::Error> {
     for (position, (was, is)) in before.standing.recipients.iter().zip(&standing.recipients).enumerate() {
@@ -218,10 +230,12 @@ pub(super) async fn write(
             .await?;
         }
     }
+    // Nothing that is heard late changes what has come to its end.
+    let ended = matches!(standing.state, OutboxState::Sent | OutboxState::Bounced);
     sqlx::query(
         "UPDATE outbox SET state = ?, pending_count = ?, since = ?, due_at = ?, deferral_count = ?, sent_at = ?,
-         problem = ?, response = ?, deadline_at = CASE WHEN ? THEN deadline_at ELSE NULL END, marked_at = ?, settled = ?,
-         changed_at = ? WHERE id = ?",
+         problem = ?, response = ?, deadline_at = CASE WHEN ? THEN deadline_at ELSE NULL END, looking = ?, marked_at = ?,
+         token = ?, session = ?, settled = ?, mark_token = ?, changed_at = ? WHERE id = ?",
     )
     .bind(standing.state as i32)
     .bind(int(standing.pending() as u64))
@@ -232,8 +246,12 @@ pub(super) async fn write(
     .bind(standing.problem.as_ref().map(prost::Message::encode_to_vec))
     .bind(&standing.response)
     .bind(standing.claimed)
+    .bind(standing.looking)
     .bind(standing.marked_at)
-    .bind(settled)
+    .bind(&before.token)
+    .bind(&before.session)
+    .bind(before.settled)
+    .bind(if ended { "" } else { before.mark_token.as_str() })
     .bind(now)
     .bind(before.row)
     .execute(connection)
