@@ -69,9 +69,12 @@ pub fn compose(mail: &Composition, message_id: &str, attachments: Vec<Attachment
     }
     if mail.automatic {
         let how = if mail.contact.is_empty() { "auto-generated" } else { "auto-replied" };
-        message = message.header("Auto-Submitted", Raw::new(how)).header("X-Auto-Response-Suppress", Raw::new("All"));
+        // Everything but NDR: "All" would keep back what says that it did not arrive.
+        let suppress = Raw::new("DR, RN, NRN, OOF, AutoReply");
+        message = message.header("Auto-Submitted", Raw::new(how)).header("X-Auto-Response-Suppress", suppress);
     }
-    let mut bytes = Vec::new();
+    let size: u64 = attachments.iter().map(|it| encoded_bytes(it.bytes.len() as u64)).sum();
+    let mut bytes = Vec::with_capacity(usize::try_from(size).unwrap_or(0));
     message.body(body(mail, attachments)).serialize(&mut bytes);
     bytes
 }

@@ -109,7 +109,7 @@ fn automatic_mail_says_so() {
         (header("Auto-Submitted").unwrap(), header("X-Auto-Response-Suppress").unwrap())
     };
     let automatic = Composition { automatic: true, ..mail() };
-    assert_eq!(how(&automatic), ("auto-replied".into(), "All".into()));
+    assert_eq!(how(&automatic), ("auto-replied".into(), "DR, RN, NRN, OOF, AutoReply".into()));
     assert_eq!(how(&Composition { contact: String::new(), ..automatic }).0, "auto-generated");
 }
 
