@@ -168,6 +168,10 @@ async fn restore(session: &mut Session<'_, '_>, args: &RestoreBackup) -> Result<
 
     let created = time::time(restored.backup.created_time.as_ref());
     session.note(&format!("Restored into {}, as of {created}.", data.display()));
+    if restored.mails > 0 {
+        let text = "mails may have been sent since; see `postroom outbox list --state unknown`.";
+        session.note(&format!("{} {text}", restored.mails));
+    }
     if let Some(aside) = &restored.aside {
         session.note(&format!("What was there before is now in {}.", aside.display()));
     }

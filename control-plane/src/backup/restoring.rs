@@ -15,9 +15,11 @@ use std::path::{Path, PathBuf};
 use postroom_proto::{convert, v1};
 use secrecy::{ExposeSecret as _, SecretString};
 
+use super::member;
 use super::unpacking::{Bodies, Refused, unpack};
 use crate::access::vault::{KeyError, Vault};
 use crate::folder;
+use crate::ledger::sqlite::copy;
 
 /// Where the archive is unpacked, in the data folder, so that nothing crosses from one disk to another afterwards.
 const RESTORING: &str = "restoring";
@@ -66,6 +68,8 @@ pub struct Restored {
     pub backup: v1::Backup,
     /// What opens its secrets.
     pub keys: Keys,
+    /// Mails that were not sent yet when it was made, and may have been sent since.
+    pub mails: u64,
     /// Where the former content of the folder is now.
     pub aside: Option<PathBuf>,
 }
@@ -90,6 +94,9 @@ pub async fn restore(
     let unpacked = tokio::task::spawn_blocking(move || unpack(input, &place, Bodies::Keep)).await;
     let unpacked = unpacked.map_err(|error| unusable(io::Error::other(error)))??;
     unpacked.check(&draft.0).await?;
+    let created = unpacked.manifest.created_micros;
+    let mails = copy::distrust_mails(&draft.0.join(folder::LEDGER), created, crate::clock::now()).await;
+    let mails = mails.map_err(|error| Refused::Database { name: member::LEDGER, source: error.into() })?;
     let key_id = &unpacked.manifest.key_id;
     if given.is_some_and(|vault| !vault.holds(key_id)) {
         return Err(Error::OtherKey { key_id: key_id.clone() });
@@ -108,7 +115,7 @@ pub async fn restore(
         None => Keys::None,
     };
     let aside = settle(data, &draft.0, former).map_err(unusable)?;
-    Ok(Restored { backup: unpacked.describe(), keys, aside })
+    Ok(Restored { backup: unpacked.describe(), keys, mails, aside })
 }
 
 /// What is in a data folder beside what a restore passes over: the lock, what former restores left, and `lost+found`.

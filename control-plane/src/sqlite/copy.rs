@@ -4,7 +4,7 @@ use std::path::Path;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
 
-use sqlx::sqlite::SqliteConnectOptions;
+use sqlx::sqlite::{SqliteConnectOptions, SqliteJournalMode};
 use sqlx::{ConnectOptions as _, Connection as _, SqliteConnection};
 
 use super::{Database, OpenError, Step, options, refuse_newer};
@@ -61,6 +61,12 @@ pub async fn look(path: &Path) -> Result<SqliteConnection, sqlx::Error> {
     // What came from elsewhere may have a schema made to run something; it is not trusted to.
     let options = SqliteConnectOptions::new().filename(path).read_only(true).immutable(true);
     options.pragma("trusted_schema", "0").pragma("query_only", "1").disable_statement_logging().connect().await
+}
+
+/// Opens a copy to change it before anybody uses it. No file stays beside it once it is closed.
+pub async fn change(path: &Path) -> Result<SqliteConnection, sqlx::Error> {
+    let options = SqliteConnectOptions::new().filename(path).journal_mode(SqliteJournalMode::Delete);
+    options.pragma("trusted_schema", "0").disable_statement_logging().connect().await
 }
 
 /// Refuses a copy that is broken, or that a newer version made.

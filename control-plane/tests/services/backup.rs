@@ -5,15 +5,17 @@ use std::path::Path;
 use postroom_control_plane::app::{App, StartError};
 use postroom_control_plane::backup::restoring::{self, Error, Keys, restore, verify};
 use postroom_control_plane::backup::unpacking::Refused;
+use postroom_control_plane::outbox::Terms;
 use postroom_control_plane::{folder, ledger};
 use postroom_proto::reason::Reason;
 use postroom_proto::v1::backup_service_client::BackupServiceClient;
 use postroom_proto::v1::create_backup_response::Event;
-use postroom_proto::v1::{self, open_outcome::Outcome, reported_message::Raw};
+use postroom_proto::v1::{self, OutboxState, SendVerdict, open_outcome::Outcome, reported_message::Raw};
 use secrecy::SecretString;
 use sha2::{Digest as _, Sha256};
 
 use crate::bench::{Bench, reason, settings};
+use crate::outbox;
 
 /// A backup, as its caller receives it.
 async fn backup(bench: &Bench, include_key: bool) -> (Vec<u8>, v1::Backup) {
@@ -257,4 +259,44 @@ async fn a_folder_is_restored_into_as_a_whole_or_not_at_all() {
     let mended = restore(input(), other.path(), None, true).await.unwrap();
     assert_eq!(names(&mended.aside.unwrap().join("restored")), ["store.db"]);
     Bench::start_restored(other.path()).await.app.stop().await;
+}
+
+#[tokio::test]
+async fn mail_that_waited_when_the_backup_was_made_is_not_sent_again_by_itself() {
+    let (data, other) = (tempfile::tempdir().unwrap(), tempfile::tempdir().unwrap());
+    let bench = outbox::start(data.path(), Terms { connections: 2, ..Terms::default() }).await;
+    outbox::define(&bench, vec![outbox::server(true)]).await;
+    let worker = bench.register("worker").await;
+    let mut mails = Vec::new();
+    for to in ["marked@x.example", "claimed@x.example", "queued@x.example"] {
+        mails.push(outbox::send(&bench, &outbox::draft(to), &[]).await.unwrap().id);
+    }
+    let claimed = outbox::claim(&bench, &worker.id, 10).await.unwrap();
+    assert_eq!(claimed.len(), 2);
+    outbox::mark(&bench, &worker.id, &claimed[0]).await.unwrap();
+    let (archive, made) = backup(&bench, true).await;
+    for claimed in &claimed {
+        outbox::settle(&bench, &worker.id, claimed, SendVerdict::Sent).await.unwrap();
+    }
+    let id = worker.id.clone();
+    bench.app.stop().await;
+
+    assert_eq!(bring_back(&archive, other.path()).await.unwrap().mails, 3);
+    assert!(!other.path().join("ledger.db-journal").exists());
+    let bench = Bench::start_restored(other.path()).await;
+    let again = bench.register("again").await;
+    assert_eq!(outbox::claim(&bench, &again.id, 0).await, Ok(Vec::new()), "nothing is sent blindly");
+    for (n, mail) in mails.iter().enumerate() {
+        let shown = outbox::show(&bench, mail).await;
+        let problem = shown.problem.as_ref().unwrap();
+        assert_eq!((shown.state(), problem.code.as_str()), (OutboxState::Unknown, "RESTORED"));
+        assert_eq!(shown.next_attempt_time.is_some(), n < 2, "looked for where its server keeps a copy: {shown:?}");
+    }
+    // Whoever had it knows.
+    let late = outbox::settle(&bench, &id, &claimed[1], SendVerdict::Sent).await;
+    assert_eq!(late, Ok(OutboxState::Sent));
+    let confirm = bench.as_admin(v1::ConfirmOutboxMailRequest { mail: mails[2].clone() });
+    let confirmed = outbox::outbox(&bench).confirm_outbox_mail(confirm).await.unwrap().into_inner();
+    assert_eq!((confirmed.state(), confirmed.sent_time), (OutboxState::Sent, made.created_time));
+    bench.app.stop().await;
 }

@@ -2,10 +2,17 @@
 
 use std::path::Path;
 
-use sqlx::AssertSqlSafe;
+use postroom_proto::catalogue::outbox::RESTORED;
+use postroom_proto::convert::to_timestamp;
+use postroom_proto::v1::Problem;
+use prost::Message as _;
+use sqlx::{AssertSqlSafe, Connection as _, SqliteConnection};
 
+use super::super::Micros;
 use super::row::uint;
 use super::{Error, SCHEMA, Sqlite, reading};
+use crate::outbox::state::problem;
+use crate::outbox::{Terms, micros};
 use crate::sqlite::copy::{self, Unfit};
 
 /// What a copy holds.
@@ -65,10 +72,7 @@ pub async fn bodies(path: &Path) -> Result<Vec<BodyDigest>, sqlx::Error> {
     use futures::TryStreamExt as _;
 
     let mut copy = copy::look(path).await?;
-    // A backup of an older version has no outbox.
-    let outbox: bool = sqlx::query_scalar("SELECT EXISTS (SELECT 1 FROM sqlite_schema WHERE name = 'outbox')")
-        .fetch_one(&mut copy)
-        .await?;
+    let outbox = has_outbox(&mut copy).await?;
     let messages = "SELECT raw_digest FROM message WHERE raw_digest IS NOT NULL";
     let mails = if outbox { " UNION ALL SELECT raw_digest FROM outbox WHERE raw_digest IS NOT NULL" } else { "" };
     let select = format!("{messages}{mails}");
@@ -81,4 +85,37 @@ pub async fn bodies(path: &Path) -> Result<Vec<BodyDigest>, sqlx::Error> {
     digests.sort_unstable();
     digests.dedup();
     Ok(digests)
+}
+
+/// A backup of an older version has none.
+async fn has_outbox(copy: &mut SqliteConnection) -> Result<bool, sqlx::Error> {
+    sqlx::query_scalar("SELECT EXISTS (SELECT 1 FROM sqlite_schema WHERE name = 'outbox')").fetch_one(copy).await
+}
+
+/// Makes every mail UNKNOWN that waited or was under way when a copy was made, at `as_of`: it may have been sent since, and
+/// only whoever looks among sent mail can tell. How many those are.
+pub async fn distrust_mails(path: &Path, as_of: Micros, now: Micros) -> Result<u64, sqlx::Error> {
+    let mut copy = copy::change(path).await?;
+    if !has_outbox(&mut copy).await? {
+        return Ok(0);
+    }
+    let problem = Problem { since_time: Some(to_timestamp(now)), ..problem(&RESTORED, None) };
+    // Who had it may still say that it was sent. It is not looked for where a copy of a former attempt may be found.
+    let changed = sqlx::query(
+        "UPDATE outbox SET state = 4, marked_at = ?1, problem = ?2, changed_at = ?3, deadline_at = NULL, looking = 0,
+         deferral_count = 0, token = '', mark_token = CASE state WHEN 2 THEN token ELSE mark_token END,
+         mark_session = CASE state WHEN 2 THEN session ELSE mark_session END,
+         due_at = CASE WHEN look_in <> '' AND sent_at IS NULL AND NOT EXISTS
+             (SELECT 1 FROM outbox_recipient WHERE outbox_recipient.outbox = outbox.id AND outbox_recipient.state IN (2, 4))
+             THEN ?4 END
+         WHERE state IN (1, 2)",
+    )
+    .bind(as_of)
+    .bind(problem.encode_to_vec())
+    .bind(now)
+    .bind(now.saturating_add(micros(Terms::default().look_after)))
+    .execute(&mut copy)
+    .await?;
+    copy.close().await?;
+    Ok(changed.rows_affected())
 }
