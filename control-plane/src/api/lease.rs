@@ -39,7 +39,7 @@ impl Leases {
         let model = self.model.borrow().clone();
         let offered = offers.into_iter().filter_map(|offer| {
             Some(v1::OfferedMailbox {
-                definition_revision: model.mailbox(&offer.mailbox)?.revision,
+                definition_revision: model.mailbox_revision(&offer.mailbox)?,
                 mailbox: offer.mailbox.to_string(),
                 epoch: offer.epoch.0,
             })

@@ -318,6 +318,8 @@ struct Place {
     server: Arc<IncomingServer>,
     instance: Arc<Instance>,
     system: Arc<System>,
+    /// Put together once: with every heartbeat it is asked for of every mailbox.
+    revision: u64,
 }
 
 /// A mailbox with everything that it was defined by.
@@ -372,6 +374,7 @@ impl Model {
                     server: Arc::clone(server),
                     instance: Arc::clone(instance),
                     system: Arc::clone(&model.system),
+                    revision: newest(queue, address, server, &model.system),
                 };
                 model.mailboxes.insert(address.mailbox(server), place);
             }
@@ -461,27 +464,36 @@ impl Model {
         self.mailboxes.get(uid).map(Place::reference)
     }
 
+    /// Revision of the definition of a mailbox: the newest of all that it was defined by.
+    pub fn mailbox_revision(&self, uid: &MailboxUid) -> Option<u64> {
+        self.mailboxes.get(uid).map(|place| place.revision)
+    }
+
     /// All mailboxes, in no order.
     pub fn mailboxes(&self) -> impl ExactSizeIterator<Item = (&MailboxUid, MailboxRef<'_>)> {
         self.mailboxes.iter().map(|(uid, place)| (uid, place.reference()))
     }
 }
 
+/// Invariant: it never falls. A queue that begins to say for itself what the system settings said is changed by that, hence
+/// newer than they are.
+fn newest(queue: &Queue, address: &Address, server: &IncomingServer, system: &System) -> u64 {
+    let undecided =
+        (queue.priority == 0 && address.priority == 0) || (queue.language.is_empty() && address.language.is_empty());
+    let system = if undecided { system.revision } else { 0 };
+    queue.revision.max(server.revision).max(system)
+}
+
 impl Place {
     fn reference(&self) -> MailboxRef<'_> {
         let (queue, address) = (&*self.queue, &self.queue.addresses[self.index]);
-        // Invariant: it never falls. A queue that begins to say for itself what the system settings said is changed by
-        // that, hence newer than they are.
-        let undecided = (queue.priority == 0 && address.priority == 0)
-            || (queue.language.is_empty() && address.language.is_empty());
-        let system = if undecided { self.system.revision } else { 0 };
         MailboxRef {
             queue,
             address,
             server: &self.server,
             instance: &self.instance,
             system: &self.system,
-            revision: queue.revision.max(self.server.revision).max(system),
+            revision: self.revision,
         }
     }
 }
