@@ -341,7 +341,7 @@ pub trait Outbox: Send + Sync + 'static {
     /// Sending mailboxes and credentials that are left alone, each with why.
     async fn left_alone(&self, now: Micros) -> Result<HashMap<(String, Vec<u8>), v1::Problem>, Error>;
 
-    /// Leaves a sending mailbox alone no more if that was for something that somebody has to mend.
+    /// Leaves a sending mailbox alone no more.
     async fn try_again(&self, sender: &str) -> Result<(), Error>;
 
     /// Forgets what sending mailboxes did so long ago that it counts no more.

@@ -201,8 +201,8 @@ impl Sending {
         }
     }
 
-    /// Tries the sending mailbox again by which a mail goes, if it was left alone for something that somebody has to mend:
-    /// whoever says so has mended it, or finds out that he has not.
+    /// Tries the sending mailbox again by which a mail goes, if it was left alone: whoever says so has mended what was
+    /// wrong, or finds out that he has not.
     pub async fn try_mailbox_again(&self, mail: &Mail) -> Result<(), Failure> {
         let model = self.inner.model.borrow().clone();
         if let Ok(road) = road_of(&model, &mail.lane) {

@@ -360,8 +360,6 @@ pub(crate) async fn a_mailbox_that_is_refused_is_left_alone_as_a_whole(outbox: i
     let alone = outbox.left_alone(START + SECOND).await.unwrap();
     let billing = ("smtp|billing".to_owned(), b"first".to_vec());
     assert_eq!(alone[&billing].code, "THROTTLED");
-    outbox.try_again("smtp|billing").await.unwrap();
-    assert!(claim(&outbox, "a", &["q1", "q2"], 9, START + SECOND).await.is_empty(), "nobody can mend that");
     let mut other = claiming("a", &["q2"], 9);
     other.ways[0].sender = "smtp|sales".into();
     assert_eq!(ids(&outbox.claim(other, &terms(), START).await.unwrap()), ["m3"], "other mailboxes go on");

@@ -154,7 +154,7 @@ fn addresses_become_ascii_or_are_refused() {
     for (written, ascii) in [
         ("ada@x.example", "ada@x.example"),
         (" ada@X.example ", "ada@x.example"),
-        ("ada+tag@Grüße.example", "ada+tag@xn--gre-6ka8i.example"),
+        ("ada+tag@Grüße.example", "ada+tag@xn--gre-6ka8l.example"),
         ("ada@例え.example", "ada@xn--r8jz45g.example"),
         ("o'neil/x@x.example", "o'neil/x@x.example"),
     ] {

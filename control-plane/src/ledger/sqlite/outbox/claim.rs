@@ -197,8 +197,10 @@ async fn queues<'w>(
         }));
     }
     let mut queues: Vec<Waits<'w>> = queues.into_values().collect();
-    // A queue with several addresses sends in the order in which they were stored.
-    queues.iter_mut().for_each(|queue| queue.waiting.sort_by_key(|((_, candidate), _)| candidate.id));
+    // A queue with several addresses sends in the order in which its mails were due: what is tried again comes behind what
+    // was stored before that.
+    let due = |((_, candidate), _): &((&Way, Candidate), u64)| (candidate.due_at, candidate.id);
+    queues.iter_mut().for_each(|queue| queue.waiting.sort_by_key(due));
     Ok((queues, last))
 }
 
@@ -346,10 +348,10 @@ mod tests {
             for row in rows {
                 let step: String = row.try_get("detail").unwrap();
                 assert!(!step.contains("TEMP B-TREE"), "{statement}\n{step}");
-                assert!(
-                    !step.contains("SCAN") || step.contains("some") || step.contains("CONSTANT"),
-                    "{statement}\n{step}"
-                );
+                // The first row of an index is a scan, too; a subquery takes no second one.
+                let first = step.contains(" INDEX outbox_") && statement.contains("LIMIT 1)");
+                let lanes = step.contains("some") || step.contains("CONSTANT");
+                assert!(!step.contains("SCAN") || lanes || first, "{statement}\n{step}");
             }
         }
     }

@@ -12,7 +12,7 @@ use super::super::ROWS;
 use super::super::row::{int, uint};
 use super::row::Under;
 use crate::outbox::allowance::{HOUR, HOURS, Load};
-use crate::outbox::state::{MailboxWord, Toll, is_mended_by_somebody};
+use crate::outbox::state::{MailboxWord, Toll};
 use crate::outbox::{Terms, micros};
 
 const UNDER_WAY: &str = "SELECT sender, state, count(*), sum(pending_count) FROM outbox INDEXED BY outbox_claim
@@ -178,22 +178,9 @@ fn decode(problem: &[u8]) -> Result<Problem, sqlx::Error> {
     Problem::decode(problem).map_err(|error| sqlx::Error::Decode(error.into()))
 }
 
-/// Leaves a sending mailbox alone no more if that was for something that somebody has to mend: he says that he has.
+/// Leaves a sending mailbox alone no more: somebody who may says that it is worth a try.
 pub(super) async fn try_again(connection: &mut SqliteConnection, sender: &str) -> Result<(), sqlx::Error> {
-    let rows: Vec<(Vec<u8>, Vec<u8>)> =
-        sqlx::query_as("SELECT credentials, problem FROM outbox_sender WHERE sender = ?")
-            .bind(sender)
-            .fetch_all(&mut *connection)
-            .await?;
-    for (credentials, bytes) in rows {
-        if is_mended_by_somebody(decode(&bytes)?.kind()) {
-            sqlx::query("UPDATE outbox_sender SET not_before = 0 WHERE sender = ? AND credentials = ?")
-                .bind(sender)
-                .bind(credentials)
-                .execute(&mut *connection)
-                .await?;
-        }
-    }
+    sqlx::query("UPDATE outbox_sender SET not_before = 0 WHERE sender = ?").bind(sender).execute(connection).await?;
     Ok(())
 }
 
