@@ -1,7 +1,7 @@
 //! Mail on its way out over the real services, with a worker played by the test.
 
 use std::path::Path;
-use std::time::{Duration, Instant};
+use std::time::Duration;
 
 use mail_parser::MessageParser;
 use postroom_control_plane::config::Config;
@@ -14,7 +14,7 @@ use postroom_proto::v1::outbox_service_client::OutboxServiceClient;
 use postroom_proto::v1::send_service_client::SendServiceClient;
 use postroom_proto::v1::worker_service_client::WorkerServiceClient;
 use postroom_proto::v1::{self, ContactKind, OutboxState, SendTask, SendVerdict, open_outcome::Outcome};
-use tokio::time::timeout;
+use tokio::time::{Instant, timeout};
 use tonic::Streaming;
 use tonic::transport::Channel;
 

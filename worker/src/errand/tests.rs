@@ -131,6 +131,6 @@ async fn a_panic_ends_the_errand_with_a_defect() {
     let room = Arc::new(Semaphore::new(1));
     let errand = errand("1", Some(Task::Check(CheckTask {})));
     let done = carry_out(Sending::new(shared(), Duration::ZERO), errand, findings, room.clone());
-    timeout(PATIENCE, done).await.unwrap();
+    timeout(PATIENCE, Box::pin(done)).await.unwrap();
     assert_eq!(room.available_permits(), 1, "its place is free again");
 }

@@ -72,7 +72,7 @@ fn of_a_partial_refusal_the_refused_are_listed_and_the_deferred_tried_again() {
     assert_eq!(sent.recipients[1], refused);
     assert!(sent.problem.unwrap().cause.contains("no such user"));
 
-    let both = vec![refused.clone(), recipient("r2@x", RecipientState::Pending)];
+    let both = vec![refused, recipient("r2@x", RecipientState::Pending)];
     let (again, _) = settled(marked(3), Settlement { recipients: both, ..said(SendVerdict::Sent) });
     assert_eq!((again.state, again.pending()), (OutboxState::Queued, 1));
     assert!(again.due_at.unwrap() >= NOW + 30 * SECOND);
