@@ -189,7 +189,7 @@ async fn a_call_has_a_deadline() {
     let plane = ControlPlane::start(State { silent: true, ..State::default() }).await;
     let client = Client::new(&plane.context, false).unwrap().with_deadline(Duration::from_millis(50));
     assert!(matches!(client.list_mailboxes().await, Err(Error::Deadline { .. })));
-    assert_eq!(postroom_cli::error::Error::from(client.export_model().await.unwrap_err()).exit_code(), 10);
+    assert_eq!(postroom_cli::error::Error::from(client.get_status().await.unwrap_err()).exit_code(), 10);
 }
 
 #[tokio::test]
