@@ -235,8 +235,10 @@ impl Fleet {
     /// Waits until every mailbox is read, by workers that pass. The mailboxes then.
     pub(crate) async fn read_by(&self, who: impl Fn(&str) -> bool) -> Vec<v1::Mailbox> {
         let (client, until) = (self.client(), Instant::now() + PATIENCE);
+        let mut refused = None;
         loop {
-            let listed = client.list_mailboxes().await.map(|listed| listed.mailboxes).unwrap_or_default();
+            let listed = client.list_mailboxes().await.map(|listed| listed.mailboxes);
+            let listed = listed.map_err(|error| refused = Some(error)).unwrap_or_default();
             let is_read = |it: &v1::Mailbox| {
                 it.state() == MailboxState::Idle && it.holder.as_ref().is_some_and(|holder| who(&holder.worker))
             };
@@ -245,7 +247,8 @@ impl Fleet {
             }
             if Instant::now() > until {
                 let others: Vec<_> = listed.iter().filter(|it| !is_read(it)).take(3).collect();
-                panic!("not within {PATIENCE:?}: every mailbox is read: {others:#?}\n{}", self.logs());
+                let (count, logs) = (listed.len(), self.logs());
+                panic!("not within {PATIENCE:?}: every mailbox is read: {count}, {others:#?}, {refused:?}\n{logs}");
             }
             sleep(Duration::from_millis(100)).await;
         }
