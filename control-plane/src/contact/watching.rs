@@ -25,7 +25,7 @@ impl std::fmt::Debug for Contacts {
 #[async_trait]
 impl Source for Contacts {
     type Event = WatchContactsResponse;
-    /// Index into [`SHOWN`], and the last contact that was told.
+    /// Index into `SHOWN`, and the last contact that was told.
     type Place = (usize, Option<ContactPosition>);
 
     async fn newest(&self) -> Result<u64, Failure> {

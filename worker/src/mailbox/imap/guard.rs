@@ -83,7 +83,7 @@ pub struct Notes {
     pub capabilities: Option<Vec<String>>,
     /// Responses thrown away for their size since they were last taken.
     pub oversized: Vec<Oversized>,
-    /// Folders, once somebody asks for them by putting an empty list here; of them the first [`MAX_FOLDERS`].
+    /// Folders, once somebody asks for them by putting an empty list here; of them the first `MAX_FOLDERS`.
     pub folders: Option<Vec<Listed>>,
 }
 
