@@ -1,7 +1,7 @@
 //! What is known of each mailbox, put together for people: the definition says what it is, the store who holds it, the
 //! leader why nobody does, the ledger how far it is and what its reader last said.
 
-use std::collections::HashMap;
+use std::collections::{BTreeSet, HashMap};
 use std::sync::Arc;
 
 use postroom_proto::convert::to_timestamp;
@@ -16,7 +16,7 @@ use crate::lease::desk::Assignment;
 use crate::lease::handle::{Handle, Reasons};
 use crate::lease::record::{AssignmentRecord, SessionRecord, assignment};
 use crate::ledger::{MailboxRecord, SharedLedger};
-use crate::store::{Entry, SharedStore, key};
+use crate::store::{Entry, SharedStore, get_all, key};
 
 /// Looks at mailboxes.
 #[derive(Clone)]
@@ -84,23 +84,8 @@ impl Observer {
     /// Every mailbox of the model, in no order. Reads the assignments as a whole instead of one by one.
     pub async fn every_mailbox(&self) -> Result<Vec<v1::Mailbox>, Failure> {
         let model = self.model.borrow().clone();
-        let workers: HashMap<SessionId, String> = self
-            .list(key::SESSIONS)
-            .await?
-            .iter()
-            .filter_map(|entry| Some((key::parse_session(&entry.key)?, SessionRecord::decode(&entry.value)?)))
-            .filter(|(_, record)| !record.is_over())
-            .map(|(session, record)| (session, record.profile.worker))
-            .collect();
-        let assigned = self.list(key::ASSIGNMENTS).await?;
-        let mut holders: HashMap<MailboxUid, v1::Holder> = assigned
-            .iter()
-            .filter_map(|entry| {
-                let (uid, assignment) = assignment(entry)?;
-                let worker = workers.get(&assignment.session)?.clone();
-                Some((uid, holder(entry, &assignment, worker)))
-            })
-            .collect();
+        let workers = workers(&self.list(key::SESSIONS).await?);
+        let mut holders = holders(&self.list(key::ASSIGNMENTS).await?, &workers);
         let uids: Vec<MailboxUid> = model.mailboxes().map(|(uid, _)| uid.clone()).collect();
         let mut records = self.records(&uids).await?;
         let unread = self.unread(uids).await?;
@@ -138,12 +123,12 @@ impl Observer {
 
     async fn describe(&self, model: &Model, uids: &[MailboxUid]) -> Result<Vec<v1::Mailbox>, Failure> {
         let mut records = self.records(uids).await?;
-        let mut workers = HashMap::new();
+        let mut holders = self.holders_of(uids).await?;
         let unread = self.unread(uids.to_vec()).await?;
         let mut described = Vec::with_capacity(uids.len());
         for uid in uids {
             let Some(mailbox) = model.mailbox(uid) else { continue };
-            let holder = self.holder(uid, &mut workers).await?;
+            let holder = holders.remove(uid);
             let mut one = describe(uid, &mailbox, unread.reader(uid, holder), records.remove(uid));
             // The reader repeats its report meanwhile and knows of no problem.
             if let Some(problem) = self.unstored.problem(uid) {
@@ -156,24 +141,38 @@ impl Observer {
         Ok(described)
     }
 
-    /// Who holds a mailbox; `workers` remembers the names of the sessions that were looked up.
-    async fn holder(
-        &self,
-        uid: &MailboxUid,
-        workers: &mut HashMap<String, Option<String>>,
-    ) -> Result<Option<v1::Holder>, Failure> {
-        let Some(entry) = self.store.get(&key::assignment(uid)).await? else { return Ok(None) };
-        let Some((_, assignment)) = assignment(&entry) else { return Ok(None) };
-        let session = assignment.session.to_string();
-        if !workers.contains_key(&session) {
-            let record = self.store.get(&key::session(&assignment.session)).await?;
-            let record = record.and_then(|entry| SessionRecord::decode(&entry.value));
-            workers
-                .insert(session.clone(), record.filter(|record| !record.is_over()).map(|record| record.profile.worker));
-        }
-        let worker = workers.get(&session).cloned().flatten();
-        Ok(worker.map(|worker| holder(&entry, &assignment, worker)))
+    /// Who holds these mailboxes, in a few reads however many there are.
+    async fn holders_of(&self, uids: &[MailboxUid]) -> Result<HashMap<MailboxUid, v1::Holder>, Failure> {
+        let assigned = self.entries(uids.iter().map(key::assignment)).await?;
+        let sessions: BTreeSet<SessionId> =
+            assigned.iter().filter_map(assignment).map(|(_, assignment)| assignment.session).collect();
+        let workers = workers(&self.entries(sessions.iter().map(key::session)).await?);
+        Ok(holders(&assigned, &workers))
     }
+
+    /// What stands under these keys.
+    async fn entries(&self, keys: impl Iterator<Item = String>) -> Result<Vec<Entry>, Failure> {
+        let found = get_all(&self.store, &keys.collect::<Vec<_>>()).await?;
+        Ok(found.into_iter().flatten().collect())
+    }
+}
+
+/// The workers of the sessions that live, by the records of sessions.
+fn workers(sessions: &[Entry]) -> HashMap<SessionId, String> {
+    let records = sessions
+        .iter()
+        .filter_map(|entry| Some((key::parse_session(&entry.key)?, SessionRecord::decode(&entry.value)?)));
+    records.filter(|(_, record)| !record.is_over()).map(|(session, record)| (session, record.profile.worker)).collect()
+}
+
+/// Who holds what, by assignments; those of sessions that are over hold nothing.
+fn holders(assigned: &[Entry], workers: &HashMap<SessionId, String>) -> HashMap<MailboxUid, v1::Holder> {
+    let held = assigned.iter().filter_map(|entry| {
+        let (uid, assignment) = assignment(entry)?;
+        let worker = workers.get(&assignment.session)?.clone();
+        Some((uid, holder(entry, &assignment, worker)))
+    });
+    held.collect()
 }
 
 /// Why mailboxes are not read.

@@ -6,7 +6,7 @@ use postroom_proto::v1;
 
 use super::{Intake, check, mailbox, session};
 use crate::definition;
-use crate::store::{MAX_WRITES, key};
+use crate::store::{get_all, key};
 
 /// Most leases of one call.
 const MOST: usize = 500;
@@ -47,11 +47,7 @@ impl Intake {
     ) -> Result<Vec<Result<(MailboxUid, Epoch), Failure>>, Failure> {
         let mut held: Vec<_> = leases.iter().map(|lease| mailbox("leases.mailbox", &lease.mailbox)).collect();
         let keys: Vec<String> = held.iter().flatten().map(key::assignment).collect();
-        let mut found = Vec::with_capacity(keys.len());
-        for keys in keys.chunks(MAX_WRITES) {
-            found.extend(self.store.get_many(keys).await?);
-        }
-        let mut found = found.into_iter();
+        let mut found = get_all(&self.store, &keys).await?.into_iter();
         let checked = held.drain(..).zip(leases).map(|(uid, lease)| {
             let (uid, epoch) = (uid?, Epoch(lease.epoch));
             check(found.next().flatten().as_ref(), session, &uid, epoch)?;

@@ -208,6 +208,15 @@ pub trait Store: Send + Sync + 'static {
 /// A store that can be shared.
 pub type SharedStore = Arc<dyn Store>;
 
+/// Any number of keys, in the order asked for; [`MAX_WRITES`] at a time are as of one moment.
+pub async fn get_all(store: &SharedStore, keys: &[String]) -> Result<Vec<Option<Entry>>, Error> {
+    let mut found = Vec::with_capacity(keys.len());
+    for keys in keys.chunks(MAX_WRITES) {
+        found.extend(store.get_many(keys).await?);
+    }
+    Ok(found)
+}
+
 /// What every back end refuses before it tries.
 fn check(guards: &[Guard], writes: &[Write]) -> Result<(), Error> {
     let guard_bytes = guards.iter().map(|guard| match guard {
