@@ -284,4 +284,6 @@ impl<I: Interceptor + Clone + Send + Sync + 'static> Reporter for Client<I> {
 }
 
 #[cfg(test)]
+pub(crate) mod nobody;
+#[cfg(test)]
 mod tests;

@@ -53,7 +53,7 @@ struct Taken {
     attachment: Attachment,
     /// What was said of it.
     header: v1::DraftAttachment,
-    _memory: OwnedSemaphorePermit,
+    memory: OwnedSemaphorePermit,
 }
 
 impl Composer {
@@ -174,7 +174,7 @@ impl Composer {
             content_id: header.content_id.clone(),
             bytes: Vec::with_capacity(usize::try_from(size).unwrap_or(0)),
         };
-        Ok(Taken { attachment, header, _memory: memory })
+        Ok(Taken { attachment, header, memory })
     }
 
     fn check_size(&self, bytes: u64) -> Result<(), Failure> {
@@ -203,7 +203,7 @@ impl Composer {
             return Err(not_added(why));
         }
         // The memory is given back once the mail is stored.
-        let (attachments, memory): (Vec<_>, Vec<_>) = files.into_iter().map(|it| (it.attachment, it._memory)).unzip();
+        let (attachments, memory): (Vec<_>, Vec<_>) = files.into_iter().map(|it| (it.attachment, it.memory)).unzip();
         let (composition, named) = (mail.clone(), message_id.clone());
         // Encoding tens of megabytes takes a while.
         let composed = tokio::task::spawn_blocking(move || compose::compose(&composition, &named, attachments, now));

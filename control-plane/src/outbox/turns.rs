@@ -37,9 +37,9 @@ pub struct Turn<M> {
     pub mail: M,
 }
 
-/// Shares at most `max` turns out, which are numbered from `now` on: each goes to the sending mailbox whose last turn is longest ago, and there to such a
-/// queue. A queue's mails keep their order: one with too many recipients for what is left holds up its queue, and no
-/// other.
+/// Shares at most `max` turns out, which are numbered from `now` on: each goes to the sending mailbox whose last turn is
+/// longest ago, and there to such a queue. A queue's mails keep their order: one with too many recipients for what is left
+/// holds up its queue, and no other.
 pub fn share<M>(senders: Vec<Sender<M>>, now: Micros, max: usize) -> Vec<Turn<M>> {
     let mut senders: Vec<Sender<M>> = senders;
     for queue in senders.iter_mut().flat_map(|sender| &mut sender.queues) {

@@ -3,7 +3,6 @@
 use std::sync::Mutex;
 
 use async_trait::async_trait;
-use bytes::Bytes;
 
 use postroom_proto::v1::CheckTask;
 
@@ -11,31 +10,9 @@ use super::*;
 use crate::config::Reading;
 use crate::mailbox::session::Shared;
 use crate::mailbox::status::Board;
-use crate::report::{self, Reporter};
+use crate::report::nobody::Nobody;
 
 const PATIENCE: Duration = Duration::from_secs(30);
-
-/// Nobody to report to: errands do not.
-struct Nobody;
-
-#[async_trait]
-impl Reporter for Nobody {
-    async fn open(&self, _: v1::MailboxLease) -> Result<v1::OpenedMailbox, report::Error> {
-        std::future::pending().await
-    }
-
-    async fn report(&self, _: &v1::ReportRequest) -> Result<v1::ReportResponse, report::Error> {
-        std::future::pending().await
-    }
-
-    async fn upload(&self, _: v1::BlobHeader, _: Bytes) -> Result<(), report::Error> {
-        std::future::pending().await
-    }
-
-    async fn status(&self, _: Vec<v1::MailboxStatus>) -> Result<(), report::Error> {
-        Ok(())
-    }
-}
 
 /// Gives out what it holds, one by one, and notes what is reported.
 #[derive(Default)]

@@ -7,7 +7,10 @@ use std::time::Duration;
 use async_trait::async_trait;
 use bytes::Bytes;
 use postroom_proto::convert::to_duration;
-use postroom_proto::v1::{self, Claim, ClaimedMail, OutgoingDefinition, SendTask, SettleMailRequest};
+use postroom_proto::v1::{
+    Claim, ClaimedMail, OutgoingAuthentication, OutgoingDefinition, SendTask, SettleMailRequest, SmtpSecurity,
+    Transport,
+};
 use rcgen::{CertifiedKey, generate_simple_self_signed};
 use rustls_pki_types::{PrivateKeyDer, PrivatePkcs8KeyDer};
 use tempfile::TempDir;
@@ -21,30 +24,22 @@ use super::outbox::{Error, Outbox};
 use crate::config::Reading;
 use crate::mailbox::session::Shared;
 use crate::mailbox::status::Board;
-use crate::report::{self, Reporter};
+use crate::report::nobody::Nobody;
 use crate::token::broker::Broker;
 
 pub(crate) const PATIENCE: Duration = Duration::from_secs(60);
 
-/// Nobody to report to.
-struct Nobody;
-
-#[async_trait]
-impl Reporter for Nobody {
-    async fn open(&self, _: v1::MailboxLease) -> Result<v1::OpenedMailbox, report::Error> {
-        std::future::pending().await
-    }
-
-    async fn report(&self, _: &v1::ReportRequest) -> Result<v1::ReportResponse, report::Error> {
-        std::future::pending().await
-    }
-
-    async fn upload(&self, _: v1::BlobHeader, _: Bytes) -> Result<(), report::Error> {
-        std::future::pending().await
-    }
-
-    async fn status(&self, _: Vec<v1::MailboxStatus>) -> Result<(), report::Error> {
-        Ok(())
+/// An SMTP server on this machine that wants no sign-in and has no TLS.
+pub(crate) fn relay(port: u16) -> OutgoingDefinition {
+    OutgoingDefinition {
+        uid: "u".into(),
+        name: "relay".into(),
+        transport: Transport::Smtp.into(),
+        host: "127.0.0.1".into(),
+        port: port.into(),
+        security: SmtpSecurity::None.into(),
+        authentication: OutgoingAuthentication::None.into(),
+        ..OutgoingDefinition::default()
     }
 }
 

@@ -1,25 +1,11 @@
 //! The desk with an outbox and servers that are played here.
 
 use postroom_proto::convert::to_duration;
-use postroom_proto::v1::{OutgoingAuthentication, SmtpSecurity, Transport};
 
 use super::*;
-use crate::send::peer::{Ledger, PATIENCE, Script, Smtp, mail, obliging, sending};
+use crate::send::peer::{Ledger, PATIENCE, Script, Smtp, mail, obliging, relay, sending};
 
 const RAW: &str = "Subject: s\r\n\r\nHello\r\n";
-
-fn relay(port: u16) -> OutgoingDefinition {
-    OutgoingDefinition {
-        uid: "u".into(),
-        name: "relay".into(),
-        transport: Transport::Smtp.into(),
-        host: "127.0.0.1".into(),
-        port: port.into(),
-        security: SmtpSecurity::None.into(),
-        authentication: OutgoingAuthentication::None.into(),
-        ..OutgoingDefinition::default()
-    }
-}
 
 struct Running {
     told: CancellationToken,

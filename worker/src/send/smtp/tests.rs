@@ -6,27 +6,14 @@ use std::time::Duration;
 use base64::Engine as _;
 use base64::engine::general_purpose::STANDARD as BASE64;
 use bytes::Bytes;
-use postroom_proto::v1::{Claim, OutgoingAuthentication, RecipientState, SendVerdict, Transport};
+use postroom_proto::v1::{Claim, OutgoingAuthentication, RecipientState, SendVerdict};
 use tokio::time::timeout;
 
 use super::*;
 use crate::send::claim::Deadline;
-use crate::send::peer::{self, Certificate, Http, Ledger, PATIENCE, Script, Smtp, mail, obliging, sending};
+use crate::send::peer::{self, Certificate, Http, Ledger, PATIENCE, Script, Smtp, mail, obliging, relay, sending};
 
 const RAW: &str = "Subject: s\r\n\r\n.a line with a dot\r\n..two\r\nlast\r\n";
-
-fn relay(port: u16) -> OutgoingDefinition {
-    OutgoingDefinition {
-        uid: "u".into(),
-        name: "relay".into(),
-        transport: Transport::Smtp.into(),
-        host: "127.0.0.1".into(),
-        port: port.into(),
-        security: SmtpSecurity::None.into(),
-        authentication: OutgoingAuthentication::None.into(),
-        ..OutgoingDefinition::default()
-    }
-}
 
 fn exchange(port: u16, certificate: &Certificate, authority: &str) -> OutgoingDefinition {
     OutgoingDefinition {
