@@ -1,4 +1,5 @@
-//! Where a mail goes after whatever happens to it: an attempt that ends or lapses, and what people decide. Pure.
+//! Where a mail goes after whatever happens to it: an attempt that ends or lapses, what people decide ([`decision`]), and
+//! what comes back ([`bounce`]). Pure.
 //!
 //! Invariant: what was marked and has no clear answer is UNKNOWN, and leaves that state only by a look among sent mail, by
 //! the late answer of whoever handed it over, by coming back, or by somebody's word. Invariant: what may already have a copy
@@ -13,6 +14,11 @@ use postroom_proto::v1::{self, OutboxState, Problem, ProblemKind, RecipientState
 
 use crate::ledger::Micros;
 use crate::outbox::{Terms, micros};
+
+mod bounce;
+mod decision;
+
+pub use decision::{Decision, WrongState};
 
 /// First wait after an attempt that came to nothing; each further one doubles it.
 const FIRST_WAIT: Duration = Duration::from_secs(30);
@@ -103,25 +109,6 @@ pub enum MailboxWord {
     /// It is to be left alone until then.
     LeaveAlone(Micros),
 }
-
-/// What somebody decides about a mail.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub enum Decision {
-    /// Send it once more, or at once.
-    Retry {
-        /// Also when its recipients may get it a second time.
-        may_arrive_twice: bool,
-    },
-    /// Give it up.
-    Cancel,
-    /// It did arrive.
-    Confirm,
-}
-
-/// Why something is not done to a mail in its state; a sentence for people.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, thiserror::Error)]
-#[error("{0}")]
-pub struct WrongState(pub &'static str);
 
 impl Standing {
     /// What the last claim is for.
@@ -264,130 +251,6 @@ impl Standing {
             self.defer(0, terms, now);
         }
         (self, Toll::default())
-    }
-
-    /// After somebody's decision. `None`: it is so already.
-    pub fn decide(mut self, decision: Decision, now: Micros) -> Result<Option<Self>, WrongState> {
-        use OutboxState::{Bounced, Failed, Queued, Sending, Sent, Unknown, Unspecified};
-        match (decision, self.state) {
-            (_, Unspecified) => return Err(WrongState("its state is not known")),
-            (Decision::Retry { .. }, Sending) => return Ok(None),
-            (Decision::Retry { .. }, Queued) if self.due_at.is_none_or(|due| due <= now) => return Ok(None),
-            (Decision::Retry { .. }, Queued) => self.due_at = Some(now),
-            (Decision::Retry { may_arrive_twice: false }, Unknown) => {
-                return Err(WrongState(
-                    "it may have arrived: ask its recipient first; then confirm it, or retry it and say that it may \
-                     arrive twice",
-                ));
-            }
-            // Giving it up told nobody what had become of it.
-            (Decision::Retry { may_arrive_twice: false }, Failed) if self.marked_at.is_some() => {
-                return Err(WrongState(
-                    "it may have arrived before it was given up: ask its recipient first; then leave it, or retry it \
-                     and say that it may arrive twice",
-                ));
-            }
-            (Decision::Retry { .. }, Unknown | Failed | Bounced | Sent) => {
-                // While it is not known what became of an attempt, it is repeated for whom it was and for nobody else: what
-                // is heard or found of it later then holds for all who wait.
-                let others = self.marked_at.is_none();
-                for recipient in self.recipients.iter_mut().filter(|it| others && it.state != RecipientState::Accepted)
-                {
-                    recipient.state = RecipientState::Pending;
-                }
-                if self.pending() == 0 {
-                    return Err(WrongState("every recipient's server has taken it; nobody is left to send it to"));
-                }
-                (self.state, self.due_at, self.since) = (Queued, Some(now), now);
-                // If that attempt succeeded, a copy of it may be found from now on.
-                self.sent_at = self.sent_at.or(self.marked_at);
-                (self.deferrals, self.claimed, self.marked_at) = (0, false, None);
-                self.problem = None;
-            }
-            (Decision::Cancel, Failed) => return Ok(None),
-            (Decision::Cancel, Queued | Unknown) => {
-                (self.state, self.due_at, self.claimed) = (Failed, None, false);
-                self.problem = Some(problem(&catalogue::CANCELLED, None));
-                self.date_problem(now, None);
-            }
-            (Decision::Cancel, Sending) => {
-                return Err(WrongState("a worker is sending it at the moment; look again when that has ended"));
-            }
-            (Decision::Cancel, Sent | Bounced) => return Err(WrongState("it was sent and cannot be called back")),
-            (Decision::Confirm, Sent) => return Ok(None),
-            (Decision::Confirm, Unknown) => {
-                self.resolve_pending(RecipientState::Accepted, "", "");
-                (self.sent_at, self.claimed) = (self.marked_at.or(Some(now)), false);
-                self.end_resolved(now);
-                self.marked_at = None;
-            }
-            (Decision::Confirm, _) => {
-                return Err(WrongState("only a mail whose outcome is unknown can be confirmed"));
-            }
-        }
-        Ok(Some(self))
-    }
-
-    /// After it came back for some recipients, addresses in small letters. `None`: that is known already, or it never was
-    /// with those. A bounce that names nobody is of all who may have it.
-    pub fn bounce(mut self, recipients: &[Recipient], now: Micros) -> Option<Self> {
-        let (alone, lost) = (self.recipients.len() == 1, self.marked_at.is_some());
-        // Who was refused, or was not tried yet, cannot have sent it back.
-        let may_have = |mine: &Recipient| match mine.state {
-            RecipientState::Accepted | RecipientState::Bounced => true,
-            RecipientState::Pending => lost,
-            RecipientState::Refused | RecipientState::Unspecified => false,
-        };
-        let all_out_of_question = !recipients.is_empty()
-            && recipients.iter().all(|said| self.recipients.iter().any(|it| it.key == said.key && !may_have(it)));
-        if all_out_of_question || !self.recipients.iter().any(may_have) {
-            return None;
-        }
-        let taken_before = self.was_taken();
-        let (mut changed, mut answers) = (false, false);
-        for mine in self.recipients.iter_mut().filter(|mine| may_have(mine)) {
-            let named = recipients.iter().find(|it| it.key == mine.key);
-            // Behind an alias the bounce names an address that nobody here wrote to.
-            let said = named.or(recipients.first().filter(|_| alone));
-            if said.is_none() && !recipients.is_empty() {
-                continue;
-            }
-            changed |= mine.state != RecipientState::Bounced;
-            // Whoever had to wait for it until the last attempt had it by that.
-            answers |= mine.state == RecipientState::Pending;
-            mine.state = RecipientState::Bounced;
-            if let Some(said) = said {
-                mine.status.clone_from(&said.status);
-                mine.diagnostic.clone_from(&said.diagnostic);
-            }
-        }
-        // Of a mail to several that went on under another address it is not known whom it did not reach.
-        if !changed && self.state == OutboxState::Bounced {
-            return None;
-        }
-        self.sent_at = self.sent_at.or(self.marked_at).or(Some(now));
-        match self.state {
-            // What is under way again stays so, for those that are left; and what is not known stays so too where the
-            // bounce is of a former attempt.
-            OutboxState::Sending => {}
-            OutboxState::Queued if self.pending() > 0 => {}
-            OutboxState::Unknown | OutboxState::Failed if lost && taken_before && !answers => {
-                self.due_at = None;
-                return changed.then_some(self);
-            }
-            _ => {
-                if lost {
-                    // A server had it, or it could not have come back.
-                    self.resolve_pending(RecipientState::Accepted, "", "");
-                }
-                (self.state, self.due_at, self.claimed) = (OutboxState::Bounced, None, false);
-                self.marked_at = None;
-            }
-        }
-        let said = recipients.iter().map(|it| it.diagnostic.as_str()).find(|text| !text.is_empty());
-        self.problem = Some(problem(&catalogue::BOUNCED, said));
-        self.date_problem(now, None);
-        Some(self)
     }
 
     fn apply(&mut self, said: &[Recipient]) {
