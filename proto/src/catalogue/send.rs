@@ -25,7 +25,7 @@ super::entries! {
         "attachments grow by a third on their way",
         "send fewer or smaller attachments, or raise the limit at the server (Exchange: Set-Mailbox … -MaxSendSize)",
         says &["5.3.4", "5.2.3", "message size exceeds", "message too large", "errormessagesizeexceeded"];
-    EXTENSION_NOT_OFFERED: Configuration,
+    EXTENSION_NOT_OFFERED: Policy,
         "the server cannot carry this mail",
         "an address has letters beyond ASCII and the server does not offer SMTPUTF8, or the mail has such bytes and it does not offer 8BITMIME",
         "use addresses in ASCII, or an outgoing server that offers SMTPUTF8";
