@@ -1,5 +1,5 @@
-//! Where a mail goes after whatever happens to it: an attempt that ends or lapses, what people decide ([`decision`]), and
-//! what comes back ([`bounce`]). Pure.
+//! Where a mail goes after whatever happens to it: an attempt that ends or lapses, what people decide (`decision`), and
+//! what comes back (`bounce`). Pure.
 //!
 //! Invariant: what was marked and has no clear answer is UNKNOWN, and leaves that state only by a look among sent mail, by
 //! the late answer of whoever handed it over, by coming back, or by somebody's word. Invariant: what may already have a copy
