@@ -150,8 +150,22 @@ impl Postfix {
         if let Some(process) = running.take() {
             process.stop("TERM").await?;
         }
-        *running = Some(launch(self.dir.path(), &self.ports).await?);
+        *running = Some(relaunch(self.dir.path(), &self.ports).await?);
         Ok(())
+    }
+}
+
+/// Starts it where another has just ended: the processes that served its clients were killed, and until the kernel is
+/// through with them they hold its ports and its lock, and the new one ends at once.
+async fn relaunch(dir: &Path, ports: &Ports) -> Result<Process> {
+    let deadline = tokio::time::Instant::now() + Duration::from_secs(START_SECONDS);
+    loop {
+        match launch(dir, ports).await {
+            Err(Error::Server { what, .. }) if what.starts_with("ended") && tokio::time::Instant::now() < deadline => {
+                tokio::time::sleep(Duration::from_millis(100)).await;
+            }
+            other => return other,
+        }
     }
 }
 
