@@ -1,8 +1,11 @@
 //! Who is meant: typed ids, so that one is never taken for another.
 
+use std::borrow::Cow;
 use std::fmt;
 
 use sha2::{Digest as _, Sha256};
+
+use crate::folder::in_utf7;
 
 /// Why a text is not an id of its kind.
 #[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
@@ -77,9 +80,11 @@ impl MailboxUid {
         let email = email.trim().to_lowercase();
         // RFC 3501 section 5.1: INBOX is the one name without case. Exchange folds all of them, Dovecot none.
         let folder = if folder.eq_ignore_ascii_case("inbox") { "INBOX" } else { folder };
+        // One folder, whether its name is written as people see it or as the server lists it.
+        let folder = if folder.is_ascii() { Cow::Borrowed(folder) } else { Cow::Owned(in_utf7(folder)) };
         let realm = realm.trim().to_lowercase();
         let mut hash = Sha256::new();
-        for part in [email.as_str(), folder, realm.as_str()] {
+        for part in [email.as_str(), &folder, realm.as_str()] {
             hash.update((part.len() as u64).to_be_bytes());
             hash.update(part.as_bytes());
         }
@@ -162,6 +167,8 @@ mod tests {
         assert_eq!(uid, MailboxUid::derive(" billing@contoso.example ", "INBOX", "contoso.example"));
         assert_ne!(uid, MailboxUid::derive("billing@contoso.example", "Archive", "contoso.example"));
         assert_ne!(uid, MailboxUid::derive("billing@contoso.example", "INBOX", "fabrikam.example"));
+        let drafts = |folder| MailboxUid::derive("billing@contoso.example", folder, "contoso.example");
+        assert_eq!(drafts("Entwürfe"), drafts("Entw&APw-rfe"));
         assert_eq!(MailboxUid::parse(uid.as_str()), Ok(uid));
     }
 

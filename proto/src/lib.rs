@@ -11,6 +11,7 @@
 
 pub mod catalogue;
 pub mod convert;
+pub mod folder;
 pub mod id;
 pub mod lease;
 pub mod limits;

@@ -16,6 +16,8 @@ mod outgoing;
 
 /// Most characters of a name.
 const NAME_CHARS: usize = 200;
+/// Longest name of a folder, with those of the folders that it is in.
+const FOLDER_BYTES: usize = 1000;
 /// Highest priority value, which is the last in line.
 const PRIORITY_MAX: u32 = 1000;
 
@@ -308,8 +310,14 @@ fn check_printable(faults: &mut Faults, path: &str, field: &str, text: &str) {
 }
 
 fn check_folder(faults: &mut Faults, path: &str, field: &str, folder: &str) {
-    if !folder.bytes().all(|b| (b' '..=b'~').contains(&b)) {
-        faults.add(path, field, format!("{folder:?} is not printable ASCII; write the name of another folder"));
+    if folder.chars().any(char::is_control) {
+        faults.add(
+            path,
+            field,
+            format!("{folder:?} contains control characters; write the folder's name without them"),
+        );
+    } else if folder.len() > FOLDER_BYTES {
+        faults.add(path, field, format!("is longer than {FOLDER_BYTES} bytes; write the name of another folder"));
     }
 }
 

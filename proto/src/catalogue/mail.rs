@@ -27,8 +27,8 @@ super::entries! {
         says &["mailbox doesn't exist", "nonexistent"];
     MOVE_REFUSED: Mailbox,
         "messages are read, but cannot be moved",
-        "the folder that `afterIntake` names does not exist",
-        "create the folder in the mailbox, or correct its name in the queue's `afterIntake`",
+        "the folder that `afterIntake` names does not exist and may not be created, or takes no messages",
+        "create the folder in the mailbox, give the account the right to write into it, or correct its name in the queue's `afterIntake`",
         says &["trycreate"];
     MARK_REFUSED: Mailbox,
         "messages are read, but cannot be marked as seen",

@@ -29,7 +29,10 @@ async fn all_faults_are_told_at_once_in_the_words_of_the_model_file() {
         address("billing@contoso.example", NAME),
         address("not an address", NAME),
         v1::Address {
-            priority: 1001, language: "x y".into(), folder: "Müll".into(), ..address("a@b.example", "nope")
+            priority: 1001,
+            language: "x y".into(),
+            folder: "Mü\nll".into(),
+            ..address("a@b.example", "nope")
         },
         address("u@b.example", "users"),
         v1::Address { password: secret("x"), ..address("s@b.example", NAME) },

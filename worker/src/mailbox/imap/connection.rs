@@ -6,6 +6,7 @@ use std::fmt;
 use std::sync::{Arc, Mutex, PoisonError};
 use std::time::Duration;
 
+use postroom_proto::folder::in_utf7;
 use secrecy::{ExposeSecret as _, SecretString};
 
 use super::command::{self, Commands, Error, Stream, Untagged};
@@ -269,28 +270,10 @@ impl async_imap::Authenticator for Once {
     }
 }
 
-/// A folder name as a quoted string (RFC 3501 section 4.3), with every `&` in modified UTF-7 (section 5.1.3). A name that
-/// is in modified UTF-7 already stays as it is.
+/// A folder name as a quoted string (RFC 3501 section 4.3) in modified UTF-7.
 pub fn quote(folder: &str) -> String {
-    let mut quoted = String::from("\"");
-    let mut rest = folder;
-    while let Some(c) = rest.chars().next() {
-        match c {
-            '"' | '\\' => quoted.extend(['\\', c]),
-            '&' if !begins_shift(rest) => quoted.push_str("&-"),
-            // A line end would begin another command.
-            c if c.is_control() => {}
-            c => quoted.push(c),
-        }
-        rest = &rest[c.len_utf8()..];
-    }
-    quoted.push('"');
-    quoted
-}
-
-fn begins_shift(text: &str) -> bool {
-    let Some((inside, _)) = text[1..].split_once('-') else { return false };
-    inside.bytes().all(|b| b.is_ascii_alphanumeric() || b == b'+' || b == b',')
+    let escaped = in_utf7(folder).replace('\\', "\\\\").replace('"', "\\\"");
+    format!("\"{escaped}\"")
 }
 
 #[cfg(test)]
@@ -301,8 +284,7 @@ mod tests {
     fn folder_names_cannot_break_out() {
         assert_eq!(quote("INBOX"), r#""INBOX""#);
         assert_eq!(quote(r#"a"b\c"#), r#""a\"b\\c""#);
-        assert_eq!(quote("R&D"), r#""R&-D""#);
-        assert_eq!(quote("Entw&APw-rfe"), r#""Entw&APw-rfe""#);
+        assert_eq!(quote("Entwürfe"), r#""Entw&APw-rfe""#);
         assert_eq!(quote("a\r\nA2 LOGOUT"), r#""aA2 LOGOUT""#);
     }
 

@@ -5,6 +5,7 @@ use std::fmt;
 use super::command::{Error, Stream};
 use super::connection::{Folder, quote};
 use super::fetch::set;
+use crate::diagnosis::imap;
 
 /// What to do with a message after intake.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -38,8 +39,24 @@ pub async fn settle<S: Stream + fmt::Debug>(
     Ok(())
 }
 
+/// Moves into the folder `target`, which is created when it is not there yet.
 async fn move_to<S: Stream + fmt::Debug>(folder: &mut Folder<S>, set: &str, target: &str) -> Result<(), Error> {
     let target = quote(target);
+    let refused = match transfer(folder, set, &target).await {
+        Err(Error::Refused { command, text, bad: false }) if imap::passing(&text).is_none() => (command, text),
+        done => return done,
+    };
+    // RFC 3501 section 6.4.7 wants TRYCREATE in a refusal for want of the folder, which not every server says. Creating a
+    // folder that is there is refused and changes nothing.
+    match folder.commands.run(&format!("CREATE {target}"), |_| {}).await {
+        Ok(()) => transfer(folder, set, &target).await,
+        // Why it could not be moved tells more than that there is nothing to create.
+        Err(Error::Refused { .. }) => Err(Error::Refused { command: refused.0, text: refused.1, bad: false }),
+        Err(error) => Err(error),
+    }
+}
+
+async fn transfer<S: Stream + fmt::Debug>(folder: &mut Folder<S>, set: &str, target: &str) -> Result<(), Error> {
     if folder.can("MOVE") {
         return folder.commands.run(&format!("UID MOVE {set} {target}"), |_| {}).await;
     }

@@ -283,6 +283,27 @@ async fn settling_uses_what_the_server_can() {
 }
 
 #[tokio::test]
+async fn a_folder_that_is_missing_is_created_and_a_refusal_for_another_reason_is_told() {
+    const OK: &str = "{tag} OK\r\n";
+    const MOVE: &str = "UID MOVE 1 \"Erledigt/&ANw-brig\"";
+    const CREATE: &str = "CREATE \"Erledigt/&ANw-brig\"";
+    let target = AfterIntake::Move("Erledigt/Übrig".into());
+    for missing in ["{tag} NO [TRYCREATE] no such folder\r\n", "{tag} NO The folder could not be found.\r\n"] {
+        let script = then(&[(MOVE, missing), (CREATE, OK), (MOVE, OK)]);
+        let mut folder = opened(script).await.expect("open");
+        settle(&mut folder, &[1], &target).await.expect("moved");
+    }
+    let there = then(&[(MOVE, "{tag} NO not allowed\r\n"), (CREATE, "{tag} NO [ALREADYEXISTS] it is there\r\n")]);
+    let throttled = then(&[(MOVE, "{tag} NO Request is throttled. Suggested Backoff Time: 9 milliseconds\r\n")]);
+    let bad = then(&[(MOVE, "{tag} BAD Command Argument Error. 11\r\n")]);
+    for (script, expected) in [(there, "not allowed"), (throttled, "throttled"), (bad, "Argument")] {
+        let mut folder = opened(script).await.expect("open");
+        let error = settle(&mut folder, &[1], &target).await.expect_err(expected);
+        assert!(matches!(&error, Error::Refused { text, .. } if text.contains(expected)), "{error:?}");
+    }
+}
+
+#[tokio::test]
 async fn data_of_other_commands_is_passed_over() {
     let script =
         then(&[("NOOP", "* 1 FETCH (FLAGS (\\Seen))\r\n* 2 FETCH (UID 2 FLAGS ())\r\nA0001 NO old\r\n{tag} OK\r\n")]);
