@@ -1,4 +1,4 @@
-//! The physical limit: one connection, one FETCH of everything, and nothing kept.
+//! The physical limit: one connection a mailbox, one FETCH of everything, and nothing kept.
 //!
 //! It runs in a process of its own, so that its use of the machine is measured as that of the others.
 
@@ -10,6 +10,7 @@ use std::sync::Arc;
 use anyhow::{Context as _, bail, ensure};
 use base64::Engine as _;
 use base64::engine::general_purpose::STANDARD;
+use postroom_testbed::Testbed;
 use rustls_pki_types::pem::PemObject as _;
 use rustls_pki_types::{CertificateDer, ServerName};
 use tokio::io::{AsyncReadExt as _, AsyncWriteExt as _};
@@ -19,8 +20,8 @@ use tokio_rustls::TlsConnector;
 use tokio_rustls::client::TlsStream;
 
 use crate::figures::Lap;
-use crate::mailbox::Stage;
 use crate::process;
+use crate::reading::Stage;
 
 /// Holds the password, which must not stand among the arguments.
 const PASSWORD: &str = "POSTROOM_BENCH_PASSWORD";
@@ -34,25 +35,20 @@ pub(crate) struct Args {
     address: SocketAddr,
     #[arg(long)]
     ca_file: PathBuf,
+    /// Once for each mailbox.
     #[arg(long)]
-    user: String,
+    user: Vec<String>,
 }
 
 /// Starts the reader and measures it from its start to its end.
 pub(crate) async fn measure(stage: &Stage) -> anyhow::Result<Lap> {
     let mut command = Command::new(std::env::current_exe().context("the path of this program is not known")?);
-    command
-        .arg("bare")
-        .args(["--address", &stage.testbed.dovecot.imap_addr().to_string()])
-        .arg("--ca-file")
-        .arg(stage.testbed.ca_file())
-        .args(["--user", &stage.mailbox])
-        .env(PASSWORD, stage.testbed.dovecot.password())
-        .stdin(Stdio::null());
+    command.arg("bare").stdin(Stdio::null());
+    arguments(&mut command, &stage.testbed, &stage.mailboxes);
     let finished = process::measure("the bare reader", command).await?;
     let read: Vec<u64> = finished.output.split_whitespace().filter_map(|word| word.parse().ok()).collect();
     ensure!(
-        read == [stage.messages, stage.messages * stage.bytes],
+        read == [stage.messages, stage.bytes],
         "the bare reader says {:?} instead of {} messages of {} bytes",
         finished.output.trim(),
         stage.messages,
@@ -61,15 +57,56 @@ pub(crate) async fn measure(stage: &Stage) -> anyhow::Result<Lap> {
     Ok(Lap { seconds: finished.seconds, messages: stage.messages, usage: finished.usage })
 }
 
-/// Reads the mailbox and prints the number of messages and of their bytes.
+/// Which mailboxes it is to read, and how.
+pub(crate) fn arguments(command: &mut Command, testbed: &Testbed, mailboxes: &[String]) {
+    command
+        .args(["--address", &testbed.dovecot.imap_addr().to_string()])
+        .arg("--ca-file")
+        .arg(testbed.ca_file())
+        .args(mailboxes.iter().flat_map(|mailbox| ["--user", mailbox]))
+        .env(PASSWORD, testbed.dovecot.password());
+}
+
+/// Begins IDLE in every mailbox, says so, and waits until standard input ends.
+pub(crate) async fn idle(args: Args) -> anyhow::Result<()> {
+    let password = std::env::var(PASSWORD).context("the password is not set")?;
+    let connector = connector(&args)?;
+    let mut idling = Vec::new();
+    for user in &args.user {
+        let mut connection = Connection::signed_in(&connector, args.address, user, &password).await?;
+        connection.idle().await?;
+        idling.push(connection);
+    }
+    crate::table::print("ready\n")?;
+    // Nothing else runs meanwhile that could be held up.
+    std::io::Read::read_to_end(&mut std::io::stdin(), &mut Vec::new())?;
+    Ok(())
+}
+
+/// Reads the mailboxes, all at once, and prints the number of messages and of their bytes.
 pub(crate) async fn run(args: Args) -> anyhow::Result<()> {
     let password = std::env::var(PASSWORD).context("the password is not set")?;
-    let mut connection = Connection::open(&args).await?;
-    let response = STANDARD.encode(format!("\0{}\0{password}", args.user));
-    connection.run(&format!("AUTHENTICATE PLAIN {response}")).await?;
-    connection.run("SELECT INBOX").await?;
-    let (messages, bytes) = connection.run("UID FETCH 1:* (UID FLAGS INTERNALDATE BODY.PEEK[])").await?;
+    let connector = connector(&args)?;
+    let each = args.user.iter().map(|user| read(&connector, args.address, user, &password));
+    let read = futures::future::try_join_all(each).await?;
+    let (messages, bytes) = read.iter().fold((0, 0), |sum, one| (sum.0 + one.0, sum.1 + one.1));
     crate::table::print(&format!("{messages} {bytes}\n"))
+}
+
+async fn read(connector: &TlsConnector, address: SocketAddr, user: &str, password: &str) -> anyhow::Result<(u64, u64)> {
+    let mut connection = Connection::signed_in(connector, address, user, password).await?;
+    connection.run("UID FETCH 1:* (UID FLAGS INTERNALDATE BODY.PEEK[])").await
+}
+
+fn connector(args: &Args) -> anyhow::Result<TlsConnector> {
+    let mut roots = rustls::RootCertStore::empty();
+    roots.add(CertificateDer::from_pem_file(&args.ca_file).context("the CA file cannot be read")?)?;
+    let provider = Arc::new(rustls::crypto::ring::default_provider());
+    let config = rustls::ClientConfig::builder_with_provider(provider)
+        .with_safe_default_protocol_versions()?
+        .with_root_certificates(roots)
+        .with_no_client_auth();
+    Ok(TlsConnector::from(Arc::new(config)))
 }
 
 struct Connection {
@@ -79,19 +116,35 @@ struct Connection {
 }
 
 impl Connection {
-    async fn open(args: &Args) -> anyhow::Result<Self> {
-        let mut roots = rustls::RootCertStore::empty();
-        roots.add(CertificateDer::from_pem_file(&args.ca_file).context("the CA file cannot be read")?)?;
-        let provider = Arc::new(rustls::crypto::ring::default_provider());
-        let config = rustls::ClientConfig::builder_with_provider(provider)
-            .with_safe_default_protocol_versions()?
-            .with_root_certificates(roots)
-            .with_no_client_auth();
-        let socket = TcpStream::connect(args.address).await?;
+    async fn open(connector: &TlsConnector, address: SocketAddr) -> anyhow::Result<Self> {
+        let socket = TcpStream::connect(address).await?;
         socket.set_nodelay(true)?;
-        let name = ServerName::IpAddress(args.address.ip().into());
-        let stream = TlsConnector::from(Arc::new(config)).connect(name, socket).await?;
+        let stream = connector.connect(ServerName::IpAddress(address.ip().into()), socket).await?;
         Ok(Self { stream, buffer: vec![0; BUFFER], tag: 0 })
+    }
+
+    /// With its INBOX selected.
+    async fn signed_in(
+        connector: &TlsConnector,
+        address: SocketAddr,
+        user: &str,
+        password: &str,
+    ) -> anyhow::Result<Self> {
+        let mut connection = Self::open(connector, address).await?;
+        let response = STANDARD.encode(format!("\0{user}\0{password}"));
+        connection.run(&format!("AUTHENTICATE PLAIN {response}")).await?;
+        connection.run("SELECT INBOX").await?;
+        Ok(connection)
+    }
+
+    /// Begins IDLE (RFC 2177), and needs no buffer from now on.
+    async fn idle(&mut self) -> anyhow::Result<()> {
+        self.stream.write_all(b"B0 IDLE\r\n").await?;
+        self.stream.flush().await?;
+        let read = self.stream.read(&mut self.buffer).await?;
+        ensure!(self.buffer[..read].starts_with(b"+"), "the server does not idle");
+        self.buffer = Vec::new();
+        Ok(())
     }
 
     /// Runs a command to its tagged OK; how many FETCH responses and bytes of literals came.

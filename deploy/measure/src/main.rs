@@ -1,22 +1,29 @@
 //! `postroom-bench`: Postroom beside its peers, on the same server in the same run.
 //!
 //! Absolute figures belong to a machine and its load; what counts are the ratios of one run, for which the clients take
-//! turns. Reading order: [`mailbox`] (what is measured, and in which order) → [`bare`], [`mbsync`], [`postroom`] (the
-//! clients) → [`process`] (what a client used) → [`figures`] (medians and ratios) → [`table`] (how it is shown) and
-//! [`machine`] (what it ran on). [`fleet`] measures a [`control_plane`] under workers that read no
-//! mail, [`model`] one with a large model, [`plan`] the planner alone.
+//! turns. Reading order: [`reading`] (what is measured, and in which order) → [`filling`] (the messages) → [`bare`],
+//! [`mbsync`], [`imapflow`], [`postroom`] (the clients) → [`process`] (what a client used) → [`figures`] (medians and
+//! ratios) → [`table`] (how it is shown) and [`machine`] (what it ran on). [`idle`] and [`latency`] measure an
+//! [`installation`] in which little happens. [`fleet`] measures a [`control_plane`] under workers that read no mail,
+//! [`model`] one with a large model, [`plan`] the planner alone.
 
 mod bare;
 mod control_plane;
+mod definition;
 mod figures;
+mod filling;
 mod fleet;
+mod idle;
+mod imapflow;
+mod installation;
+mod latency;
 mod machine;
-mod mailbox;
 mod mbsync;
 mod model;
 mod plan;
 mod postroom;
 mod process;
+mod reading;
 mod table;
 
 use std::process::ExitCode;
@@ -34,7 +41,15 @@ struct Command {
 #[derive(Debug, Subcommand)]
 enum Verb {
     /// Read one full mailbox: a bare socket reader, mbsync, and Postroom until every contact is durable.
-    Mailbox(mailbox::Args),
+    Mailbox(reading::MailboxArgs),
+    /// Read one mailbox of what people write: text, HTML and attachments, 150 MB of them.
+    Mixed(reading::MixedArgs),
+    /// Read many mailboxes at once.
+    Boxes(reading::BoxesArgs),
+    /// Memory of mailboxes in which nothing happens, in a worker and in a bare client.
+    Idle(idle::Args),
+    /// From a delivery to the contact in the hands of a waiting instance, beside a bare IDLE client.
+    Latency(latency::Args),
     /// Run a control plane under many workers that read no mail: what it costs, and what moves when one comes or goes.
     Fleet(fleet::Args),
     /// Apply, export and compare a large model with the real commands: time and memory of both sides.
@@ -44,16 +59,24 @@ enum Verb {
     /// The bare reader, once; `mailbox` starts it.
     #[command(hide = true)]
     Bare(bare::Args),
+    /// The bare client that waits; `idle` starts it.
+    #[command(hide = true)]
+    BareIdle(bare::Args),
 }
 
 #[tokio::main]
 async fn main() -> ExitCode {
     let done = match Command::parse().verb {
-        Verb::Mailbox(args) => Box::pin(mailbox::run(args)).await,
+        Verb::Mailbox(args) => Box::pin(reading::mailbox(args)).await,
+        Verb::Mixed(args) => Box::pin(reading::mixed(args)).await,
+        Verb::Boxes(args) => Box::pin(reading::boxes(args)).await,
         Verb::Fleet(args) => Box::pin(fleet::run(args)).await,
         Verb::Model(args) => Box::pin(model::run(args)).await,
         Verb::Plan(args) => plan::run(&args),
+        Verb::Idle(args) => Box::pin(idle::run(args)).await,
+        Verb::Latency(args) => Box::pin(latency::run(args)).await,
         Verb::Bare(args) => bare::run(args).await,
+        Verb::BareIdle(args) => bare::idle(args).await,
     };
     match done {
         Ok(()) => ExitCode::SUCCESS,

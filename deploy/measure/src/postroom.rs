@@ -1,6 +1,6 @@
 //! Postroom: `postroom up` on a fresh data folder, until the ledger has made a durable contact of every message.
 //!
-//! Its progress is asked for over gRPC every 20 ms, which is part of what is measured.
+//! Its progress is asked for over gRPC, 20 ms after the last answer, which is part of what is measured.
 
 use std::path::{Path, PathBuf};
 use std::process::Stdio;
@@ -15,9 +15,10 @@ use postroom_proto::v1::{Mailbox, MailboxState};
 use tokio::process::{Child, Command};
 use tokio::time::Instant;
 
+use crate::definition;
 use crate::figures::Lap;
-use crate::mailbox::Stage;
 use crate::process::{self, LONGEST_RUN};
+use crate::reading::Stage;
 
 /// Time between two questions.
 const ASK: Duration = Duration::from_millis(20);
@@ -67,22 +68,25 @@ pub(crate) fn beside_this() -> anyhow::Result<PathBuf> {
 
 async fn read(stage: &Stage, child: &mut Child, data: &Path) -> anyhow::Result<Laps> {
     let client = connect(child, data).await?;
-    let model = model_file::read(&model(stage), data, &|_| None).map_err(shown)?;
+    let model =
+        model_file::read(&definition::model(&stage.testbed, &stage.mailboxes), data, &|_| None).map_err(shown)?;
     let applied = Instant::now();
     client.apply_model(model).await?;
     let mut connected = None;
     let mut first: Option<(Instant, u64)> = None;
     loop {
         let asked = SystemTime::now();
-        let mailbox = client.get_mailbox(stage.mailbox.clone()).await?;
+        let mailboxes = mailboxes(&client, stage).await?;
         let now = Instant::now();
-        ensure!(mailbox.state() != MailboxState::Failing, "the mailbox fails: {:?}", mailbox.problem);
-        connected = connected.or_else(|| connecting(&mailbox, asked, now));
-        if mailbox.contact_count > 0 && first.is_none() {
-            first = Some((now, mailbox.contact_count));
+        let failing = mailboxes.iter().find(|mailbox| mailbox.state() == MailboxState::Failing);
+        ensure!(failing.is_none(), "a mailbox fails: {failing:?}");
+        connected = connected.or_else(|| mailboxes.iter().filter_map(|mailbox| connecting(mailbox, asked, now)).min());
+        let contacts = mailboxes.iter().map(|mailbox| mailbox.contact_count).sum::<u64>();
+        if contacts > 0 && first.is_none() {
+            first = Some((now, contacts));
         }
-        if mailbox.contact_count >= stage.messages {
-            ensure!(mailbox.contact_count == stage.messages, "there are {} contacts", mailbox.contact_count);
+        if contacts >= stage.messages {
+            ensure!(contacts == stage.messages, "there are {contacts} contacts");
             let usage = process::usage(child.id().context("Postroom has ended")?)?;
             let lap = |from: Instant, messages| Lap { seconds: (now - from).as_secs_f64(), messages, usage };
             let (from, before) = first.unwrap_or((now, 0));
@@ -94,6 +98,14 @@ async fn read(stage: &Stage, child: &mut Child, data: &Path) -> anyhow::Result<L
         }
         tokio::time::sleep(ASK).await;
     }
+}
+
+/// How far they are.
+async fn mailboxes(client: &Client, stage: &Stage) -> anyhow::Result<Vec<Mailbox>> {
+    Ok(match stage.mailboxes.as_slice() {
+        [only] => vec![client.get_mailbox(only.clone()).await?],
+        _ => client.list_mailboxes().await?.mailboxes,
+    })
 }
 
 /// When the worker began to connect, by its own word; `asked` and `now` are the same moment on two clocks.
@@ -118,24 +130,4 @@ async fn connect(child: &mut Child, data: &Path) -> anyhow::Result<Client> {
 
 fn shown(error: postroom_cli::error::Error) -> anyhow::Error {
     anyhow::anyhow!(error.render())
-}
-
-fn model(stage: &Stage) -> String {
-    let service = stage.testbed.service();
-    format!(
-        "instances:\n  - {{name: core1}}\n\
-         incomingServers:\n  - name: tenant\n    address: {authority}\n    authentication: oauth-service\n\
-         \x20   clientId: {client}\n    secret: {{value: \"{secret}\"}}\n    scope: {scope}\n\
-         \x20   imap: {{host: {host}, port: {port}}}\n    caFile: {ca}\n\
-         queues:\n  - name: queue\n    instance: core1\n    start: all\n    afterIntake: leave\n\
-         \x20   addresses:\n      - {{email: {email}, server: tenant}}\n",
-        authority = stage.testbed.tenant.authority(),
-        client = service.client_id,
-        secret = service.secret.as_deref().unwrap_or_default(),
-        scope = postroom_testbed::APP_SCOPE,
-        host = stage.testbed.host(),
-        port = stage.testbed.imap_port(),
-        ca = stage.testbed.ca_file().display(),
-        email = stage.mailbox,
-    )
 }

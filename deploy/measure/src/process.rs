@@ -114,10 +114,23 @@ pub(crate) fn rss(pid: u32) -> u64 {
     status(pid, "VmRSS:")
 }
 
+/// The memory that a process has for itself, with its share of what others have too, in bytes (proc(5), smaps_rollup).
+pub(crate) fn pss(pid: u32) -> anyhow::Result<u64> {
+    let file = format!("/proc/{pid}/smaps_rollup");
+    let text = std::fs::read_to_string(&file).with_context(|| format!("{file} cannot be read"))?;
+    kilobytes(&text, "Pss:").with_context(|| format!("{file} does not say"))
+}
+
 fn status(pid: u32, field: &str) -> u64 {
     let text = std::fs::read_to_string(format!("/proc/{pid}/status")).unwrap_or_default();
-    let kib = text.lines().find_map(|line| line.strip_prefix(field)?.trim().strip_suffix("kB")?.trim().parse().ok());
-    kib.map_or(0, |kib: u64| kib * 1024)
+    kilobytes(&text, field).unwrap_or(0)
+}
+
+/// The value of a field in kB, in bytes.
+fn kilobytes(text: &str, field: &str) -> Option<u64> {
+    let kib: u64 =
+        text.lines().find_map(|line| line.strip_prefix(field)?.trim().strip_suffix("kB")?.trim().parse().ok())?;
+    Some(kib * 1024)
 }
 
 #[cfg(test)]

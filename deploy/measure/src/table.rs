@@ -7,8 +7,10 @@ use comfy_table::{CellAlignment, Table, presets};
 use crate::control_plane::Store;
 use crate::figures::{Lap, Series, Spread};
 use crate::fleet;
-use crate::mailbox::{BARE, MBSYNC, Measured};
+use crate::idle;
+use crate::latency;
 use crate::model;
+use crate::reading::{BARE, IMAPFLOW, MBSYNC, Measured};
 
 /// Writes a result to standard output.
 pub(crate) fn print(text: &str) -> anyhow::Result<()> {
@@ -27,7 +29,16 @@ pub(crate) fn note(text: &str) {
 pub(crate) fn render(measured: &Measured) -> String {
     let mut table = Table::new();
     table.load_style(presets::ASCII_MARKDOWN);
-    table.set_header(["client", "seconds", "messages/s", "client CPU s", "peak RSS MB", "× bare", "× mbsync"]);
+    table.set_header([
+        "client",
+        "seconds",
+        "messages/s",
+        "client CPU s",
+        "peak RSS MB",
+        "× bare",
+        "× mbsync",
+        "× imapflow",
+    ]);
     let find = |name: &str| measured.clients.iter().find(|series| series.client == name);
     for series in &measured.clients {
         let against = |other: Option<&Series>| match other {
@@ -42,18 +53,18 @@ pub(crate) fn render(measured: &Measured) -> String {
             format!("{:.0}", series.spread(|lap| lap.usage.peak_rss_bytes as f64 / 1e6).median),
             against(find(BARE)),
             against(find(MBSYNC)),
+            against(find(IMAPFLOW)),
         ]);
     }
-    for column in table.column_iter_mut().skip(1) {
-        column.set_cell_alignment(CellAlignment::Right);
-    }
+    right(&mut table);
     let load: Vec<String> = measured.load.iter().map(|load| format!("{load:.1}")).collect();
     format!(
-        "{} messages of {} bytes in one mailbox, TLS, one connection; {} runs, in turns.\n\
+        "{} messages, {:.1} MB, in {} mailboxes, TLS, a connection each; {} runs, in turns.\n\
          Median (least–most); × is messages/s against that client in the same run.\n\n{table}\n\n\
          {} cores, {}; files on {}; load {}\nDovecot {}; {}\n",
         measured.messages,
-        measured.bytes,
+        measured.bytes as f64 / 1e6,
+        measured.mailboxes,
         measured.runs,
         measured.machine.cores,
         measured.machine.processor,
@@ -61,6 +72,59 @@ pub(crate) fn render(measured: &Measured) -> String {
         load.join(" "),
         measured.dovecot,
         measured.mbsync,
+    )
+}
+
+/// The figures of idle mailboxes for people.
+pub(crate) fn render_idle(measured: &idle::Measured) -> String {
+    let mut table = Table::new();
+    table.load_style(presets::ASCII_MARKDOWN);
+    table.set_header(["client", "mailboxes", "MB", "KB a mailbox"]);
+    let scaled =
+        |value: Spread, by: f64| Spread { median: value.median / by, min: value.min / by, max: value.max / by };
+    for client in &measured.clients {
+        table.add_row([client.client.to_owned(), "0".into(), spread(scaled(client.base_bytes, 1e6), 1), "-".into()]);
+        for step in &client.steps {
+            table.add_row([
+                client.client.to_owned(),
+                step.mailboxes.to_string(),
+                spread(scaled(step.bytes, 1e6), 1),
+                spread(scaled(step.mailbox_bytes, 1e3), 1),
+            ]);
+        }
+    }
+    right(&mut table);
+    format!(
+        "Idle mailboxes, IMAP IDLE over TLS, a connection each; memory (PSS) of the client; {} runs, median (least–most).\n\n\
+         {table}\n\n{} cores, {}\nDovecot {}\n",
+        measured.runs, measured.machine.cores, measured.machine.processor, measured.dovecot,
+    )
+}
+
+/// The figures of the way from delivery to contact for people.
+pub(crate) fn render_latency(measured: &latency::Measured) -> String {
+    let mut table = Table::new();
+    table.load_style(presets::ASCII_MARKDOWN);
+    table.set_header(["from", "to", "p50 ms", "p90 ms", "p99 ms", "most ms"]);
+    for (from, to, values) in [
+        ("delivery", "a bare client's EXISTS", &measured.bare),
+        ("delivery", "contact taken", &measured.contact),
+        ("that EXISTS", "contact taken", &measured.behind),
+    ] {
+        let at = |share: f64| {
+            let place = (share * (values.len().saturating_sub(1)) as f64).round() as usize;
+            format!("{:.1}", values.get(place).copied().unwrap_or(f64::NAN))
+        };
+        table.add_row([from.to_owned(), to.to_owned(), at(0.5), at(0.9), at(0.99), at(1.0)]);
+    }
+    right(&mut table);
+    format!(
+        "{} deliveries, one after the other, with {} idle mailboxes.\n\n{table}\n\n{} cores, {}\nDovecot {}\n",
+        measured.bare.len(),
+        measured.mailboxes,
+        measured.machine.cores,
+        measured.machine.processor,
+        measured.dovecot,
     )
 }
 
@@ -91,9 +155,7 @@ pub(crate) fn render_fleet(measured: &fleet::Measured) -> String {
     ] {
         table.add_row([what, seconds(change.seconds), seconds(change.cpu_seconds), change.moves.to_string()]);
     }
-    for column in table.column_iter_mut().skip(1) {
-        column.set_cell_alignment(CellAlignment::Right);
-    }
+    right(&mut table);
     let megabytes = |bytes: u64| bytes as f64 / 1e6;
     format!(
         "{} mailboxes, {} workers, a heartbeat every {} s, store in {}.\n\n{table}\n\n\
@@ -140,9 +202,7 @@ pub(crate) fn render_model(measured: &model::Measured) -> String {
             megabytes(step.control_plane.peak_rss_bytes),
         ]);
     }
-    for column in table.column_iter_mut().skip(1) {
-        column.set_cell_alignment(CellAlignment::Right);
-    }
+    right(&mut table);
     format!(
         "{} addresses in {} queues, a file of {:.1} MB, store in {}.\n\n{table}\n\n\
          {} cores, {}; files on {}; load {:.1} before, {:.1} after\n",
@@ -156,6 +216,13 @@ pub(crate) fn render_model(measured: &model::Measured) -> String {
         measured.load[0],
         measured.load[1],
     )
+}
+
+/// Figures stand at the right.
+fn right(table: &mut Table) {
+    for column in table.column_iter_mut().skip(1) {
+        column.set_cell_alignment(CellAlignment::Right);
+    }
 }
 
 fn store(store: Store) -> &'static str {

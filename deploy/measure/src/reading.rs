@@ -1,6 +1,6 @@
-//! One mailbox, read whole by each client in turn, all from the same Dovecot.
+//! Full mailboxes, one or many, read whole by each client in turn, all from the same Dovecot.
 //!
-//! A run is one turn of every client; the first run warms up and does not count. Nobody changes anything in the mailbox,
+//! A run is one turn of every client; the first run warms up and does not count. Nobody changes anything in a mailbox,
 //! and each client starts from nothing: every turn sees the same.
 //!
 //! What the clients wrote is removed only at the very end. ext4 does not give away the inodes of files that were deleted
@@ -11,26 +11,60 @@ use std::path::PathBuf;
 
 use anyhow::{Context as _, ensure};
 use clap::ValueEnum;
-use postroom_testbed::{Mail, Testbed};
+use postroom_testbed::Testbed;
 use serde::Serialize;
 use tempfile::TempDir;
 
 use crate::figures::{Lap, Series};
+use crate::filling::Filling;
 use crate::machine::{self, Machine};
-use crate::{bare, mbsync, postroom, table};
+use crate::{bare, imapflow, mbsync, postroom, table};
 
-/// Messages that are in memory at once while the mailbox is filled.
-const FILLED_AT_ONCE: u64 = 2_000;
+/// Bytes of messages that are in memory at once while a mailbox is filled.
+const FILLED_AT_ONCE: u64 = 32 << 20;
 
-/// `mailbox`.
+/// `mailbox`: one mailbox of messages of one size.
 #[derive(Debug, clap::Args)]
-pub(crate) struct Args {
+pub(crate) struct MailboxArgs {
     /// Messages in the mailbox.
     #[arg(long, default_value_t = 20_000, value_parser = clap::value_parser!(u64).range(1..=1_000_000))]
     messages: u64,
     /// Bytes of each message, its headers included.
     #[arg(long, default_value_t = 4_096, value_parser = clap::value_parser!(u64).range(1_000..=1_000_000))]
     bytes: u64,
+    #[command(flatten)]
+    turns: Turns,
+}
+
+/// `mixed`: one mailbox of what people write: text, HTML and attachments.
+#[derive(Debug, clap::Args)]
+pub(crate) struct MixedArgs {
+    /// Messages in the mailbox.
+    #[arg(long, default_value_t = 2_000, value_parser = clap::value_parser!(u64).range(1..=100_000))]
+    messages: u64,
+    #[command(flatten)]
+    turns: Turns,
+}
+
+/// `boxes`: many mailboxes at once.
+#[derive(Debug, clap::Args)]
+pub(crate) struct BoxesArgs {
+    /// How many mailboxes.
+    #[arg(long, default_value_t = 100, value_parser = clap::value_parser!(u64).range(1..=1_000))]
+    mailboxes: u64,
+    /// Messages in each.
+    #[arg(long, default_value_t = 200, value_parser = clap::value_parser!(u64).range(1..=100_000))]
+    messages: u64,
+    /// Bytes of each message, its headers included.
+    #[arg(long, default_value_t = 4_096, value_parser = clap::value_parser!(u64).range(1_000..=1_000_000))]
+    bytes: u64,
+    #[command(flatten)]
+    turns: Turns,
+}
+
+/// Who takes turns, how often, and where.
+#[derive(Debug, clap::Args)]
+struct Turns {
     /// Runs that count.
     #[arg(long, default_value_t = 5, value_parser = clap::value_parser!(u64).range(1..=1_000))]
     runs: u64,
@@ -49,6 +83,9 @@ pub(crate) struct Args {
     /// The postroom binary [default: the one beside this program].
     #[arg(long, value_name = "FILE")]
     postroom: Option<PathBuf>,
+    /// The folder in which npm has installed imapflow; without it imapflow takes no turns.
+    #[arg(long, value_name = "DIR")]
+    imapflow: Option<PathBuf>,
 }
 
 /// A client that takes its turn.
@@ -57,6 +94,7 @@ enum Kind {
     Bare,
     Mbsync,
     MbsyncFsync,
+    Imapflow,
     Postroom,
 }
 
@@ -64,16 +102,20 @@ enum Kind {
 pub(crate) const BARE: &str = "bare reader, keeps nothing";
 /// Name of the other one.
 pub(crate) const MBSYNC: &str = "mbsync";
+/// Name of the third one.
+pub(crate) const IMAPFLOW: &str = "imapflow, keeps nothing";
 
-/// The mailbox and what it takes to read it.
+/// The mailboxes and what it takes to read them.
 pub(crate) struct Stage {
     pub(crate) testbed: Testbed,
-    /// Its address.
-    pub(crate) mailbox: String,
-    /// How many messages it has.
+    /// Their addresses.
+    pub(crate) mailboxes: Vec<String>,
+    /// How many messages they have together.
     pub(crate) messages: u64,
-    /// Bytes of each.
+    /// The bytes of those.
     pub(crate) bytes: u64,
+    /// Where imapflow is installed.
+    pub(crate) imapflow: Option<PathBuf>,
     /// Holds the folders of all turns, and removes them when it goes.
     dir: TempDir,
 }
@@ -82,7 +124,10 @@ pub(crate) struct Stage {
 #[derive(Debug, Serialize)]
 #[serde(rename_all = "camelCase")]
 pub(crate) struct Measured {
+    pub(crate) mailboxes: usize,
+    /// Messages of all of them.
     pub(crate) messages: u64,
+    /// Bytes of all messages.
     pub(crate) bytes: u64,
     pub(crate) runs: u64,
     pub(crate) machine: Machine,
@@ -94,18 +139,37 @@ pub(crate) struct Measured {
     pub(crate) clients: Vec<Series>,
 }
 
-/// Measures and prints.
-pub(crate) async fn run(args: Args) -> anyhow::Result<()> {
-    let kinds = if args.only.is_empty() { Kind::value_variants().to_vec() } else { args.only.clone() };
+/// Measures one mailbox of equal messages, and prints.
+pub(crate) async fn mailbox(args: MailboxArgs) -> anyhow::Result<()> {
+    run(args.turns, 1, args.messages, Filling::Plain { bytes: args.bytes as usize }).await
+}
+
+/// Measures one mailbox of mixed messages, and prints.
+pub(crate) async fn mixed(args: MixedArgs) -> anyhow::Result<()> {
+    run(args.turns, 1, args.messages, Filling::Mixed).await
+}
+
+/// Measures many mailboxes, and prints.
+pub(crate) async fn boxes(args: BoxesArgs) -> anyhow::Result<()> {
+    run(args.turns, args.mailboxes, args.messages, Filling::Plain { bytes: args.bytes as usize }).await
+}
+
+async fn run(args: Turns, mailboxes: u64, messages: u64, filling: Filling) -> anyhow::Result<()> {
+    let mut kinds = if args.only.is_empty() { Kind::value_variants().to_vec() } else { args.only.clone() };
+    if args.imapflow.is_none() {
+        ensure!(!args.only.contains(&Kind::Imapflow), "name the folder of imapflow by --imapflow");
+        kinds.retain(|kind| *kind != Kind::Imapflow);
+    }
     let program = match &args.postroom {
         Some(program) => program.clone(),
         None if kinds.contains(&Kind::Postroom) => postroom::beside_this()?,
         None => PathBuf::new(),
     };
-    let stage = Stage::set(&args).await?;
+    let stage = Stage::set(&args, mailboxes, messages, filling).await?;
     let mut measured = Measured {
-        messages: args.messages,
-        bytes: args.bytes,
+        mailboxes: stage.mailboxes.len(),
+        messages: stage.messages,
+        bytes: stage.bytes,
         runs: args.runs,
         machine: Machine::of(stage.dir.path()),
         load: Vec::new(),
@@ -133,8 +197,10 @@ pub(crate) async fn run(args: Args) -> anyhow::Result<()> {
         }
     }
     measured.load.push(machine::load());
-    let unseen = stage.testbed.dovecot.count_unseen(&stage.mailbox, "INBOX").await?;
-    ensure!(unseen as u64 == args.messages, "somebody changed the mailbox: {unseen} messages are unseen");
+    for mailbox in &stage.mailboxes {
+        let unseen = stage.testbed.dovecot.count_unseen(mailbox, "INBOX").await?;
+        ensure!(unseen as u64 == messages, "somebody changed {mailbox}: {unseen} messages are unseen");
+    }
     if args.json {
         table::print(&(serde_json::to_string_pretty(&measured)? + "\n"))
     } else {
@@ -152,20 +218,32 @@ impl Measured {
 }
 
 impl Stage {
-    /// Starts the servers and fills the mailbox.
-    async fn set(args: &Args) -> anyhow::Result<Self> {
+    /// Starts the servers and fills the mailboxes.
+    async fn set(args: &Turns, mailboxes: u64, messages: u64, filling: Filling) -> anyhow::Result<Self> {
         let parent = args.dir.canonicalize().with_context(|| format!("there is no folder {}", args.dir.display()))?;
         let dir = tempfile::Builder::new().prefix("postroom-bench-").tempdir_in(&parent);
         let dir = dir.with_context(|| format!("no folder can be made in {}", parent.display()))?;
-        table::note(&format!("filling a mailbox with {} messages of {} bytes", args.messages, args.bytes));
+        table::note(&format!("filling {mailboxes} mailboxes with {messages} messages each"));
+        // Every client opens all of them, each from the same machine.
         let testbed = Testbed::start().await?;
-        let mailbox = format!("measured@{}", postroom_testbed::DOMAIN);
-        for first in (0..args.messages).step_by(FILLED_AT_ONCE as usize) {
-            let numbers = first..args.messages.min(first + FILLED_AT_ONCE);
-            let messages: Vec<Vec<u8>> = numbers.map(|number| message(&mailbox, number, args.bytes as usize)).collect();
-            testbed.fill(&mailbox, &messages).await?;
+        let names = (0..mailboxes).map(|number| format!("measured{number}@{}", postroom_testbed::DOMAIN)).collect();
+        let imapflow = args.imapflow.clone();
+        let mut stage = Self { testbed, mailboxes: names, messages: 0, bytes: 0, imapflow, dir };
+        for mailbox in &stage.mailboxes {
+            let (mut some, mut held) = (Vec::new(), 0);
+            for number in 0..messages {
+                let message = filling.message(mailbox, number);
+                stage.messages += 1;
+                stage.bytes += message.len() as u64;
+                held += message.len() as u64;
+                some.push(message);
+                if held >= FILLED_AT_ONCE || number + 1 == messages {
+                    stage.testbed.fill(mailbox, &std::mem::take(&mut some)).await?;
+                    held = 0;
+                }
+            }
         }
-        Ok(Self { testbed, mailbox, messages: args.messages, bytes: args.bytes, dir })
+        Ok(stage)
     }
 
     /// An empty folder for one turn of a client.
@@ -182,6 +260,7 @@ impl Stage {
             Kind::Bare => vec![(BARE, bare::measure(self).await?)],
             Kind::Mbsync => vec![(MBSYNC, mbsync::measure(self, false).await?)],
             Kind::MbsyncFsync => vec![("mbsync with fsync", mbsync::measure(self, true).await?)],
+            Kind::Imapflow => vec![(IMAPFLOW, imapflow::measure(self).await?)],
             Kind::Postroom => {
                 let laps = postroom::measure(self, program).await?;
                 vec![
@@ -192,12 +271,4 @@ impl Stage {
             }
         })
     }
-}
-
-fn message(mailbox: &str, number: u64, bytes: usize) -> Vec<u8> {
-    Mail::to(mailbox)
-        .from(&format!("Customer {number} <customer{number}@customer.example>"))
-        .subject(&format!("Order {number}"))
-        .size(bytes)
-        .build()
 }

@@ -1,0 +1,25 @@
+//! The model by which measured mailboxes are read: one queue with all of them, by OAuth Service.
+
+use postroom_testbed::Testbed;
+
+/// A model file. Everything is read, and nothing is marked or moved: the mailboxes stay as they are for the next one.
+pub(crate) fn model(testbed: &Testbed, mailboxes: &[String]) -> String {
+    let service = testbed.service();
+    let address = |email: &String| format!("      - {{email: {email}, server: tenant}}\n");
+    let addresses: String = mailboxes.iter().map(address).collect();
+    format!(
+        "instances:\n  - {{name: core1}}\n\
+         incomingServers:\n  - name: tenant\n    address: {authority}\n    authentication: oauth-service\n\
+         \x20   clientId: {client}\n    secret: {{value: \"{secret}\"}}\n    scope: {scope}\n\
+         \x20   imap: {{host: {host}, port: {port}}}\n    caFile: {ca}\n\
+         queues:\n  - name: queue\n    instance: core1\n    start: all\n    afterIntake: leave\n\
+         \x20   addresses:\n{addresses}",
+        authority = testbed.tenant.authority(),
+        client = service.client_id,
+        secret = service.secret.as_deref().unwrap_or_default(),
+        scope = postroom_testbed::APP_SCOPE,
+        host = testbed.host(),
+        port = testbed.imap_port(),
+        ca = testbed.ca_file().display(),
+    )
+}
