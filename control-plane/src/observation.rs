@@ -249,6 +249,7 @@ fn describe(uid: &MailboxUid, mailbox: &MailboxRef<'_>, reader: Reader, record: 
         state: state.into(),
         since_time: current.and_then(|status| status.since_time),
         holder,
+        renumbering: status.as_ref().and_then(|status| status.renumbering),
         problem: status.and_then(|status| status.problem),
         message_count: record.as_ref().map_or(0, |record| record.message_count),
         contact_count: record.as_ref().map_or(0, |record| record.contact_count),

@@ -4,13 +4,14 @@
 //!
 //! Reading order: [`v1`] (what is on the wire), [`id`] (who is meant), [`lease`] (the times that worker and leader agree
 //! on), [`limits`], [`reason`] (why a call failed), [`catalogue`] (why a mailbox
-//! does not work), [`convert`] (values that protobuf spells differently).
+//! does not work), [`fingerprint`] (a message under whatever key), [`convert`] (values that protobuf spells differently).
 //!
 //! Behind the feature `process` stands what the binaries share: `settings` (where a value comes from, and every fault of
 //! them) and `log` (the only thing here that writes).
 
 pub mod catalogue;
 pub mod convert;
+pub mod fingerprint;
 pub mod folder;
 pub mod id;
 pub mod lease;

@@ -415,6 +415,10 @@ mod tests {
             std::future::pending().await
         }
 
+        async fn find_known(&self, _: &v1::FindKnownRequest) -> Result<v1::FindKnownResponse, Error> {
+            std::future::pending().await
+        }
+
         async fn status(&self, _: Vec<v1::MailboxStatus>) -> Result<(), Error> {
             Ok(())
         }

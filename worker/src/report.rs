@@ -124,6 +124,8 @@ pub trait Reporter: Send + Sync + 'static {
     async fn report(&self, request: &v1::ReportRequest) -> Result<v1::ReportResponse, Error>;
     /// Stores a body that is too large for a report.
     async fn upload(&self, header: v1::BlobHeader, body: Bytes) -> Result<(), Error>;
+    /// Asks what the ledger has of a folder that was numbered anew. At most 500 messages.
+    async fn find_known(&self, request: &v1::FindKnownRequest) -> Result<v1::FindKnownResponse, Error>;
     /// Says how the reading goes. At most 500.
     async fn status(&self, statuses: Vec<v1::MailboxStatus>) -> Result<(), Error>;
 }
@@ -274,6 +276,12 @@ impl<I: Interceptor + Clone + Send + Sync + 'static> Reporter for Client<I> {
         let requests = tokio_stream::iter(parts.map(|part| v1::UploadBlobRequest { part: Some(part) }));
         let mut client = self.client.clone();
         timed(self.deadlines.upload, client.upload_blob(requests)).await.map(|_| ())
+    }
+
+    async fn find_known(&self, request: &v1::FindKnownRequest) -> Result<v1::FindKnownResponse, Error> {
+        let request = v1::FindKnownRequest { session: self.session(), ..request.clone() };
+        let mut client = self.client.clone();
+        timed(self.deadlines.report, client.find_known(request)).await
     }
 
     async fn status(&self, statuses: Vec<v1::MailboxStatus>) -> Result<(), Error> {

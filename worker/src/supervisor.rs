@@ -265,6 +265,10 @@ mod tests {
             unreachable!("nothing is opened")
         }
 
+        async fn find_known(&self, _: &v1::FindKnownRequest) -> Result<v1::FindKnownResponse, Error> {
+            unreachable!("nothing is opened")
+        }
+
         async fn status(&self, _: Vec<v1::MailboxStatus>) -> Result<(), Error> {
             Ok(())
         }

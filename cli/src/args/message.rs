@@ -88,6 +88,8 @@ pub enum Disposition {
     Vanished,
     /// Somebody discarded it.
     Filtered,
+    /// It had another key before its folder was numbered anew.
+    Duplicate,
 }
 
 /// A time as people write it.

@@ -123,6 +123,17 @@ fn show(mailbox: &v1::Mailbox, now: Timestamp) -> String {
         ("set aside", set_aside(mailbox)),
         ("last report", when(&mailbox.last_report_time)),
     ]);
+    if let Some(renumbering) = &mailbox.renumbering {
+        let became = format!(
+            "{} known, {} new, {} left",
+            renumbering.known_count, renumbering.new_count, renumbering.left_count
+        );
+        let (named, time) = match renumbering.finished_time {
+            None => ("re-keying since", &renumbering.began_time),
+            Some(_) => ("re-keyed", &renumbering.finished_time),
+        };
+        pairs.extend([(named, when(time)), ("re-keyed messages", became)]);
+    }
     if let Some(problem) = &mailbox.problem {
         pairs.extend([
             ("problem", problem.code.clone()),
@@ -210,6 +221,27 @@ mod tests {
             ..healthy()
         };
         insta::assert_snapshot!(list(&[healthy(), unassigned, failing()], now()));
+    }
+
+    #[test]
+    fn a_folder_that_was_numbered_anew_is_told() {
+        let renumbering = |finished_time| {
+            let shown = v1::Mailbox {
+                renumbering: Some(v1::Renumbering {
+                    began_time: at(-300),
+                    finished_time,
+                    known_count: 40,
+                    new_count: 2,
+                    left_count: 7,
+                }),
+                ..healthy()
+            };
+            show(&shown, now())
+        };
+        let (under_way, done) = (renumbering(None), renumbering(at(-100)));
+        assert!(under_way.contains("re-keying since") && under_way.contains("40 known, 2 new, 7 left"), "{under_way}");
+        assert!(done.contains("re-keyed ") && !done.contains("re-keying since"), "{done}");
+        assert!(!show(&healthy(), now()).contains("re-key"));
     }
 
     #[test]

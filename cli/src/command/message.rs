@@ -74,6 +74,7 @@ fn disposition(disposition: Disposition) -> v1::Disposition {
         Disposition::TooLarge => v1::Disposition::TooLarge,
         Disposition::Vanished => v1::Disposition::Vanished,
         Disposition::Filtered => v1::Disposition::Filtered,
+        Disposition::Duplicate => v1::Disposition::Duplicate,
     }
 }
 
@@ -112,6 +113,12 @@ fn one(m: &v1::Message) -> String {
         ("recorded", time::time(m.recorded_time.as_ref())),
         ("size", size(m.size_bytes)),
     ];
+    if !m.duplicate_of.is_empty() {
+        pairs.push(("duplicate of", m.duplicate_of.clone()));
+    }
+    if !m.copies.is_empty() {
+        pairs.push(("copies", m.copies.join(", ")));
+    }
     if m.limit_bytes > 0 {
         pairs.push(("limit", time::size(m.limit_bytes)));
     }

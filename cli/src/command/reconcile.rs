@@ -31,7 +31,10 @@ pub(super) async fn run(session: &mut Session<'_, '_>, mailbox: String, all: boo
     }
     if summary.renumbered {
         let message = format!("the folder of {mailbox} is numbered anew (UIDVALIDITY): it cannot be compared");
-        return Err(Error::new(Kind::NotWell, message).help(format!("see `postroom mailbox show {mailbox}`")));
+        let help = format!(
+            "its reader re-keys it as soon as it notices: see `postroom mailbox show {mailbox}`, and try again"
+        );
+        return Err(Error::new(Kind::NotWell, message).help(help));
     }
     let (missing, all) = (summary.missing_count, summary.folder_count);
     let message = format!("{missing} of {all} messages in the folder of {mailbox} are missing in the ledger");
@@ -79,5 +82,6 @@ fn summed(summary: &v1::ReconcileSummary) -> String {
         ("too large", count(summary.too_large_count)),
         ("vanished", count(summary.vanished_count)),
         ("filtered", count(summary.filtered_count)),
+        ("duplicates", count(summary.duplicate_count)),
     ])
 }

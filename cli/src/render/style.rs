@@ -90,7 +90,9 @@ pub(super) fn tone(heading: &str, cell: &str) -> Option<Tone> {
         ("STATE", "stopping" | "returning") => Some(Tone::Waiting),
         ("FIT", "ours") => Some(Tone::Good),
         ("FIT", _) => Some(Tone::Bad),
-        ("STATE", "unassigned" | "connecting" | "catching-up" | "queued" | "allocated") => Some(Tone::Waiting),
+        ("STATE", "unassigned" | "connecting" | "catching-up" | "rekeying" | "queued" | "allocated") => {
+            Some(Tone::Waiting)
+        }
         _ => None,
     }
 }

@@ -46,13 +46,13 @@ words! {
     start: StartPolicy, "START_POLICY_";
     /// `seen`, `move`, `leave`.
     after_intake: AfterIntakePolicy, "AFTER_INTAKE_POLICY_";
-    /// `unassigned`, `connecting`, `catching-up`, `idle`, `failing`.
+    /// `unassigned`, `connecting`, `catching-up`, `rekeying`, `idle`, `failing`.
     mailbox_state: MailboxState, "MAILBOX_STATE_";
     /// `queued`, `allocated`, `accepted`, `ended`, `dead`.
     contact_state: ContactState, "CONTACT_STATE_";
     /// `normal`, `auto-reply`, `bounce`, `receipt`, `bulk`, `calendar`.
     contact_kind: ContactKind, "CONTACT_KIND_";
-    /// `contact`, `quarantined`, `too-large`, `vanished`, `filtered`.
+    /// `contact`, `quarantined`, `too-large`, `vanished`, `filtered`, `duplicate`.
     disposition: Disposition, "DISPOSITION_";
     /// `discarded`, `replayed`.
     message_decision: MessageDecisionKind, "MESSAGE_DECISION_KIND_";

@@ -1,7 +1,5 @@
 //! One mailbox does not work: the other goes on, the operator is told why, and it heals by itself once mended.
 
-use postroom_proto::v1::MailboxState;
-
 use crate::harness::{SERVICE, Stage, USER, Up, contacts, eventually, mailbox};
 
 async fn shows(up: &Up, email: &str, code: &str) {
@@ -50,27 +48,4 @@ async fn a_wrong_password_is_tried_three_times_an_hour_even_over_restarts() {
     let up = stage.up().await;
     up.apply(&stage, &stage.model(&stage.secret()));
     reads(&up, &stage, USER, "healed").await;
-}
-
-#[tokio::test(flavor = "multi_thread")]
-async fn a_folder_that_was_made_anew_stops_its_reading_and_doubles_nothing() {
-    let stage = Stage::set().await;
-    let dovecot = &stage.testbed.dovecot;
-    dovecot.create_folder(SERVICE, "Work").await.unwrap();
-    let model = std::fs::read_to_string(stage.model_file()).unwrap();
-    let model = model.replace("priority: 5, ", "priority: 5, folder: Work, ");
-    std::fs::write(stage.model_file(), &model).unwrap();
-    let up = stage.up().await;
-    eventually("it is read", || async { mailbox(&up.client(), SERVICE).await.state() == MailboxState::Idle }).await;
-    stage.deliver(SERVICE, "old", 3).await;
-    dovecot.doveadm(&["move", "-u", SERVICE, "Work", "mailbox", "INBOX", "all"]).await.unwrap();
-    eventually("three contacts", || async { contacts(&up.client()).await.len() == 3 }).await;
-
-    dovecot.doveadm(&["mailbox", "rename", "-u", SERVICE, "Work", "Old"]).await.unwrap();
-    dovecot.create_folder(SERVICE, "Work").await.unwrap();
-    dovecot.doveadm(&["copy", "-u", SERVICE, "Work", "mailbox", "Old", "all"]).await.unwrap();
-    dovecot.kick(SERVICE).await.unwrap();
-    shows(&up, SERVICE, "UIDVALIDITY_CHANGED").await;
-    reads(&up, &stage, USER, "other").await;
-    assert_eq!(contacts(&up.client()).await.len(), 4, "three old ones and that of the other mailbox");
 }

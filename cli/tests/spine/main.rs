@@ -15,6 +15,7 @@ mod identity;
 mod kinds;
 mod losses;
 mod people;
+mod rekeying;
 mod secrets;
 mod sign_in;
 mod takers;

@@ -95,6 +95,7 @@ const TABLE: &[(&str, &[Kind])] = &[
     ("/postroom.v1.ReportService/UploadBlob", WORKER),
     ("/postroom.v1.ReportService/Report", WORKER),
     ("/postroom.v1.ReportService/ReportStatus", WORKER),
+    ("/postroom.v1.ReportService/FindKnown", WORKER),
     ("/postroom.v1.ErrandService/TakeErrands", WORKER),
     ("/postroom.v1.ErrandService/ReportErrand", WORKER),
     ("/postroom.v1.ContactService/AllocateContacts", TAKERS),

@@ -46,4 +46,11 @@ impl ReportService for Reports {
         self.intake.record_statuses(request.into_inner()).await?;
         Ok(Response::new(v1::ReportStatusResponse {}))
     }
+
+    async fn find_known(
+        &self,
+        request: Request<v1::FindKnownRequest>,
+    ) -> Result<Response<v1::FindKnownResponse>, Status> {
+        Ok(Response::new(self.intake.find_known(request.into_inner()).await?))
+    }
 }

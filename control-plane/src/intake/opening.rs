@@ -1,5 +1,6 @@
 //! Opening mailboxes: the fence is raised, and the worker gets all it needs to read.
 
+use postroom_proto::convert::to_timestamp;
 use postroom_proto::id::{Epoch, MailboxUid, SessionId};
 use postroom_proto::reason::{Failure, Reason, name};
 use postroom_proto::v1;
@@ -75,6 +76,7 @@ impl Intake {
             cursor: Some(v1::Cursor { protocol: opened.cursor.protocol, value: opened.cursor.value }),
             unsettled_source_keys: opened.unsettled,
             status: opened.status,
+            reading_since_time: opened.reading_since.map(to_timestamp),
         })
     }
 

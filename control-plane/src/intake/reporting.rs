@@ -12,6 +12,7 @@ use super::{Intake, mailbox, session};
 use crate::blob::is_digest;
 use crate::clock;
 use crate::definition::model::MailboxRef;
+use crate::ledger::known::Sought;
 use crate::ledger::outbox::Bounce;
 use crate::ledger::{self, Batch, Cursor, Fence, NotCommitted, Raw};
 use crate::outbox::state::Recipient;
@@ -55,6 +56,7 @@ impl Intake {
                 .map(|reported| message(reported, place.queue.max_message_bytes()))
                 .collect::<Result<_, _>>()?,
             settled: request.settled_source_keys,
+            numbering: request.numbering,
         };
         self.check_bodies(&batch).await?;
         let instance = batch.intake.instance_uid.clone();
@@ -82,6 +84,29 @@ impl Intake {
             return Err(Failure::new(Reason::BlobMissing, text));
         }
         Ok(())
+    }
+}
+
+impl Intake {
+    /// Which messages of a folder that is numbered anew the ledger has under former keys.
+    pub async fn find_known(&self, request: v1::FindKnownRequest) -> Result<v1::FindKnownResponse, Failure> {
+        if request.messages.len() > MOST_MESSAGES {
+            let text = format!("are {}, at most {MOST_MESSAGES} are taken", request.messages.len());
+            return Err(Failure::invalid_field("messages", text));
+        }
+        let session = session(&request.session)?;
+        let uid = mailbox("mailbox", &request.mailbox)?;
+        let fence = Fence { generation: Generation(request.generation), epoch: Epoch(request.epoch), session };
+        let sought = request.messages.into_iter().map(|message| Sought {
+            fingerprint: message.fingerprint,
+            identified: message.identified,
+            received_at: message.received_time.as_ref().map(from_timestamp),
+            size_bytes: message.size_bytes,
+        });
+        let known = self.ledger.known(&uid, &fence, request.numbering, sought.collect()).await?;
+        let known = known.map_err(not_committed)?.into_iter();
+        let known = known.map(|row| row.map(|row| row.to_string()).unwrap_or_default()).collect();
+        Ok(v1::FindKnownResponse { known })
     }
 }
 
@@ -140,6 +165,11 @@ pub(super) fn message(message: v1::ReportedMessage, limit: u64) -> Result<ledger
     if disposition == v1::Disposition::Contact && (message.content.is_none() || message.raw.is_none()) {
         return invalid("content", "a contact needs its content and its raw message");
     }
+    let duplicate_of = match (disposition, message.duplicate_of.parse::<i64>()) {
+        (v1::Disposition::Duplicate, Ok(original)) => Some(original),
+        (v1::Disposition::Duplicate, Err(_)) => return invalid("duplicateOf", "names no message"),
+        _ => None,
+    };
     let raw = match message.raw {
         None => Raw::None,
         Some(v1::reported_message::Raw::RawMessage(bytes)) => Raw::Inline(bytes),
@@ -162,6 +192,7 @@ pub(super) fn message(message: v1::ReportedMessage, limit: u64) -> Result<ledger
         content: message.content,
         kind,
         bounce,
+        duplicate_of,
     })
 }
 

@@ -83,4 +83,6 @@ pub struct Standing {
     pub received_at: Option<Micros>,
     /// In bytes, as far as known.
     pub size_bytes: u64,
+    /// Of a duplicate: the row that it is under a former key.
+    pub duplicate_of: Option<i64>,
 }

@@ -18,11 +18,13 @@ pub use self::contact::{
     Allocated, Answer, AnswerOutcome, Answered, ContactChange, ContactChanges, ContactFilter, ContactPage,
     ContactPosition, Take, Transfer,
 };
+use self::known::Sought;
 use self::message::{Discarded, MessageFilter, NotReplayed, Replay, Replayed, Standing};
 use self::tally::Tally;
 
 mod binding;
 mod contact;
+pub mod known;
 pub mod message;
 #[cfg(test)]
 mod order;
@@ -60,10 +62,12 @@ pub struct Cursor {
 pub struct Opened {
     /// Go on from here.
     pub cursor: Cursor,
-    /// Source keys not yet settled, oldest first, at most 500.
+    /// Source keys of the present numbering that are not yet settled, oldest first, at most 500.
     pub unsettled: Vec<String>,
     /// What its reader last said.
     pub status: Option<v1::MailboxStatus>,
+    /// When its first report was committed.
+    pub reading_since: Option<Micros>,
 }
 
 /// Where contacts of a mailbox go, frozen into each at intake.
@@ -123,6 +127,8 @@ pub struct Message {
     pub kind: v1::ContactKind,
     /// What it says of a mail that was sent. When that is one of the outbox, this message becomes no contact.
     pub bounce: Option<outbox::Bounce>,
+    /// Of a duplicate: the row that it is under a former key.
+    pub duplicate_of: Option<i64>,
 }
 
 /// What a worker reports, committed as one.
@@ -144,6 +150,8 @@ pub struct Batch {
     pub messages: Vec<Message>,
     /// Source keys whose after-intake step is done.
     pub settled: Vec<String>,
+    /// How often the folder was numbered anew. A row is a duplicate's original once in each numbering.
+    pub numbering: u32,
 }
 
 /// Why a batch was not committed. Nothing of it was written.
@@ -167,7 +175,7 @@ pub struct MailboxRecord {
     pub uid: MailboxUid,
     /// What its reader last said.
     pub status: Option<v1::MailboxStatus>,
-    /// Messages seen.
+    /// Messages seen; duplicates do not count.
     pub message_count: u64,
     /// Contacts among them.
     pub contact_count: u64,
@@ -238,6 +246,16 @@ pub trait Ledger: Send + Sync + 'static {
 
     /// Commits a batch; the last one, repeated, returns its stored answer.
     async fn report(&self, batch: Batch, now: Micros) -> Result<Result<v1::ReportResponse, NotCommitted>, Error>;
+
+    /// Which of these messages the mailbox has from numberings before `numbering`, in the order of `sought`: the row of each,
+    /// none of them twice.
+    async fn known(
+        &self,
+        mailbox: &MailboxUid,
+        fence: &Fence,
+        numbering: u32,
+        sought: Vec<Sought>,
+    ) -> Result<Result<Vec<Option<i64>>, NotCommitted>, Error>;
 
     /// Records what readers say; of mailboxes under another fence nothing is recorded.
     async fn record_statuses(&self, statuses: Vec<(MailboxUid, Fence, v1::MailboxStatus)>) -> Result<(), Error>;

@@ -13,12 +13,14 @@ use crate::definition::model::Allocation;
 mod allocation;
 mod binding;
 mod contact;
+mod known;
 mod message;
 mod outbox;
 mod tally;
 pub(crate) use allocation::*;
 pub(crate) use binding::*;
 pub(crate) use contact::*;
+pub(crate) use known::*;
 pub(crate) use message::*;
 pub(crate) use outbox::*;
 pub(crate) use tally::*;
@@ -51,6 +53,7 @@ pub(crate) fn message(key: &str, received_at: Micros) -> Message {
         content: Some(v1::ContactContent { subject: key.into(), text: "text".into(), ..Default::default() }),
         kind: ContactKind::Normal,
         bounce: None,
+        duplicate_of: None,
     }
 }
 
@@ -72,6 +75,7 @@ fn batch(email: &str, fence: Fence, from: u8, to: u8, messages: Vec<Message>) ->
         },
         messages,
         settled: Vec::new(),
+        numbering: 0,
     }
 }
 
@@ -291,6 +295,11 @@ mod sqlite {
         a_replayed_message_is_one_contact,
         a_replay_under_a_lost_lease_changes_nothing,
         a_mailbox_is_walked_through_in_pieces,
+        a_message_under_a_new_key_is_no_new_contact,
+        a_folder_can_be_numbered_anew_again_and_again,
+        a_message_is_taken_for_one_only,
+        what_is_replayed_is_settled_and_known_under_its_new_key,
+        a_fingerprint_of_an_earlier_version_is_made_anew,
         a_mail_is_stored_once_for_a_request,
         two_claimers_never_get_the_same_mail,
         a_claim_is_marked_and_settled_by_whom_it_belongs_to,

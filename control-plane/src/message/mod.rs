@@ -81,8 +81,19 @@ impl Messages {
         }
     }
 
+    /// What people decide about a duplicate is decided about the message that it is a copy of.
+    async fn original(&self, id: &str) -> Result<v1::Message, Failure> {
+        let message = self.get(id).await?;
+        if message.duplicate_of.is_empty() { Ok(message) } else { self.get(&message.duplicate_of).await }
+    }
+
     /// Decides that a message stays without a contact.
     pub async fn discard(&self, id: &str, by: &str, text: &str) -> Result<v1::Message, Failure> {
+        let id = self.original(id).await?.id;
+        self.discard_original(&id, by, text).await
+    }
+
+    async fn discard_original(&self, id: &str, by: &str, text: &str) -> Result<v1::Message, Failure> {
         match self.ledger.discard(row(id)?, by, text, clock::now()).await? {
             Discarded::Filtered => self.get(id).await,
             Discarded::Unknown => Err(unknown(id)),

@@ -187,6 +187,10 @@ impl Comparison {
         if let Some(row) = row {
             summary.both_count += 1;
             self.seen.insert(row.id);
+            // It is there, under another key than it had.
+            if let Some(original) = row.duplicate_of {
+                self.seen.insert(original);
+            }
             return None;
         }
         let (kind, count, told) = match (message.pending, message.before_start, message.unread_since) {
@@ -216,9 +220,10 @@ impl Comparison {
             Disposition::TooLarge => &mut summary.too_large_count,
             Disposition::Vanished => &mut summary.vanished_count,
             Disposition::Filtered => &mut summary.filtered_count,
+            Disposition::Duplicate => &mut summary.duplicate_count,
         } += 1;
-        // Of a folder that is numbered anew nothing was listed.
-        if summary.renumbered || self.seen.contains(row.id) {
+        // Of a folder that is numbered anew nothing was listed. And what became of a message is told of its first key.
+        if summary.renumbered || row.disposition == Disposition::Duplicate || self.seen.contains(row.id) {
             return None;
         }
         let (kind, count, told) = match (row.disposition, row.settled) {
@@ -276,7 +281,28 @@ mod tests {
 
     fn row(id: i64, disposition: Disposition, settled: bool) -> Standing {
         let source_key = format!("1:{id}");
-        Standing { id, source_key, disposition, settled, received_at: Some(5), size_bytes: 7 }
+        Standing { id, source_key, disposition, settled, received_at: Some(5), size_bytes: 7, duplicate_of: None }
+    }
+
+    #[test]
+    fn a_message_under_a_new_key_is_there_and_under_a_former_one_not_missed() {
+        let original = row(1, Disposition::Contact, true);
+        let gone = row(2, Disposition::Contact, true);
+        let copy = |id: i64, of: i64| Standing { duplicate_of: Some(of), ..row(id, Disposition::Duplicate, true) };
+        let mut comparison = Comparison::new("m", false, false);
+        assert_eq!(comparison.message(&listed("1.2:4"), Some(&copy(4, 1))), None);
+        // Its key before the last one.
+        let former = copy(3, 1);
+        let (lost, former_of_lost) = (copy(6, 2), copy(5, 2));
+        let told: Vec<_> = [&original, &gone, &former, &copy(4, 1), &former_of_lost, &lost]
+            .into_iter()
+            .filter_map(|row| comparison.row(row))
+            .map(|finding| finding.message)
+            .collect();
+        assert_eq!(told, ["2"], "once, by its first key");
+        let summary = comparison.summary;
+        assert_eq!((summary.both_count, summary.contact_count, summary.duplicate_count), (1, 2, 4));
+        assert!(summary.clean);
     }
 
     fn kind(finding: Option<Finding>) -> Option<FindingKind> {

@@ -27,7 +27,8 @@ const CALLING: Duration = Duration::from_secs(5);
 impl Messages {
     /// Makes a contact of a message, unless it is one; whether it was.
     pub async fn replay(&self, id: &str, by: &str) -> Result<v1::ReplayMessageResponse, Failure> {
-        let message = self.get(id).await?;
+        let message = self.original(id).await?;
+        let id = message.id.as_str();
         if is_contact(&message) {
             return Ok(v1::ReplayMessageResponse { message: Some(message), already_contact: true });
         }
@@ -40,9 +41,10 @@ impl Messages {
             let text = format!("nobody reads {} at the moment; see `postroom mailbox show`", definition.email);
             Failure::new(Reason::NoWorker, text)
         })?;
-        let task = self.task(id, &message, &held).await?;
+        let task = self.task(&uid, &message, &held).await?;
+        let source_key = task.source_key.clone();
         let asked = self.errands.ask(definition.clone(), Task::Fetch(task), READING).await?;
-        let read = read(asked, &held, &message).await?;
+        let read = read(asked, &held, &message, &source_key).await?;
         let replayed = self.intake.replay(&uid, &held, read, by).await?;
         if let Replayed::Made(contact) = &replayed {
             tracing::info!(message = id, mailbox = %uid, contact, by, "a message was replayed");
@@ -52,14 +54,21 @@ impl Messages {
         Ok(v1::ReplayMessageResponse { message: Some(self.get(id).await?), already_contact })
     }
 
-    async fn task(&self, id: &str, message: &v1::Message, held: &Held) -> Result<v1::FetchTask, Failure> {
-        let raw_message = match self.ledger.message_raw(super::row(id)?).await? {
+    async fn task(&self, uid: &MailboxUid, message: &v1::Message, held: &Held) -> Result<v1::FetchTask, Failure> {
+        let raw_message = match self.ledger.message_raw(super::row(&message.id)?).await? {
             Some(Raw::Inline(bytes)) => bytes,
             // Larger than what goes along with an errand: fetched anew.
             Some(Raw::Blob(_) | Raw::None) | None => Bytes::new(),
         };
+        // Under the key that it has now.
+        let source_key = match message.copies.last() {
+            Some(copy) => self.get(copy).await?.source_key,
+            None => message.source_key.clone(),
+        };
+        let cursor = self.ledger.cursor(uid).await?;
         Ok(v1::FetchTask {
-            source_key: message.source_key.clone(),
+            source_key,
+            cursor: Some(v1::Cursor { protocol: cursor.protocol, value: cursor.value }),
             max_bytes: LARGEST_MESSAGE_BYTES,
             lease: Some(v1::MailboxLease { mailbox: message.mailbox.clone(), epoch: held.epoch.0 }),
             generation: held.generation.0,
@@ -81,8 +90,13 @@ impl Messages {
     }
 }
 
-/// What the worker read.
-async fn read(mut asked: Asked, held: &Held, message: &v1::Message) -> Result<v1::ReportedMessage, Failure> {
+/// What the worker read under `source_key`, as the message that it is.
+async fn read(
+    mut asked: Asked,
+    held: &Held,
+    message: &v1::Message,
+    source_key: &str,
+) -> Result<v1::ReportedMessage, Failure> {
     if asked.doer().session != held.session {
         let text = "the mailbox changed hands in this moment; try again";
         return Err(Failure::new(Reason::LeaseLost, text));
@@ -94,7 +108,7 @@ async fn read(mut asked: Asked, held: &Held, message: &v1::Message) -> Result<v1
         }
     }
     let read = read.ok_or_else(|| internal("a worker that was to fetch a message brought none"))?;
-    if read.source_key != message.source_key {
+    if read.source_key != source_key {
         return Err(internal("a worker fetched another message than the one it was to"));
     }
     if read.disposition() != Disposition::Contact {
@@ -102,7 +116,7 @@ async fn read(mut asked: Asked, held: &Held, message: &v1::Message) -> Result<v1
             format!("message {} was read again, and still no contact can be made of it: {}", message.id, read.reason);
         return Err(Failure::new(Reason::MessageUnreadable, text));
     }
-    Ok(read)
+    Ok(v1::ReportedMessage { source_key: message.source_key.clone(), ..read })
 }
 
 fn unreadable(unfinished: Unfinished, message: &v1::Message) -> Failure {

@@ -100,7 +100,7 @@ super::entries! {
     UIDVALIDITY_CHANGED: Mailbox,
         "the server has renumbered the folder",
         "the folder was deleted and made again, restored from a backup, or the mailbox was moved",
-        "reading has stopped so that nothing is taken twice or lost: find out why the folder was recreated, restored or moved";
+        "reading has stopped, since the control plane is too old to know its messages again: bring it to the version of the worker";
     CURSOR_UNREADABLE: Defect,
         "what was committed of the mailbox cannot be read by this worker",
         "a newer version of Postroom wrote it",

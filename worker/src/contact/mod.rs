@@ -1,5 +1,4 @@
 //! From raw bytes to what a contact shows. Pure.
 
 pub mod classify;
-pub mod fingerprint;
 pub mod parse;

@@ -13,7 +13,7 @@ use tokio::sync::OwnedSemaphorePermit;
 use super::{Findings, Undone};
 use crate::diagnosis::{self, Diagnosis};
 use crate::mailbox::batch;
-use crate::mailbox::cursor::split;
+use crate::mailbox::cursor::{Cursor, Numbering, split};
 use crate::mailbox::imap::fetch::{Summary, bodies, set, summaries_of};
 use crate::mailbox::imap::guard::Limits;
 use crate::mailbox::session::{self, Shared};
@@ -31,13 +31,13 @@ pub(super) async fn fetch(
     task: FetchTask,
     findings: &mut Findings,
 ) -> Result<(), Undone> {
-    let (validity, uid) = split(&task.source_key).ok_or_else(|| diagnosis::defect("a source key that is none"))?;
-    let kept = kept(&task, validity, uid).await?;
+    let (numbering, uid) = split(&task.source_key).ok_or_else(|| diagnosis::defect("a source key that is none"))?;
+    let kept = kept(&task, numbering, uid).await?;
     let ((message, blobs), _room) = match kept {
         Some(read) => (read, None),
         None => {
-            let (summary, raw, room) = from_folder(shared, definition, &task, validity, uid).await?;
-            (read(validity, summary, raw).await?.ok_or_else(diagnosis::message_not_given)?, room)
+            let (summary, raw, room) = from_folder(shared, definition, &task, numbering, uid).await?;
+            (read(numbering, summary, raw).await?.ok_or_else(diagnosis::message_not_given)?, room)
         }
     };
     for (digest, body) in blobs {
@@ -51,19 +51,19 @@ type Read = (ReportedMessage, Vec<(String, Bytes)>);
 
 /// A contact, made of the raw message that was kept. `None`: none was, or it is what could not be understood then and
 /// cannot now, for example a placeholder; the mailbox may have better.
-async fn kept(task: &FetchTask, validity: u32, uid: u32) -> Result<Option<Read>, Diagnosis> {
+async fn kept(task: &FetchTask, numbering: Numbering, uid: u32) -> Result<Option<Read>, Diagnosis> {
     if task.raw_message.is_empty() {
         return Ok(None);
     }
     let received = task.received_time.as_ref().map(from_timestamp);
     let summary = Summary { uid, seen: false, received, size: task.raw_message.len() as u64 };
-    let read = read(validity, summary, task.raw_message.clone()).await?;
+    let read = read(numbering, summary, task.raw_message.clone()).await?;
     Ok(read.filter(|(message, _)| message.disposition() == Disposition::Contact))
 }
 
 /// Reads a message as a report would. Away from the mailboxes of this thread: it may be as large as any.
-async fn read(validity: u32, summary: Summary, raw: Bytes) -> Result<Option<Read>, Diagnosis> {
-    let read = tokio::task::spawn_blocking(move || batch::single(validity, summary, raw)).await;
+async fn read(numbering: Numbering, summary: Summary, raw: Bytes) -> Result<Option<Read>, Diagnosis> {
+    let read = tokio::task::spawn_blocking(move || batch::single(numbering, summary, raw)).await;
     read.map_err(|_| diagnosis::defect("the reading of a message panicked"))
 }
 
@@ -72,12 +72,16 @@ async fn from_folder(
     shared: &Shared,
     definition: &MailboxDefinition,
     task: &FetchTask,
-    validity: u32,
+    numbering: Numbering,
     uid: u32,
 ) -> Result<(Summary, Bytes, Option<OwnedSemaphorePermit>), Diagnosis> {
     let mut folder = session::connect(shared, definition, Limits::for_messages(task.max_bytes)).await?;
-    if folder.selected.uid_validity != validity {
-        return Err(diagnosis::message_renumbered(validity, folder.selected.uid_validity));
+    let cursor =
+        Cursor::decode(task.cursor.as_ref()).map_err(|error| diagnosis::cursor_unreadable(&error.to_string()))?;
+    // By the cursor: an older state of the folder may have been put back below its UIDVALIDITY.
+    let former = cursor.is_some_and(|cursor| cursor.numbering != numbering);
+    if former || folder.selected.uid_validity != numbering.validity {
+        return Err(diagnosis::message_renumbered(numbering.validity, folder.selected.uid_validity));
     }
     let found = summaries_of(&mut folder.commands, &set(&[uid]), 0).await.map_err(session::broken)?;
     let Some(summary) = found.into_iter().find(|summary| summary.uid == uid) else {

@@ -8,7 +8,7 @@ use postroom_proto::v1::{FolderMessage, FolderPart, ListTask, MailboxDefinition}
 
 use super::{Findings, Undone};
 use crate::diagnosis;
-use crate::mailbox::cursor::{Cursor, Place, source_key};
+use crate::mailbox::cursor::{Cursor, Numbering, Place, source_key};
 use crate::mailbox::imap::fetch::{Summary, summaries, summaries_of};
 use crate::mailbox::imap::guard::Limits;
 use crate::mailbox::session::{self, Shared};
@@ -30,7 +30,8 @@ pub(super) async fn list(
     let limits = Limits::for_messages(definition.max_message_bytes);
     let mut folder = session::connect(shared, definition, limits).await?;
     let validity = folder.selected.uid_validity;
-    let renumbered = cursor.as_ref().is_some_and(|cursor| cursor.uid_validity != validity);
+    let renumbered = cursor.as_ref().is_some_and(|cursor| cursor.numbering.validity != validity);
+    let numbering = cursor.as_ref().map_or(validity.into(), |cursor| cursor.numbering);
     findings.tell(Found::Part(FolderPart { messages: Vec::new(), renumbered })).await?;
     let last = match folder.selected.uid_next {
         Some(next) => next.saturating_sub(1),
@@ -45,7 +46,7 @@ pub(super) async fn list(
         let found = summaries(&mut folder.commands, from, Some(to)).await.map_err(session::broken)?;
         width = if found.len() < width as usize / 10 { (width * 4).min(MAX_WINDOW) } else { WINDOW };
         for part in found.chunks(PART) {
-            let messages = part.iter().map(|summary| describe(cursor.as_ref(), validity, summary)).collect();
+            let messages = part.iter().map(|summary| describe(cursor.as_ref(), numbering, summary)).collect();
             findings.tell(Found::Part(FolderPart { messages, renumbered: false })).await?;
         }
         let Some(next) = to.checked_add(1) else { break };
@@ -55,14 +56,14 @@ pub(super) async fn list(
     Ok(())
 }
 
-fn describe(cursor: Option<&Cursor>, validity: u32, summary: &Summary) -> FolderMessage {
+fn describe(cursor: Option<&Cursor>, numbering: Numbering, summary: &Summary) -> FolderMessage {
     let place = match cursor {
         Some(cursor) => cursor.place(summary.uid, summary.seen, summary.received),
         // Nothing was read yet: what the start policy takes is decided when it is.
         None => Place::Pending,
     };
     FolderMessage {
-        source_key: source_key(validity, summary.uid),
+        source_key: source_key(numbering, summary.uid),
         seen: summary.seen,
         received_time: summary.received.map(to_timestamp),
         size_bytes: summary.size,

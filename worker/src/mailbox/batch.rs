@@ -4,14 +4,15 @@ use std::panic::{AssertUnwindSafe, catch_unwind};
 
 use bytes::Bytes;
 use postroom_proto::convert::to_timestamp;
+use postroom_proto::fingerprint::fingerprint;
 use postroom_proto::v1::reported_message::Raw;
 use postroom_proto::v1::{ContactKind, Disposition, ReportedMessage};
 use prost::Message as _;
 use sha2::{Digest as _, Sha256};
 
-use super::cursor::{Cursor, Start, Verdict, source_key};
+use super::cursor::{Cursor, Numbering, Start, Verdict, source_key};
 use super::imap::fetch::Summary;
-use crate::contact::{classify::classify, fingerprint::fingerprint, parse};
+use crate::contact::{classify::classify, parse};
 
 /// Largest encoded report. The control plane takes 3 MiB.
 const MAX_REPORT: usize = 5 * 1024 * 1024 / 2;
@@ -25,6 +26,10 @@ const MAX_TOGETHER: usize = 2 * 1024 * 1024;
 pub enum Item {
     /// It is not to be taken.
     Pass(u32),
+    /// The folder was numbered anew, and the ledger does not have it: it is left.
+    Left(u32),
+    /// The folder was numbered anew, and the ledger has it.
+    Known(Summary, Known),
     /// It was fetched.
     Got(Summary, Bytes),
     /// It is larger than the queue allows; its size in bytes, as far as known.
@@ -33,6 +38,15 @@ pub enum Item {
     Failed(Summary, String),
     /// It was there and is gone.
     Vanished(u32),
+}
+
+/// A message that the ledger has under a former key.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Known {
+    /// What the ledger calls it.
+    pub original: String,
+    /// Made of its headers.
+    pub fingerprint: Vec<u8>,
 }
 
 /// A report not yet sent.
@@ -62,6 +76,9 @@ fn draft_with(reads: Reads, cursor: &mut Cursor, items: Vec<Item>, max_messages:
             open.next = Some(cursor.clone());
             continue;
         };
+        if message.disposition() != Disposition::Duplicate {
+            cursor.count(|it| it.new += 1);
+        }
         let size = message.encoded_len() + 16;
         if !open.messages.is_empty() && (open.size + size > MAX_REPORT || open.messages.len() >= max_messages) {
             drafts.extend(std::mem::take(&mut open).close());
@@ -77,8 +94,9 @@ fn draft_with(reads: Reads, cursor: &mut Cursor, items: Vec<Item>, max_messages:
 
 /// One fetched message by itself, as it would be reported, and the bodies to upload before. `None`: what the server gave is
 /// not the message.
-pub fn single(validity: u32, summary: Summary, raw: Bytes) -> Option<(ReportedMessage, Vec<(String, Bytes)>)> {
-    let mut cursor = Cursor::first(validity, 1, Start::All);
+pub fn single(numbering: Numbering, summary: Summary, raw: Bytes) -> Option<(ReportedMessage, Vec<(String, Bytes)>)> {
+    let mut cursor = Cursor::first(numbering.validity, 1, Start::All);
+    cursor.numbering = numbering;
     let mut draft = draft(&mut cursor, vec![Item::Got(summary, raw)], 1).pop()?;
     Some((draft.messages.pop()?, draft.blobs))
 }
@@ -101,21 +119,35 @@ impl Open {
 
 /// Moves the cursor behind one item. `None`: there is nothing to report of it, yet or ever.
 fn apply(reads: Reads, cursor: &mut Cursor, item: Item) -> Option<(ReportedMessage, Option<(String, Bytes)>)> {
-    let validity = cursor.uid_validity;
+    let numbering = cursor.numbering;
     match item {
         Item::Pass(uid) => {
             cursor.pass(uid);
             None
         }
+        Item::Left(uid) => {
+            cursor.count(|it| it.left += 1);
+            cursor.pass(uid);
+            None
+        }
+        Item::Known(summary, known) => {
+            cursor.count(|it| it.known += 1);
+            cursor.settle(summary.uid);
+            let reason = format!("it is message {}; its folder was numbered anew", known.original);
+            let mut message = described(numbering, &summary, Disposition::Duplicate, &reason);
+            (message.size_bytes, message.fingerprint) = (summary.size, known.fingerprint);
+            message.duplicate_of = known.original;
+            Some((message, None))
+        }
         Item::Vanished(uid) => {
             cursor.settle(uid);
             let reason = "it was gone from the mailbox before it could be read";
-            Some((bare(validity, uid, Disposition::Vanished, reason), None))
+            Some((bare(numbering, uid, Disposition::Vanished, reason), None))
         }
         Item::TooLarge(summary, size) => {
             cursor.settle(summary.uid);
             let reason = format!("it has {size} bytes, more than the queue's maxMessageBytes");
-            let described = described(validity, &summary, Disposition::TooLarge, &reason);
+            let described = described(numbering, &summary, Disposition::TooLarge, &reason);
             Some((ReportedMessage { size_bytes: size, ..described }, None))
         }
         Item::Failed(summary, reason) => fail(cursor, &summary, &reason).map(|message| (message, None)),
@@ -130,14 +162,14 @@ fn apply(reads: Reads, cursor: &mut Cursor, item: Item) -> Option<(ReportedMessa
             }
             Ok(parsed) => {
                 cursor.settle(summary.uid);
-                Some(contact(validity, &summary, raw, parsed))
+                Some(contact(numbering, &summary, raw, parsed))
             }
             // Tried again it would panic again, and again: put aside with its bytes.
             Err(_) => {
                 cursor.settle(summary.uid);
                 let reason = "a defect of Postroom: reading it failed; its bytes are kept as they came. Report the defect, and \
                     replay the message with a later version";
-                let described = described(validity, &summary, Disposition::Quarantined, reason);
+                let described = described(numbering, &summary, Disposition::Quarantined, reason);
                 let mut message = ReportedMessage { attempt_count: 1, ..described };
                 let blob = attach(&mut message, raw, 0);
                 Some((message, blob))
@@ -151,20 +183,21 @@ fn fail(cursor: &mut Cursor, summary: &Summary, reason: &str) -> Option<Reported
     match cursor.fail(summary.uid) {
         Verdict::Again => None,
         Verdict::GiveUp => {
-            let described = described(cursor.uid_validity, summary, Disposition::Quarantined, reason);
+            let described = described(cursor.numbering, summary, Disposition::Quarantined, reason);
             Some(ReportedMessage { attempt_count, size_bytes: summary.size, ..described })
         }
     }
 }
 
 fn contact(
-    validity: u32,
+    numbering: Numbering,
     summary: &Summary,
     raw: Bytes,
     parsed: parse::Parsed,
 ) -> (ReportedMessage, Option<(String, Bytes)>) {
-    let mut message = described(validity, summary, Disposition::Contact, "");
-    message.fingerprint = fingerprint(&parsed.content, summary.received).to_vec();
+    let mut message = described(numbering, summary, Disposition::Contact, "");
+    // Of the headers alone, as they are fetched when the folder is numbered anew.
+    message.fingerprint = fingerprint(&parse::headers(&raw));
     message.kind = classify(&parsed.signs).into();
     if message.kind() == ContactKind::Bounce {
         message.delivery_report = parse::delivery_report(&raw, &parsed.content);
@@ -186,18 +219,18 @@ fn attach(message: &mut ReportedMessage, raw: Bytes, beside: usize) -> Option<(S
     Some((digest, raw))
 }
 
-fn bare(validity: u32, uid: u32, disposition: Disposition, reason: &str) -> ReportedMessage {
+fn bare(numbering: Numbering, uid: u32, disposition: Disposition, reason: &str) -> ReportedMessage {
     ReportedMessage {
-        source_key: source_key(validity, uid),
+        source_key: source_key(numbering, uid),
         disposition: disposition.into(),
         reason: reason.to_owned(),
         ..ReportedMessage::default()
     }
 }
 
-fn described(validity: u32, summary: &Summary, disposition: Disposition, reason: &str) -> ReportedMessage {
+fn described(numbering: Numbering, summary: &Summary, disposition: Disposition, reason: &str) -> ReportedMessage {
     let received_time = summary.received.map(to_timestamp);
-    ReportedMessage { received_time, ..bare(validity, summary.uid, disposition, reason) }
+    ReportedMessage { received_time, ..bare(numbering, summary.uid, disposition, reason) }
 }
 
 #[cfg(test)]
@@ -226,7 +259,7 @@ mod tests {
         assert_eq!(drafts.iter().map(|d| d.next.done).collect::<Vec<_>>(), [2, 4]);
         assert_eq!(drafts[0].messages[0].source_key, "9:1");
         assert_eq!(drafts[0].messages[0].content.as_ref().map(|c| c.subject.as_str()), Some("a"));
-        assert_eq!(drafts[0].messages[0].fingerprint.len(), 32);
+        assert_eq!(drafts[0].messages[0].fingerprint.len(), 33);
         assert_eq!(cursor.done, 4);
     }
 
@@ -323,11 +356,26 @@ mod tests {
     #[test]
     fn a_message_by_itself_is_what_a_report_would_carry() {
         let raw = Bytes::from_static(b"Subject: a\r\n\r\nx");
-        let (alone, blobs) = single(9, summary(7), raw.clone()).expect("a message");
+        let (alone, blobs) = single(9.into(), summary(7), raw.clone()).expect("a message");
         assert_eq!(alone, draft(&mut cursor(), vec![got(7, raw)], 10)[0].messages[0]);
         assert_eq!((alone.source_key.as_str(), blobs.len()), ("9:7", 0));
-        let (large, blobs) = single(9, summary(8), Bytes::from(vec![b'x'; 3_000_000])).expect("a message");
+        let (large, blobs) = single(9.into(), summary(8), Bytes::from(vec![b'x'; 3_000_000])).expect("a message");
         assert_eq!(large.raw, Some(Raw::RawDigest(blobs[0].0.clone())));
+    }
+
+    #[test]
+    fn what_the_ledger_has_is_named_and_what_is_left_is_counted() {
+        let mut cursor = cursor().renumber(8, 9, 0, 5);
+        let known = Known { original: "17".into(), fingerprint: vec![2, 3] };
+        let items = vec![Item::Known(summary(4), known), Item::Left(5), got(6, "Subject: a\r\n\r\nx"), Item::Pass(8)];
+        let drafts = draft(&mut cursor, items, 10);
+        let [duplicate, new] = drafts[0].messages.as_slice() else { panic!("{drafts:?}") };
+        assert_eq!((duplicate.source_key.as_str(), duplicate.disposition()), ("8.1:4", Disposition::Duplicate));
+        assert_eq!((duplicate.duplicate_of.as_str(), duplicate.size_bytes), ("17", 10));
+        assert!(duplicate.fingerprint == [2, 3] && duplicate.raw.is_none() && duplicate.received_time.is_some());
+        assert_eq!((new.source_key.as_str(), new.disposition()), ("8.1:6", Disposition::Contact));
+        let counted = cursor.renumbered().expect("it was numbered anew");
+        assert_eq!((counted.known, counted.new, counted.left, cursor.done), (1, 1, 1, 8));
     }
 
     #[test]

@@ -3,6 +3,10 @@
 //! Window by window it looks at what is there, fetches what is to be taken in groups bounded in bytes and count, and
 //! fetches the next group while the last is being committed. A byte budget shared by all mailboxes bounds what is
 //! fetched and not yet committed.
+//!
+//! What lay in a folder as it was numbered anew is looked for in the ledger first, window by window, and only what is not
+//! there is taken. Ordering: a window is looked for only when everything before it is committed, since the ledger gives each
+//! of its messages once, and only a commit takes it.
 
 use std::collections::{HashMap, VecDeque};
 use std::fmt;
@@ -12,14 +16,16 @@ use std::time::Duration;
 use tokio::sync::{OwnedSemaphorePermit, Semaphore};
 use tokio::time::Instant;
 
-use super::batch::{Draft, Item, draft};
+use super::batch::{Draft, Item, Known, draft};
 use super::care::Care;
 use super::commit::{Committer, Stop};
-use super::cursor::Cursor;
+use super::cursor::{Cursor, Numbering};
 use super::imap::command::{Error, Stream};
 use super::imap::connection::Folder;
-use super::imap::fetch::{Summary, bodies, set, summaries, summaries_of};
+use super::imap::fetch::{Summary, bodies, headers, set, summaries, summaries_of};
 use super::imap::settle::{AfterIntake, settle};
+use super::known::{Finder, MOST_SOUGHT, Mark};
+use super::status::now;
 use crate::config::Reading;
 
 /// Bytes fetched and not yet committed, over all mailboxes of the worker.
@@ -53,10 +59,13 @@ const MAX_PARSED_HERE: usize = 256 * 1024;
 /// What a message costs at least, in bytes of a larger one.
 const LEAST_WORK: usize = 2 * 1024;
 
+/// First width of a window whose messages are looked for in the ledger.
+const SOUGHT_WINDOW: u32 = MOST_SOUGHT as u32;
+
 /// What is to be done with a message of a window.
 #[derive(Debug, Clone)]
 enum Planned {
-    Known(Item),
+    Ready(Item),
     Pass(u32),
     TooLarge(Summary),
     Fetch(Summary),
@@ -76,6 +85,9 @@ pub struct Reader<'f, S: Stream + fmt::Debug> {
     pending: VecDeque<Summary>,
     stage: Stage,
     width: u32,
+    finder: Finder,
+    /// All that was read is committed, as far as this reader can know: nothing was handed out since it was asked last.
+    committed: bool,
 }
 
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -101,9 +113,11 @@ impl<'f, S: Stream + fmt::Debug> Reader<'f, S> {
         reading: &'f Reading,
         max_message_bytes: u64,
         budget: Budget,
+        finder: Finder,
     ) -> Self {
         care.begin(&cursor);
-        let width = care.window().unwrap_or(WINDOW);
+        let first = if cursor.rekeys_up_to().is_some() { SOUGHT_WINDOW } else { WINDOW };
+        let width = care.window().unwrap_or(first);
         Self {
             folder,
             care,
@@ -115,18 +129,20 @@ impl<'f, S: Stream + fmt::Debug> Reader<'f, S> {
             pending: VecDeque::new(),
             stage: Stage::Pending,
             width,
+            finder,
+            committed: false,
         }
     }
 
-    /// The next reports, or `None` at the end of the folder.
-    async fn next(&mut self) -> Result<Option<Ready>, Error> {
+    /// The next reports, or `None` at the end of the folder, or of what is looked for in the ledger.
+    async fn next(&mut self) -> Result<Option<Ready>, Broken> {
         loop {
             if let Some(summary) = self.pending.pop_front() {
-                return self.fetch(vec![Planned::Fetch(summary)]).await.map(Some);
+                return Ok(Some(self.fetch(vec![Planned::Fetch(summary)]).await?));
             }
             if !self.planned.is_empty() {
                 let group = self.group();
-                return self.fetch(group).await.map(Some);
+                return Ok(Some(self.fetch(group).await?));
             }
             match self.stage {
                 Stage::Pending => {
@@ -134,6 +150,14 @@ impl<'f, S: Stream + fmt::Debug> Reader<'f, S> {
                     if let Some(ready) = self.look_at_pending().await? {
                         return Ok(Some(ready));
                     }
+                }
+                Stage::Windows if self.cursor.rekeys_up_to().is_some() => {
+                    // Whoever asks for more after this has committed what came before.
+                    if !std::mem::replace(&mut self.committed, true) {
+                        return Ok(Some(Ready { drafts: Vec::new(), room: None }));
+                    }
+                    self.look_for_known().await?;
+                    self.committed = false;
                 }
                 Stage::Windows => self.look_ahead().await?,
                 Stage::End => {
@@ -182,7 +206,7 @@ impl<'f, S: Stream + fmt::Debug> Reader<'f, S> {
             return Ok(());
         };
         if let Some(item) = self.care.known(from) {
-            self.planned.push_back(Planned::Known(item));
+            self.planned.push_back(Planned::Ready(item));
             return Ok(());
         }
         let last = from.saturating_add(self.width - 1);
@@ -215,6 +239,71 @@ impl<'f, S: Stream + fmt::Debug> Reader<'f, S> {
             None => self.stage = Stage::End,
         }
         Ok(())
+    }
+
+    /// Looks at the next window of what is looked for in the ledger.
+    async fn look_for_known(&mut self) -> Result<(), Broken> {
+        let last = self.cursor.rekeys_up_to().unwrap_or(0);
+        let Some(from) = self.cursor.done.checked_add(1).filter(|from| *from <= last) else {
+            self.cursor.finish_rekeying(now());
+            self.stage = Stage::End;
+            return Ok(());
+        };
+        if let Some(item) = self.care.known(from) {
+            self.planned.push_back(Planned::Ready(item));
+            return Ok(());
+        }
+        let culprit = self.care.next_known(from).map_or(last, |uid| uid - 1);
+        let mut to = from.saturating_add(self.width - 1).min(last).min(culprit);
+        let looked = self.marked(from, to).await;
+        let mut found = match looked {
+            Ok(found) => found,
+            Err(error) => {
+                let only = (to == from).then_some(from);
+                self.care.blame_window(&self.cursor, only, self.width, &error);
+                return Err(error.into());
+            }
+        };
+        if found.len() > MOST_SOUGHT {
+            found.truncate(MOST_SOUGHT);
+            to = found.last().map_or(to, |(summary, _)| summary.uid);
+            self.width = SOUGHT_WINDOW;
+        } else if found.len() < self.width as usize / 10 && self.care.window().is_none() {
+            self.width = (self.width * 4).min(WINDOW);
+        }
+        let known = match found.is_empty() {
+            true => Vec::new(),
+            false => self.finder.find(self.cursor.numbering.round, &found).await?,
+        };
+        for (at, (summary, mark)) in found.into_iter().enumerate() {
+            // An answer that is too short knows nothing of the others.
+            let original = known.get(at).cloned().unwrap_or_default();
+            self.planned.push_back(if original.is_empty() {
+                match self.plan(summary) {
+                    Planned::Pass(uid) => Planned::Ready(Item::Left(uid)),
+                    planned => planned,
+                }
+            } else {
+                Planned::Ready(Item::Known(summary, Known { original, fingerprint: mark.fingerprint }))
+            });
+        }
+        self.planned.push_back(Planned::Pass(to));
+        Ok(())
+    }
+
+    /// What is in a window, and what the headers of the first [`MOST_SOUGHT`] messages are known by.
+    async fn marked(&mut self, from: u32, to: u32) -> Result<Vec<(Summary, Mark)>, Error> {
+        let found = summaries(&mut self.folder.commands, from, Some(to)).await?;
+        let uids: Vec<u32> = found.iter().take(MOST_SOUGHT).map(|summary| summary.uid).collect();
+        let mut marks: HashMap<u32, Mark> = HashMap::new();
+        if !uids.is_empty() {
+            headers(&mut self.folder.commands, &uids, |uid, header| {
+                marks.insert(uid, Mark::of(header));
+            })
+            .await?;
+        }
+        let marked = |summary: Summary| (summary, marks.remove(&summary.uid).unwrap_or_default());
+        Ok(found.into_iter().map(marked).collect())
     }
 
     fn plan(&self, summary: Summary) -> Planned {
@@ -271,7 +360,7 @@ impl<'f, S: Stream + fmt::Debug> Reader<'f, S> {
         }
         let mut raws: HashMap<u32, bytes::Bytes> = got.got.into_iter().collect();
         let items = group.into_iter().map(|planned| match planned {
-            Planned::Known(item) => item,
+            Planned::Ready(item) => item,
             Planned::Pass(uid) => Item::Pass(uid),
             Planned::TooLarge(summary) => Item::TooLarge(summary, summary.size),
             Planned::Fetch(summary) => match raws.remove(&summary.uid) {
@@ -343,6 +432,8 @@ pub struct CaughtUp {
     pub settle_refused: Option<String>,
     /// Some messages are to be tried again soon.
     pub pending: bool,
+    /// All that was looked for in the ledger is dealt with; what came later is still to be read.
+    pub rekeyed: bool,
 }
 
 /// Reads to the end of the folder, commits, and settles in the mailbox what is committed. `stop` is asked between groups;
@@ -354,6 +445,7 @@ pub async fn run<S: Stream + fmt::Debug>(
     stop: impl Fn() -> bool,
 ) -> Result<CaughtUp, Broken> {
     let lease = committer.lease().clone();
+    let rekeys = reader.cursor.rekeys_up_to().is_some();
     let mut settle_refused = None;
     let mut ready: Option<Ready> = None;
     let mut stopped = false;
@@ -384,23 +476,26 @@ pub async fn run<S: Stream + fmt::Debug>(
         let (committed, fetched) = futures::join!(commit, fetch);
         committed?;
         let Some(fetched) = fetched else {
-            return Ok(CaughtUp { ending: true, stopped, settle_refused, pending: false });
+            return Ok(CaughtUp { ending: true, stopped, settle_refused, pending: false, rekeyed: false });
         };
         ready = fetched?;
         if settle_refused.is_none() {
-            settle_refused = settle_committed(reader.folder, committer, after).await?;
+            settle_refused = settle_committed(reader.folder, reader.cursor.numbering, committer, after).await?;
         }
         if ready.is_none() {
             break;
         }
     }
     committer.flush(&reader.cursor).await?;
-    Ok(CaughtUp { ending: false, stopped, settle_refused, pending: !reader.cursor.pending().is_empty() })
+    let pending = !reader.cursor.pending().is_empty();
+    let rekeyed = rekeys && reader.cursor.rekeys_up_to().is_none();
+    Ok(CaughtUp { ending: false, stopped, settle_refused, pending, rekeyed })
 }
 
 /// Marks or moves what the ledger has. Returns the server's words when it refuses: reading goes on without.
 async fn settle_committed<S: Stream + fmt::Debug>(
     folder: &mut Folder<S>,
+    numbering: Numbering,
     committer: &mut Committer,
     after: &AfterIntake,
 ) -> Result<Option<String>, Broken> {
@@ -418,7 +513,7 @@ async fn settle_committed<S: Stream + fmt::Debug>(
             Err(error) => return Err(error.into()),
         }
     }
-    committer.mark_settled(folder.selected.uid_validity, &uids);
+    committer.mark_settled(numbering, &uids);
     Ok(None)
 }
 

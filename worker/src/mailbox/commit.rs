@@ -3,11 +3,14 @@
 use std::sync::Arc;
 use std::time::Duration;
 
+use postroom_proto::convert::from_timestamp;
 use postroom_proto::v1::{self, BlobHeader, Disposition, ReportRequest};
 
 use super::batch::Draft;
-use super::cursor::{Cursor, source_key, uid_of};
+use super::cursor::{Cursor, Numbering, source_key, uid_of};
+use super::known::Finder;
 use super::lease::{Closed, Lease};
+use super::status::now;
 use crate::diagnosis::{Diagnosis, control_plane};
 use crate::report::{Error, Reporter};
 
@@ -49,6 +52,8 @@ pub struct Committer {
     epoch: u64,
     generation: u64,
     committed: v1::Cursor,
+    /// When the first report of the mailbox was committed, in microseconds since 1970.
+    reading_since: Option<i64>,
     /// Messages in the ledger that are still to be marked or moved, UIDs ascending as far as they were committed so.
     pub to_settle: Vec<u32>,
     /// Done in the mailbox, to be told with the next report.
@@ -79,6 +84,7 @@ impl Committer {
             epoch,
             generation: opened.generation,
             committed: opened.cursor.clone().unwrap_or_default(),
+            reading_since: opened.reading_since_time.as_ref().map(from_timestamp),
             to_settle: Vec::new(),
             settled: Vec::new(),
             more_to_settle: false,
@@ -86,11 +92,28 @@ impl Committer {
     }
 
     /// Remembers what the opening named as not yet settled, as far as it belongs to this numbering.
-    pub fn recall_unsettled(&mut self, uid_validity: u32, keys: &[String]) {
+    pub fn recall_unsettled(&mut self, numbering: Numbering, keys: &[String]) {
         let before = self.to_settle.len();
-        self.to_settle.extend(keys.iter().filter_map(|key| uid_of(key, uid_validity)));
+        self.to_settle.extend(keys.iter().filter_map(|key| uid_of(key, numbering)));
         // What belongs to another numbering is never settled: a load of such keys alone would be named again and again.
         self.more_to_settle |= keys.len() >= MAX_UNSETTLED && self.to_settle.len() > before;
+    }
+
+    /// The folder was numbered anew: UIDs that were remembered mean other messages now, or none. What is still to be settled
+    /// is named as its messages are known again.
+    pub fn forget_unsettled(&mut self) {
+        self.to_settle.clear();
+        self.more_to_settle = false;
+    }
+
+    /// When the mailbox was first read. `None`: it was not, or the control plane does not know.
+    pub fn reading_since(&self) -> Option<i64> {
+        self.reading_since
+    }
+
+    /// Asks what the ledger has of a folder that is numbered anew.
+    pub fn finder(&self) -> Finder {
+        Finder::new(self.reporter.clone(), self.lease.clone(), &self.mailbox, self.epoch, self.generation)
     }
 
     /// True when everything known is settled and told, and the next opening will name more.
@@ -110,7 +133,7 @@ impl Committer {
 
     /// Commits one report, with uploads before it. Repeats until the outcome is known; waits while trust has lapsed.
     pub async fn commit(&mut self, draft: Draft) -> Result<(), Stop> {
-        let uid_validity = draft.next.uid_validity;
+        let numbering = draft.next.numbering;
         let settled = self.settled.len().min(MAX_SETTLED);
         let request = ReportRequest {
             mailbox: self.mailbox.clone(),
@@ -121,29 +144,47 @@ impl Committer {
             next_cursor: Some(draft.next.encode()),
             messages: draft.messages,
             settled_source_keys: self.settled[..settled].to_vec(),
+            numbering: numbering.round,
             ..ReportRequest::default()
         };
+        let begun = now();
         self.upload(&draft.blobs).await?;
         let mut pause = FIRST_PAUSE;
         let response = loop {
-            self.lease.may_write().await?;
-            match self.reporter.report(&request).await {
+            let mut patience = Patience { lease: &mut self.lease, mailbox: &self.mailbox, pause };
+            patience.may_write().await?;
+            let missing = match self.reporter.report(&request).await {
                 Ok(response) => break response,
                 Err(Error::BlobMissing) => {
-                    self.upload(&draft.blobs).await?;
-                    self.pause(&mut pause, None).await?;
+                    patience.wait(None).await?;
+                    true
                 }
-                Err(error) => self.again(error, &mut pause).await?,
+                Err(error) => {
+                    patience.again(error).await?;
+                    false
+                }
+            };
+            pause = patience.pause;
+            if missing {
+                self.upload(&draft.blobs).await?;
             }
         };
         // Ordering: what rode on this report is forgotten only now that it is durable.
         self.settled.drain(..settled);
+        if self.committed.protocol.is_empty() {
+            self.reading_since.get_or_insert(begun);
+        }
         self.committed = request.next_cursor.unwrap_or_default();
         // Only contacts and bounces of the outbox are marked or moved: what was put aside stays as it is, for people to find.
-        let done = |disposition| matches!(disposition, Disposition::Contact | Disposition::Filtered);
-        let done = response.outcomes.iter().filter(|outcome| done(outcome.disposition()));
+        let done = |outcome: &v1::MessageOutcome| match outcome.disposition() {
+            Disposition::Contact | Disposition::Filtered => true,
+            // As it was under its former key.
+            Disposition::Duplicate => outcome.unsettled,
+            _ => false,
+        };
+        let done = response.outcomes.iter().filter(|outcome| done(outcome));
         let room = MAX_TO_SETTLE.saturating_sub(self.to_settle.len());
-        let mut uids = done.filter_map(|outcome| uid_of(&outcome.source_key, uid_validity));
+        let mut uids = done.filter_map(|outcome| uid_of(&outcome.source_key, numbering));
         self.to_settle.extend(uids.by_ref().take(room));
         self.more_to_settle |= uids.next().is_some();
         Ok(())
@@ -158,8 +199,8 @@ impl Committer {
     }
 
     /// These messages, UIDs ascending, are done in the mailbox.
-    pub fn mark_settled(&mut self, uid_validity: u32, uids: &[u32]) {
-        self.settled.extend(uids.iter().map(|uid| source_key(uid_validity, *uid)));
+    pub fn mark_settled(&mut self, numbering: Numbering, uids: &[u32]) {
+        self.settled.extend(uids.iter().map(|uid| source_key(numbering, *uid)));
         self.to_settle.retain(|uid| uids.binary_search(uid).is_err());
     }
 
@@ -173,20 +214,39 @@ impl Committer {
                 size_bytes: body.len() as u64,
                 ..BlobHeader::default()
             };
-            let mut pause = FIRST_PAUSE;
+            let mut patience = Patience::new(&mut self.lease, &self.mailbox);
             loop {
-                self.lease.may_write().await?;
+                patience.may_write().await?;
                 match self.reporter.upload(header.clone(), body.clone()).await {
                     Ok(()) => break,
-                    Err(error) => self.again(error, &mut pause).await?,
+                    Err(error) => patience.again(error).await?,
                 }
             }
         }
         Ok(())
     }
+}
+
+/// How a call that is repeated waits in between.
+pub(super) struct Patience<'l> {
+    lease: &'l mut Lease,
+    mailbox: &'l str,
+    pause: Duration,
+}
+
+impl<'l> Patience<'l> {
+    /// For calls about `mailbox` while the lease lasts.
+    pub(super) fn new(lease: &'l mut Lease, mailbox: &'l str) -> Self {
+        Self { lease, mailbox, pause: FIRST_PAUSE }
+    }
+
+    /// Waits while trust has lapsed.
+    pub(super) async fn may_write(&mut self) -> Result<(), Stop> {
+        Ok(self.lease.may_write().await?)
+    }
 
     /// Returns when the very same call may be repeated.
-    async fn again(&mut self, error: Error, pause: &mut Duration) -> Result<(), Stop> {
+    pub(super) async fn again(&mut self, error: Error) -> Result<(), Stop> {
         match error {
             Error::LeaseLost => Err(Stop::LeaseLost),
             Error::SessionEnded => Err(Stop::SessionEnded),
@@ -195,18 +255,18 @@ impl Committer {
             // The lease goes with its definition; a key file may be restored.
             Error::NotFound { detail } | Error::SecretUnreadable { detail } => {
                 tracing::debug!(mailbox = self.mailbox, detail, "a report is repeated");
-                self.pause(pause, None).await
+                self.wait(None).await
             }
             Error::Unavailable { after, detail } => {
                 tracing::debug!(mailbox = self.mailbox, detail, "a report is repeated");
-                self.pause(pause, after).await
+                self.wait(after).await
             }
         }
     }
 
-    async fn pause(&mut self, pause: &mut Duration, after: Option<Duration>) -> Result<(), Stop> {
-        let wait = after.unwrap_or(*pause).max(*pause).mul_f64(0.8 + 0.4 * rand::random::<f64>());
-        *pause = (*pause * 2).min(LONGEST_PAUSE);
+    pub(super) async fn wait(&mut self, after: Option<Duration>) -> Result<(), Stop> {
+        let wait = after.unwrap_or(self.pause).max(self.pause).mul_f64(0.8 + 0.4 * rand::random::<f64>());
+        self.pause = (self.pause * 2).min(LONGEST_PAUSE);
         tokio::select! {
             () = tokio::time::sleep(wait) => Ok(()),
             () = self.lease.closed() => Err(Stop::Closed),

@@ -1,7 +1,8 @@
 //! One mailbox: sign in, catch up, settle, wait, and start again.
 //!
 //! Reading order: [`session`] (the loop), [`lease`] (whether it may write), [`imap`] (the protocol), [`cursor`] (how far
-//! it has read), [`catch_up`] (from the cursor to the last message), [`batch`] (messages into reports), [`commit`]
+//! it has read), [`catch_up`] (from the cursor to the last message), [`known`] (what the ledger has of a folder
+//! that was numbered anew), [`batch`] (messages into reports), [`commit`]
 //! (reports into the ledger), [`status`] (what operators see), [`retry`] (when to try again), [`recall`] (when to ask what
 //! else there is to settle).
 
@@ -11,6 +12,7 @@ pub mod catch_up;
 pub mod commit;
 pub mod cursor;
 pub mod imap;
+pub mod known;
 pub mod lease;
 pub mod recall;
 pub mod retry;

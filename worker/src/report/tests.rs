@@ -52,6 +52,10 @@ impl ReportService for Desk {
         Err(Status::unimplemented("not asked for"))
     }
 
+    async fn find_known(&self, _: Request<v1::FindKnownRequest>) -> Result<Response<v1::FindKnownResponse>, Status> {
+        Err(Status::unimplemented("not asked for"))
+    }
+
     async fn report_status(
         &self,
         _: Request<v1::ReportStatusRequest>,

@@ -26,12 +26,12 @@ pub(super) async fn raise(
     mailbox: MailboxUid,
     fence: Fence,
 ) -> Result<Option<Opened>, sqlx::Error> {
-    type Standing = (i64, String, Vec<u8>, Option<Vec<u8>>);
+    type Standing = (i64, String, Vec<u8>, Option<Vec<u8>>, Option<i64>, u32);
     let row: Option<Standing> = sqlx::query_as(
         "INSERT INTO mailbox (uid, generation, epoch, session) VALUES (?1, ?2, ?3, ?4)
          ON CONFLICT (uid) DO UPDATE SET generation = ?2, epoch = ?3, session = ?4
          WHERE (generation, epoch) < (?2, ?3) OR ((generation, epoch) = (?2, ?3) AND session = ?4)
-         RETURNING id, cursor_protocol, cursor, status",
+         RETURNING id, cursor_protocol, cursor, status, reading_since, numbering",
     )
     .bind(mailbox.as_str())
     .bind(int(fence.generation.0))
@@ -39,16 +39,19 @@ pub(super) async fn raise(
     .bind(fence.session.as_str())
     .fetch_optional(&mut *connection)
     .await?;
-    let Some((id, protocol, value, status)) = row else { return Ok(None) };
-    let unsettled =
-        sqlx::query_scalar("SELECT source_key FROM message WHERE mailbox = ? AND unsettled = 1 ORDER BY id LIMIT ?")
-            .bind(id)
-            .bind(UNSETTLED)
-            .fetch_all(connection)
-            .await?;
+    let Some((id, protocol, value, status, reading_since, numbering)) = row else { return Ok(None) };
+    // What was not seen since its folder was numbered anew is not there to be settled.
+    let unsettled = sqlx::query_scalar(
+        "SELECT source_key FROM message WHERE mailbox = ? AND unsettled = 1 AND numbering = ? ORDER BY id LIMIT ?",
+    )
+    .bind(id)
+    .bind(numbering)
+    .bind(UNSETTLED)
+    .fetch_all(connection)
+    .await?;
     // A status of a newer version that cannot be read is worth less than reading the mailbox.
     let status = status.and_then(|bytes| v1::MailboxStatus::decode(bytes.as_slice()).ok());
-    Ok(Some(Opened { cursor: Cursor { protocol, value }, unsettled, status }))
+    Ok(Some(Opened { cursor: Cursor { protocol, value }, unsettled, status, reading_since }))
 }
 
 /// How far a mailbox is read; the first cursor when it never was.

@@ -16,6 +16,7 @@ const SELECT: &str = "SELECT message.id AS id, mailbox.uid AS uid, message.sourc
      message.disposition AS disposition, message.reason AS reason, message.received_at AS received_at, \
      message.recorded_at AS recorded_at, message.size_bytes AS size_bytes, message.limit_bytes AS limit_bytes, \
      message.attempt_count AS attempt_count, contact.id AS contact, message.unsettled AS unsettled, \
+     message.duplicate_of AS duplicate_of, \
      (message.raw_digest IS NOT NULL OR body.raw IS NOT NULL) AS raw_kept \
      FROM message JOIN mailbox ON mailbox.id = message.mailbox LEFT JOIN contact ON contact.message = message.id \
      LEFT JOIN body ON body.message = message.id WHERE 1 = 1";
@@ -40,6 +41,8 @@ impl FromRow<'_, SqliteRow> for MessageRow {
             raw_kept: row.try_get("raw_kept")?,
             settled: row.try_get::<i64, _>("unsettled")? == 0,
             decisions: Vec::new(),
+            duplicate_of: row.try_get::<Option<i64>, _>("duplicate_of")?.map(|id| id.to_string()).unwrap_or_default(),
+            copies: Vec::new(),
         }))
     }
 }
@@ -59,8 +62,8 @@ pub(super) async fn list(
             .push(")");
     }
     if !filter.dispositions.is_empty() {
-        if !filter.dispositions.contains(&Disposition::Contact) {
-            select.push(" AND message.disposition <> 1");
+        if ![Disposition::Contact, Disposition::Duplicate].iter().any(|it| filter.dispositions.contains(it)) {
+            select.push(" AND message.disposition <> 1 AND message.disposition <> 6");
         }
         select.push(" AND message.disposition IN (");
         let mut list = select.separated(", ");
@@ -110,6 +113,11 @@ pub(super) async fn get(readers: &SqlitePool, id: i64) -> Result<Option<v1::Mess
         former_reason,
     };
     message.decisions = decisions.into_iter().map(decision).collect();
+    let copies: Vec<i64> = sqlx::query_scalar("SELECT id FROM message WHERE duplicate_of = ? ORDER BY id")
+        .bind(id)
+        .fetch_all(readers)
+        .await?;
+    message.copies = copies.iter().map(i64::to_string).collect();
     Ok(Some(message))
 }
 
@@ -132,7 +140,7 @@ pub(super) async fn count_aside(readers: &SqlitePool, records: &mut [MailboxReco
     for chunk in records.chunks_mut(ROWS) {
         let mut select = QueryBuilder::<Sqlite>::new(
             "SELECT mailbox.uid, disposition, count(*) FROM mailbox JOIN message ON message.mailbox = mailbox.id
-             WHERE disposition <> 1 AND disposition IN (2, 3) AND uid IN (",
+             WHERE disposition <> 1 AND disposition <> 6 AND disposition IN (2, 3) AND uid IN (",
         );
         let mut list = select.separated(", ");
         for record in chunk.iter() {
@@ -152,7 +160,8 @@ pub(super) async fn count_aside(readers: &SqlitePool, records: &mut [MailboxReco
     Ok(())
 }
 
-const STANDING: &str = "SELECT id, source_key, disposition, unsettled, received_at, size_bytes FROM message WHERE ";
+const STANDING: &str =
+    "SELECT id, source_key, disposition, unsettled, received_at, size_bytes, duplicate_of FROM message WHERE ";
 
 struct StandingRow(Standing);
 
@@ -165,6 +174,7 @@ impl FromRow<'_, SqliteRow> for StandingRow {
             settled: row.try_get::<i64, _>("unsettled")? == 0,
             received_at: row.try_get("received_at")?,
             size_bytes: uint(row.try_get("size_bytes")?),
+            duplicate_of: row.try_get("duplicate_of")?,
         }))
     }
 }
@@ -234,7 +244,8 @@ pub(super) async fn discard(
     let Some((disposition, reason)) = known else { return Ok(Discarded::Unknown) };
     match Disposition::try_from(disposition).unwrap_or_default() {
         Disposition::Contact => return Ok(Discarded::Contact),
-        Disposition::Filtered => return Ok(Discarded::Filtered),
+        // A duplicate is what its original is.
+        Disposition::Filtered | Disposition::Duplicate => return Ok(Discarded::Filtered),
         _ => {}
     }
     decide(connection, id, MessageDecisionKind::Discarded, &by, (disposition, &reason), now).await?;

@@ -1,10 +1,14 @@
 //! A ledger made by every older version opens, and has what it had.
 
-use postroom_proto::v1::ContactState;
+use data_encoding::HEXLOWER;
+use postroom_proto::fingerprint::fingerprint;
+use postroom_proto::v1::{ContactContent, ContactState};
+use prost::Message as _;
 use sqlx::{AssertSqlSafe, Executor as _};
 
 use super::{SCHEMA, Sqlite};
-use crate::ledger::suite::mailbox;
+use crate::ledger::known::Sought;
+use crate::ledger::suite::{fence, mailbox};
 use crate::ledger::{ContactFilter, Ledger as _};
 use crate::sqlite::{Location, open};
 
@@ -19,7 +23,8 @@ INSERT INTO contact (message, id, instance_uid, instance, queue_uid, queue, addr
     waiting_since, language, created_at, size_bytes, request_id, allocated_at, deadline_at, accepted_at)
     VALUES (1, 'c1', 'i1', 'core1', 'q1', 'Billing', 'a@x.example', '{mailbox}', 1, 10, 5, 'fi', 100, 3, NULL, NULL, NULL, NULL),
            (2, 'c2', 'i1', 'core1', 'q1', 'Billing', 'a@x.example', '{mailbox}', 3, 10, 6, 'fi', 100, 3, 'r1', 110, 120, 115);
-INSERT INTO body VALUES (1, x'', x'', x'726177'), (2, x'', x'', x'726177');
+INSERT INTO body VALUES (1, x'', x'', x'726177'), (2, x'{content}', x'', x'726177');
+UPDATE message SET fingerprint = zeroblob(32) WHERE id = 2;
 INSERT INTO allocation VALUES ('r1', 'i1', 110);
 ";
 
@@ -30,7 +35,9 @@ async fn a_ledger_of_every_older_version_opens_with_what_it_had() {
         let location = Location::File(folder.path().join("ledger.db"));
         let uid = mailbox("a@x.example");
         let mut old = open(&location, &SCHEMA[..versions]).await.unwrap();
-        old.writer.execute(AssertSqlSafe(VERSION_1.replace("{mailbox}", uid.as_str()))).await.unwrap();
+        let content = ContactContent { subject: "s".into(), ..Default::default() };
+        let version_1 = VERSION_1.replace("{content}", &HEXLOWER.encode(&content.encode_to_vec()));
+        old.writer.execute(AssertSqlSafe(version_1.replace("{mailbox}", uid.as_str()))).await.unwrap();
         old.start(1).close().await;
 
         let ledger = Sqlite::open(&location).await.unwrap();
@@ -44,6 +51,13 @@ async fn a_ledger_of_every_older_version_opens_with_what_it_had() {
         let tally = ledger.tally().await.unwrap();
         assert_eq!(tally.instances[0].contacts, [(ContactState::Queued, 1), (ContactState::Accepted, 1)]);
         assert_eq!(ledger.cursor(&uid).await.unwrap().value, [1]);
+        // Its folder is numbered anew now: by time and size, and by headers.
+        let fence = fence(7, "s1");
+        assert_eq!(ledger.open(&uid, &fence).await.unwrap().unwrap().reading_since, Some(100));
+        let bare = Sought { received_at: Some(5), size_bytes: 3, ..Sought::default() };
+        let read = Sought { fingerprint: fingerprint(&content), received_at: Some(6), ..Sought::default() };
+        let known = ledger.known(&uid, &fence, 1, vec![read, bare.clone(), bare]).await.unwrap();
+        assert_eq!(known, Ok(vec![Some(2), Some(1), None]));
         ledger.close().await;
     }
 }

@@ -1,7 +1,7 @@
 //! The ledger on SQLite.
 //!
 //! Writes go through the one writer (see [`crate::sqlite::writer`]), reads through the pool. One file a matter: `fence`
-//! (opening), `binding` (whose store), `report` (the commit of a batch), `thread`, `allocate` (handing out), `answer`, `transfer`,
+//! (opening), `binding` (whose store), `report` (the commit of a batch), `known` (messages under former keys), `thread`, `allocate` (handing out), `answer`, `transfer`,
 //! `change` (their sequence), `list`, `read` (single rows), `message` (messages as people look at them), `replay` (a
 //! contact after all), `tally` (counts of the whole). Mail on its way out is a folder of its own, `outbox`.
 
@@ -10,6 +10,7 @@ use postroom_proto::id::{Epoch, Generation, MailboxUid};
 use postroom_proto::v1;
 use tokio::sync::watch;
 
+use super::known::{Sought, assign};
 use super::message::{Discarded, MessageFilter, NotReplayed, Replay, Replayed, Standing};
 use super::tally::Tally;
 use super::{
@@ -25,6 +26,7 @@ mod binding;
 mod change;
 pub mod copy;
 mod fence;
+mod known;
 mod list;
 mod message;
 #[cfg(test)]
@@ -63,6 +65,11 @@ const SCHEMA: &[Step] = &[
         sql: include_str!("../../../migrations/ledger/0005_adoptions.sql"),
     },
     Step { version: 6, title: "mail on its way out", sql: include_str!("../../../migrations/ledger/0006_outbox.sql") },
+    Step {
+        version: 7,
+        title: "folders that are numbered anew",
+        sql: include_str!("../../../migrations/ledger/0007_numberings.sql"),
+    },
 ];
 
 /// Rows in one statement of several rows; SQLite takes 32,766 values a statement.
@@ -151,6 +158,32 @@ impl Ledger for Sqlite {
 
     async fn report(&self, batch: Batch, now: Micros) -> Result<Result<v1::ReportResponse, NotCommitted>, Error> {
         self.write("commit a report", move |c| Box::pin(report::commit(c, batch, now))).await
+    }
+
+    async fn known(
+        &self,
+        mailbox: &MailboxUid,
+        fence: &Fence,
+        numbering: u32,
+        sought: Vec<Sought>,
+    ) -> Result<Result<Vec<Option<i64>>, NotCommitted>, Error> {
+        let readers = &self.database.readers;
+        let found = known::place(readers, mailbox, fence).await.map_err(reading("look for a mailbox"))?;
+        let Some(place) = found else { return Ok(Err(NotCommitted::LeaseLost)) };
+        if place.keyed < numbering {
+            let mut after = String::new();
+            loop {
+                let piece = known::unkeyed(readers, place.row, &after).await.map_err(reading("read fingerprints"))?;
+                let Some(last) = piece.last.clone() else { break };
+                after = last;
+                if !piece.keys.is_empty() {
+                    self.write("key messages", move |c| Box::pin(known::store_keys(c, piece.keys))).await?;
+                }
+            }
+            self.write("key a mailbox", move |c| Box::pin(known::finish(c, place.row, numbering))).await?;
+        }
+        let candidates = known::candidates(readers, place.row, numbering, &sought).await;
+        Ok(Ok(assign(&sought, &candidates.map_err(reading("look for fingerprints"))?)))
     }
 
     async fn record_statuses(&self, statuses: Vec<(MailboxUid, Fence, v1::MailboxStatus)>) -> Result<(), Error> {

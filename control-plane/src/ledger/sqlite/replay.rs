@@ -2,6 +2,7 @@
 
 use std::collections::HashMap;
 
+use postroom_proto::fingerprint::key;
 use postroom_proto::v1::{Disposition, MessageDecisionKind};
 use sqlx::SqliteConnection;
 
@@ -48,16 +49,26 @@ pub(super) async fn commit(
     message::decide(connection, id, MessageDecisionKind::Replayed, &by, (disposition, &reason), now).await?;
     sqlx::query(
         "UPDATE message SET disposition = ?, reason = '', received_at = ?, size_bytes = ?,
-         fingerprint = ?, raw_digest = ?, unsettled = 1 WHERE id = ?",
+         fingerprint = ?, match_key = ?, raw_digest = ? WHERE id = ?",
     )
     .bind(Disposition::Contact as i32)
     .bind(message.received_at)
     .bind(int(message.size_bytes))
     .bind(&message.fingerprint)
+    // Made already: it is known again also when its folder is being numbered anew at this moment.
+    .bind(key(&message.fingerprint))
     .bind(match &message.raw {
         Raw::Blob(digest) => Some(digest.as_str()),
         Raw::Inline(_) | Raw::None => None,
     })
+    .bind(id)
+    .execute(&mut *connection)
+    .await?;
+    // It is marked or moved under the key that it has now.
+    sqlx::query(
+        "UPDATE message SET unsettled = 1
+         WHERE id = coalesce((SELECT max(id) FROM message WHERE duplicate_of = ?1), ?1)",
+    )
     .bind(id)
     .execute(&mut *connection)
     .await?;
@@ -71,6 +82,7 @@ pub(super) async fn commit(
         intake,
         messages: vec![message],
         settled: Vec::new(),
+        numbering: 0,
     };
     let new: HashMap<&str, i64> = batch.messages.iter().map(|message| (message.source_key.as_str(), id)).collect();
     let contacts = report::insert_contacts(connection, &batch, &new, now).await?;

@@ -1,6 +1,6 @@
 //! The commit of a batch: fence, messages, contacts, bodies, cursor, answer. All of it or nothing.
 
-use std::collections::HashMap;
+use std::collections::{HashMap, HashSet};
 
 use postroom_proto::v1::{self, ContactState, Disposition};
 use prost::Message as _;
@@ -10,7 +10,7 @@ use super::super::outbox::Bounce;
 use super::super::{Batch, Cursor, Message, Micros, NotCommitted, Raw};
 use super::ROWS;
 use super::row::int;
-use super::{change, outbox, thread};
+use super::{change, known, outbox, thread};
 
 /// Commits `batch`, or says why not. The last batch of a mailbox, repeated under the same fence, gets its stored answer.
 pub(super) async fn commit(
@@ -22,7 +22,8 @@ pub(super) async fn commit(
         return refuse(connection, &batch).await;
     };
     let came_back = tie_bounces(connection, &mut batch).await?;
-    let new = insert_messages(connection, mailbox, &batch.messages, now).await?;
+    let unsettled = take_originals(connection, mailbox, &batch).await?;
+    let new = insert_messages(connection, mailbox, &batch, &unsettled, now).await?;
     for (source_key, mail, bounce) in came_back.iter().filter(|(_, _, bounce)| bounce.failed) {
         if new.contains_key(source_key.as_str()) {
             outbox::bounce::apply(connection, mail, &bounce.recipients, now).await?;
@@ -31,14 +32,18 @@ pub(super) async fn commit(
     let contacts = insert_contacts(connection, &batch, &new, now).await?;
     insert_bodies(connection, &batch.messages, &new).await?;
     settle(connection, mailbox, &batch.settled).await?;
-    let response = answer(connection, mailbox, &batch, &new, &contacts).await?;
+    let response = answer(connection, mailbox, &batch, &new, &contacts, &unsettled).await?;
+    // A message under another key is no other message.
+    let copies =
+        batch.messages.iter().filter(|message| is_copy(message) && new.contains_key(message.source_key.as_str()));
+    let count = new.len() - copies.count();
     sqlx::query(
         "UPDATE mailbox SET batch_id = ?, batch_answer = ?, message_count = message_count + ?,
          contact_count = contact_count + ? WHERE id = ?",
     )
     .bind(&batch.id)
     .bind(response.encode_to_vec())
-    .bind(int(new.len() as u64))
+    .bind(int(count as u64))
     .bind(int(contacts.len() as u64))
     .bind(mailbox)
     .execute(connection)
@@ -51,13 +56,16 @@ pub(super) async fn commit(
 /// Ordering: this is the first statement of the transaction. What follows runs only when it matched.
 async fn pass_fence(connection: &mut SqliteConnection, batch: &Batch, now: Micros) -> Result<Option<i64>, sqlx::Error> {
     sqlx::query_scalar(
-        "UPDATE mailbox SET cursor_protocol = ?, cursor = ?, reported_at = ?
+        "UPDATE mailbox SET cursor_protocol = ?, cursor = ?, numbering = max(numbering, ?), reported_at = ?,
+           reading_since = coalesce(reading_since, ?)
          WHERE uid = ? AND generation = ? AND epoch = ? AND session = ? AND cursor_protocol = ? AND cursor = ?
            AND batch_id IS NOT ?
          RETURNING id",
     )
     .bind(&batch.next.protocol)
     .bind(&batch.next.value)
+    .bind(batch.numbering)
+    .bind(now)
     .bind(now)
     .bind(batch.mailbox.as_str())
     .bind(int(batch.fence.generation.0))
@@ -114,21 +122,56 @@ async fn refuse(
     Ok(Err(NotCommitted::CursorMismatch { committed: Cursor { protocol, value } }))
 }
 
-/// Inserts the messages that are not known yet; their row ids by source key.
+/// Takes the originals of the duplicates. Source keys of those whose after-intake step is still to be done.
+async fn take_originals(
+    connection: &mut SqliteConnection,
+    mailbox: i64,
+    batch: &Batch,
+) -> Result<HashSet<String>, sqlx::Error> {
+    let mut unsettled = HashSet::new();
+    for message in &batch.messages {
+        let Some(original) = message.duplicate_of.filter(|_| is_copy(message)) else { continue };
+        let known: bool =
+            sqlx::query_scalar("SELECT EXISTS (SELECT 1 FROM message WHERE mailbox = ? AND source_key = ?)")
+                .bind(mailbox)
+                .bind(&message.source_key)
+                .fetch_one(&mut *connection)
+                .await?;
+        if known {
+            continue;
+        }
+        if known::take(connection, mailbox, batch.numbering, original).await? {
+            unsettled.insert(message.source_key.clone());
+        }
+    }
+    Ok(unsettled)
+}
+
+fn is_copy(message: &Message) -> bool {
+    message.disposition == Disposition::Duplicate
+}
+
+/// Inserts the messages that are not known yet; their row ids by source key. `unsettled`: duplicates that are.
 async fn insert_messages<'b>(
     connection: &mut SqliteConnection,
     mailbox: i64,
-    messages: &'b [Message],
+    batch: &'b Batch,
+    unsettled: &HashSet<String>,
     now: Micros,
 ) -> Result<HashMap<&'b str, i64>, sqlx::Error> {
+    let messages = &batch.messages;
     let mut new = HashMap::with_capacity(messages.len());
     let by_key: HashMap<&str, &Message> = messages.iter().map(|m| (m.source_key.as_str(), m)).collect();
     for chunk in messages.chunks(ROWS) {
         let mut insert = QueryBuilder::<Sqlite>::new(
             "INSERT INTO message (mailbox, source_key, disposition, reason, received_at, recorded_at, size_bytes,
-             limit_bytes, attempt_count, fingerprint, raw_digest, unsettled) ",
+             limit_bytes, attempt_count, fingerprint, raw_digest, unsettled, numbering, duplicate_of) ",
         );
         insert.push_values(chunk, |mut row, message| {
+            // Only contacts and bounces of the outbox are marked or moved; what was not understood stays in the mailbox as
+            // it is.
+            let settles = matches!(message.disposition, Disposition::Contact | Disposition::Filtered);
+            let settles = settles || unsettled.contains(&message.source_key);
             row.push_bind(mailbox)
                 .push_bind(&message.source_key)
                 .push_bind(i64::from(message.disposition as i32))
@@ -143,9 +186,9 @@ async fn insert_messages<'b>(
                     Raw::Blob(digest) => Some(digest.as_str()),
                     Raw::Inline(_) | Raw::None => None,
                 })
-                // Only contacts and bounces of the outbox are marked or moved; what was not understood stays in the
-                // mailbox as it is.
-                .push_bind(i64::from(matches!(message.disposition, Disposition::Contact | Disposition::Filtered)));
+                .push_bind(i64::from(settles))
+                .push_bind(batch.numbering)
+                .push_bind(message.duplicate_of);
         });
         insert.push(" ON CONFLICT (mailbox, source_key) DO NOTHING RETURNING id, source_key");
         let rows: Vec<(i64, String)> = insert.build_query_as().fetch_all(&mut *connection).await?;
@@ -264,6 +307,7 @@ async fn answer(
     batch: &Batch,
     new: &HashMap<&str, i64>,
     contacts: &HashMap<&str, String>,
+    unsettled: &HashSet<String>,
 ) -> Result<v1::ReportResponse, sqlx::Error> {
     let mut outcomes = Vec::with_capacity(batch.messages.len());
     for message in &batch.messages {
@@ -274,6 +318,7 @@ async fn answer(
                 disposition: message.disposition.into(),
                 contact: contacts.get(key).cloned().unwrap_or_default(),
                 already_known: false,
+                unsettled: unsettled.contains(key),
             }
         } else {
             let (disposition, contact): (i32, Option<String>) = sqlx::query_as(
@@ -289,6 +334,7 @@ async fn answer(
                 disposition,
                 contact: contact.unwrap_or_default(),
                 already_known: true,
+                unsettled: false,
             }
         };
         outcomes.push(outcome);

@@ -27,9 +27,9 @@ JOIN contact ON contact.message = (SELECT message FROM contact WHERE instance_ui
 WHERE level.priority IS NOT NULL
 ORDER BY contact.waiting_since, contact.message LIMIT 1";
 
-/// The partial index has no contacts in it.
-const ASIDE: &str = "SELECT disposition, count(*) FROM message INDEXED BY message_aside WHERE disposition <> 1
-    GROUP BY disposition ORDER BY disposition";
+/// The partial index has no contacts in it, and no duplicates.
+const ASIDE: &str = "SELECT disposition, count(*) FROM message INDEXED BY message_aside
+    WHERE disposition <> 1 AND disposition <> 6 GROUP BY disposition ORDER BY disposition";
 
 const SIZE: &str = "SELECT page_count * page_size FROM pragma_page_count(), pragma_page_size()";
 

@@ -44,6 +44,21 @@ pub fn parse(raw: &[u8]) -> Parsed {
     read(raw, &divide(raw))
 }
 
+/// Reads Message-ID, Date, From, To and Subject of a message, or of its header section alone: the same of both, since
+/// nothing else of the message says how they are to be read.
+pub fn headers(raw: &[u8]) -> ContactContent {
+    let (fields, _) = fields::section(raw, 0, |_| false);
+    let mut caps = Caps::default();
+    ContactContent {
+        message_id: ids(fields.get("message-id"), &mut caps).into_iter().next().unwrap_or_default(),
+        date_time: date(&fields),
+        from: addresses(fields.get("from"), "", &mut caps),
+        subject: subject(&fields, "", &mut caps),
+        to: addresses(fields.all("to"), "", &mut caps),
+        ..ContactContent::default()
+    }
+}
+
 /// True for what Exchange sends in place of a message that it cannot convert: no contact, but a message to try again.
 pub fn is_placeholder(content: &ContactContent) -> bool {
     let from_exchange = content.from.iter().any(|from| from.name.starts_with("Microsoft Exchange"));
@@ -68,10 +83,7 @@ fn read(raw: &[u8], message: &Parts<'_>) -> Parsed {
         reply_to: addresses(fields.get("reply-to"), charset, &mut caps),
         to: addresses(fields.all("to"), charset, &mut caps),
         cc: addresses(fields.all("cc"), charset, &mut caps),
-        date_time: fields
-            .get("date")
-            .and_then(values::date)
-            .map(|seconds| prost_types::Timestamp { seconds, nanos: 0 }),
+        date_time: date(fields),
         attachments: attachments(raw, &attached, &mut caps),
         text,
         html,
@@ -159,6 +171,11 @@ fn append(joined: &mut String, text: &str) {
         joined.push('\n');
     }
     joined.push_str(text);
+}
+
+fn date(fields: &Fields<'_>) -> Option<prost_types::Timestamp> {
+    let seconds = fields.get("date").and_then(values::date)?;
+    Some(prost_types::Timestamp { seconds, nanos: 0 })
 }
 
 fn subject(fields: &Fields<'_>, charset: &str, caps: &mut Caps) -> String {
@@ -264,6 +281,40 @@ mod tests {
         assert_eq!((attachment.name.as_str(), attachment.media_type.as_str()), ("bill.pdf", "application/pdf"));
         assert_eq!((attachment.size_bytes, attachment.content_id.as_str()), (4, "cid1@x"));
         assert!(content.truncated.is_empty());
+    }
+
+    #[test]
+    fn the_headers_alone_say_the_same_as_the_whole_message() {
+        let alone = |names: &[&str]| {
+            let of = |line: &&str| names.iter().any(|name| line.starts_with(name));
+            let end = MIXED.find("\r\n\r\n").expect("an end");
+            let mut kept: String = MIXED[..end].split("\r\n").filter(of).flat_map(|line| [line, "\r\n"]).collect();
+            kept.push_str("\r\n");
+            kept
+        };
+        let some = alone(&["From", "To", "Subject", "Message-ID", "Date"]);
+        let read = headers(some.as_bytes());
+        assert_eq!(read, headers(MIXED.as_bytes()));
+        let whole = parse(MIXED.as_bytes()).content;
+        assert_eq!(postroom_proto::fingerprint::fingerprint(&read), postroom_proto::fingerprint::fingerprint(&whole));
+        assert_eq!((read.message_id, read.subject), (whole.message_id, whole.subject));
+        assert_eq!((read.from, read.to, read.date_time), (whole.from, whole.to, whole.date_time));
+        assert_ne!(headers(alone(&["From", "To"]).as_bytes()), headers(some.as_bytes()));
+    }
+
+    #[test]
+    fn absurd_headers_are_read_alike_alone_and_in_a_message() {
+        use postroom_proto::fingerprint::fingerprint;
+        let long = format!("<{}@x.example>", "m".repeat(10_000));
+        for id in ["", " ", "<>", "<a>\r\n <b>", "\u{1}\u{2}\0", "no brackets", long.as_str()] {
+            let header =
+                format!("Message-ID: {id}\r\nDate: never\r\nTo: a@x.example\r\nTo: b@x.example\r\nSubject: s\r\n\r\n");
+            let whole = format!("X-Other: 1\r\n{header}Message-ID: <in-the-body@x>\r\n\r\ntext");
+            assert_eq!(fingerprint(&headers(header.as_bytes())), fingerprint(&headers(whole.as_bytes())), "{id:?}");
+        }
+        // Latin-1 in a field that names no charset, and a body that names another.
+        let latin = b"Subject: caf\xe9 no 1\r\nContent-Type: text/plain; charset=koi8-r\r\n\r\nx";
+        assert_eq!(fingerprint(&headers(latin)), fingerprint(&parse(latin).content));
     }
 
     #[test]

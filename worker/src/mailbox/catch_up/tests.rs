@@ -15,6 +15,8 @@ use crate::mailbox::lease::{Switch, Trust};
 use crate::report::{Error as ReportError, Reporter};
 
 const MAX: u64 = 4000;
+/// 2024-01-01 10:00 UTC, in minutes since 1970.
+const MINUTES: i64 = 28_401_720;
 
 /// A ledger in memory that refuses whatever a real one would.
 #[derive(Default)]
@@ -26,6 +28,8 @@ struct Ledger {
 struct Kept {
     cursor: v1::Cursor,
     rows: BTreeMap<String, (Disposition, String)>,
+    /// What is known of each row, and the numbering in which it was last seen.
+    marks: BTreeMap<String, (Vec<u8>, u32)>,
     settled: Vec<String>,
     blobs: BTreeMap<String, usize>,
     last: Option<(String, v1::ReportResponse)>,
@@ -34,6 +38,8 @@ struct Kept {
     lose: usize,
     /// The next so many reports are not taken.
     refuse: usize,
+    /// A report takes a while, in which its worker may do something else.
+    slow: bool,
 }
 
 #[async_trait]
@@ -43,6 +49,10 @@ impl Reporter for Ledger {
     }
 
     async fn report(&self, request: &ReportRequest) -> Result<v1::ReportResponse, ReportError> {
+        let slow = self.kept.lock().expect("the ledger").slow;
+        if slow {
+            tokio::time::sleep(Duration::from_millis(10)).await;
+        }
         let mut kept = self.kept.lock().expect("the ledger");
         assert!(request.encoded_len() <= 3 * 1024 * 1024 && request.messages.len() <= 500);
         if kept.refuse > 0 {
@@ -59,6 +69,14 @@ impl Reporter for Ledger {
         for message in &request.messages {
             if let Some(v1::reported_message::Raw::RawDigest(digest)) = &message.raw {
                 assert!(kept.blobs.contains_key(digest), "uploaded before");
+            }
+            if message.disposition() == Disposition::Duplicate {
+                let (_, numbering) = kept.marks.get_mut(&message.duplicate_of).expect("an original");
+                assert!(*numbering < request.numbering, "{} was taken twice", message.duplicate_of);
+                *numbering = request.numbering;
+            } else {
+                let mark = (message.fingerprint.clone(), request.numbering);
+                kept.marks.insert(message.source_key.clone(), mark);
             }
             let row = (message.disposition(), message.reason.clone());
             let known = kept.rows.insert(message.source_key.clone(), row);
@@ -88,6 +106,30 @@ impl Reporter for Ledger {
         assert_eq!(header.size_bytes, body.len() as u64);
         self.kept.lock().expect("the ledger").blobs.insert(header.digest, body.len());
         Ok(())
+    }
+
+    /// Knows a message by its headers alone.
+    async fn find_known(&self, request: &v1::FindKnownRequest) -> Result<v1::FindKnownResponse, ReportError> {
+        let mut kept = self.kept.lock().expect("the ledger");
+        assert!(request.messages.len() <= 500);
+        if kept.refuse > 0 {
+            kept.refuse -= 1;
+            return Err(ReportError::Unavailable { after: None, detail: "busy".into() });
+        }
+        let mut given = Vec::new();
+        let mut known = Vec::new();
+        for message in &request.messages {
+            let same = |(key, (mark, numbering)): &(&String, &(Vec<u8>, u32))| {
+                !mark.is_empty()
+                    && *mark == message.fingerprint
+                    && *numbering < request.numbering
+                    && !given.contains(*key)
+            };
+            let found = kept.marks.iter().find(same).map(|(key, _)| key.clone()).unwrap_or_default();
+            given.push(found.clone());
+            known.push(found);
+        }
+        Ok(v1::FindKnownResponse { known })
     }
 
     async fn status(&self, _: Vec<v1::MailboxStatus>) -> Result<(), ReportError> {
@@ -130,8 +172,8 @@ impl Rig {
     async fn once_until(&mut self, stop: impl Fn() -> bool) -> Result<CaughtUp, Broken> {
         let mut folder = self.server.connect(self.max).await;
         let cursor = Cursor::decode(Some(self.committer.committed())).expect("decodes").expect("a cursor");
-        let budget = self.budget.clone();
-        let reader = Reader::new(&mut folder, &mut self.care, cursor, &self.reading, self.max, budget);
+        let (budget, finder) = (self.budget.clone(), self.committer.finder());
+        let reader = Reader::new(&mut folder, &mut self.care, cursor, &self.reading, self.max, budget, finder);
         run(reader, &mut self.committer, &self.after, stop).await
     }
 
@@ -145,6 +187,20 @@ impl Rig {
             }
         }
         panic!("it never ends");
+    }
+
+    /// The folder is another one now, in which reading has begun in minute `since`.
+    async fn renumber(&mut self, server: Server, since: i64) {
+        let next = server.mails.lock().expect("mails").keys().max().map_or(1, |uid| uid + 1);
+        self.server = server;
+        self.care = Care::default();
+        let cursor = self.cursor().renumber(8, next, (MINUTES + since) * 60_000_000, 5);
+        self.committer.forget_unsettled();
+        self.committer.flush(&cursor).await.expect("the beginning");
+    }
+
+    fn cursor(&self) -> Cursor {
+        Cursor::decode(Some(self.committer.committed())).expect("decodes").expect("a cursor")
     }
 
     fn rows(&self) -> Vec<(String, Disposition)> {
@@ -356,9 +412,9 @@ async fn a_full_load_of_unsettled_messages_is_settled_and_more_is_asked_for() {
     let known = load(1..=600).into_iter().map(|key| (key, (Disposition::Contact, String::new())));
     rig.ledger.kept.lock().expect("the ledger").rows.extend(known);
     let foreign: Vec<String> = (1..=500).map(|uid| source_key(8, uid)).collect();
-    rig.committer.recall_unsettled(9, &foreign);
+    rig.committer.recall_unsettled(9.into(), &foreign);
     assert!(!rig.committer.has_more_to_settle(), "nothing would ever come of it");
-    rig.committer.recall_unsettled(9, &load(1..=500));
+    rig.committer.recall_unsettled(9.into(), &load(1..=500));
     assert!(!rig.committer.has_more_to_settle(), "first these");
     rig.until_done().await;
     assert_eq!(rig.server.seen().len(), 500);
@@ -367,7 +423,7 @@ async fn a_full_load_of_unsettled_messages_is_settled_and_more_is_asked_for() {
     let (_switch, lease) = Switch::new(&rig.trust);
     let opened = v1::OpenedMailbox { cursor: Some(rig.committer.committed().clone()), ..v1::OpenedMailbox::default() };
     rig.committer = Committer::new(rig.ledger.clone(), lease, "mbx-1", 7, &opened);
-    rig.committer.recall_unsettled(9, &load(501..=600));
+    rig.committer.recall_unsettled(9.into(), &load(501..=600));
     rig.until_done().await;
     assert_eq!((rig.server.seen().len(), rig.committer.has_more_to_settle()), (600, false));
 }
@@ -415,4 +471,99 @@ async fn whatever_the_bytes_each_message_is_accounted_for_and_the_good_ones_do_n
     rig.until_done().await;
     let all = first.into_iter().chain([(source_key(9, placeholder), Disposition::Quarantined)]).collect();
     assert_eq!(sorted(rig.rows()), sorted(all));
+}
+
+fn second(uid: u32, round: u32) -> String {
+    source_key(crate::mailbox::cursor::Numbering { validity: 8, round }, uid)
+}
+
+/// `rig.until_done`, until what came later is read as well.
+async fn until_rekeyed(rig: &mut Rig) {
+    for _ in 0..60 {
+        if rig.cursor().rekeys_up_to().is_none() {
+            return rig.until_done().await;
+        }
+        match rig.once().await {
+            Ok(_) | Err(Broken::Imap(_)) => {}
+            Err(broken) => panic!("{broken:?}"),
+        }
+    }
+    panic!("it never ends");
+}
+
+#[tokio::test]
+async fn a_folder_that_is_numbered_anew_doubles_nothing_and_skips_nothing() {
+    let server = Server::default();
+    server.put_good(1..=700);
+    let mut rig = Rig::new(server, Start::New).await;
+    rig.server.put_good(701..=1500);
+    rig.until_done().await;
+    assert_eq!(rig.of(Disposition::Contact).len(), 800);
+
+    // In another order, with gaps, without some; with new ones; and with a second copy right behind of a part, so that what
+    // is alike is asked about one after the other.
+    let kept = (1..=1500).filter(|uid| uid % 10 != 0);
+    let copies = kept.clone().filter(|uid| *uid > 1200).map(|uid| (uid, 10_001 - uid * 3));
+    let renumbered = rig.server.renumbered(kept.map(|uid| (uid, 10_000 - uid * 3)).chain(copies));
+    for (uid, minute) in [(12_001, 30), (12_002, 29)] {
+        renumbered.put(uid, true, Body::Good(format!("Subject: new {uid}\r\n\r\n").into_bytes()));
+        renumbered.mails.lock().expect("mails").get_mut(&uid).expect("it").minute = minute;
+    }
+    {
+        let mut kept = rig.ledger.kept.lock().expect("the ledger");
+        (kept.refuse, kept.slow) = (3, true);
+    }
+    rig.renumber(renumbered, 30).await;
+    until_rekeyed(&mut rig).await;
+    // What is alike in everything is as old as what it is a copy of: only the newer one is taken.
+    let taken: Vec<_> = rig.of(Disposition::Contact).into_iter().filter(|key| key.starts_with("8.")).collect();
+    assert_eq!(taken, [second(12_001, 1)]);
+    assert_eq!(rig.of(Disposition::Duplicate).len(), 720);
+    let cursor = rig.cursor();
+    let counted = cursor.renumbered().expect("it was numbered anew");
+    assert_eq!((counted.known, counted.new, counted.left), (720, 1, 630 + 270 + 1));
+    assert!(counted.finished.is_some() && cursor.done >= 12_002);
+
+    rig.server.put_good([12_003]);
+    rig.until_done().await;
+    assert!(rig.of(Disposition::Contact).contains(&second(12_003, 1)), "reading goes on");
+}
+
+#[tokio::test]
+async fn rekeying_that_is_cut_off_anywhere_goes_on_where_it_was() {
+    let server = Server::default();
+    server.put_good(1..=600);
+    let mut rig = Rig::new(server, Start::All).await;
+    rig.until_done().await;
+    let renumbered = rig.server.renumbered((1..=600).map(|uid| (uid, uid + 5)));
+    for uid in [100, 300, 301, 500] {
+        renumbered.put(uid, false, Body::Good(format!("Subject: new {uid}\r\n\r\n").into_bytes()));
+    }
+    rig.renumber(renumbered, 0).await;
+    let mut attempts = 0;
+    while rig.cursor().rekeys_up_to().is_some() {
+        // Each time one more step is allowed before it is cut off.
+        let steps = std::cell::Cell::new(0);
+        let most = attempts / 2;
+        let stop = || {
+            steps.set(steps.get() + 1);
+            steps.get() > most
+        };
+        let caught_up = rig.once_until(stop).await.expect("stopped");
+        attempts += 1;
+        assert!(caught_up.stopped || caught_up.rekeyed);
+        if attempts == 8 {
+            // Numbered anew once more, in the middle.
+            let again = rig.server.renumbered((6..=605).map(|uid| (uid, uid + 100)));
+            rig.renumber(again, 0).await;
+        }
+    }
+    assert!(attempts > 10, "{attempts}");
+    rig.until_done().await;
+    let of_round = |prefix: &str| {
+        let rows = rig.of(Disposition::Contact).into_iter().chain(rig.of(Disposition::Duplicate));
+        rows.filter(|key| key.starts_with(prefix)).count()
+    };
+    assert_eq!(of_round("8.2:"), 600, "each message of the folder stands there under its present key");
+    assert_eq!(rig.of(Disposition::Contact).len(), 604, "each message is a contact once");
 }

@@ -6,6 +6,7 @@
 use std::fmt;
 use std::future::Future;
 use std::io;
+use std::ops::Range;
 use std::panic::AssertUnwindSafe;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};
@@ -14,7 +15,7 @@ use std::time::Duration;
 use async_imap::{Authenticator, Client, Session};
 use bytes::Bytes;
 use futures::FutureExt as _;
-use imap_proto::{AttributeValue, MailboxDatum, Response, ResponseCode, Status};
+use imap_proto::{AttributeValue, MailboxDatum, MessageSection, Response, ResponseCode, SectionPath, Status};
 use tokio::io::{AsyncRead, AsyncWrite, AsyncWriteExt as _};
 
 use super::guard::{Guard, Limits, Notes, Violation};
@@ -97,6 +98,8 @@ pub struct Fetched {
     pub size: Option<u64>,
     /// `BODY[]`. Shares the buffer that it was read into.
     pub body: Option<Bytes>,
+    /// `BODY[HEADER.FIELDS (…)]`, whichever fields were asked for. Shares the buffer, too.
+    pub header: Option<Bytes>,
 }
 
 /// What an untagged response says.
@@ -504,11 +507,15 @@ async fn receive<S: Stream + fmt::Debug>(
         Response::MailboxData(MailboxDatum::Search(uids)) => Answer::Untagged(Untagged::Searched(uids.clone())),
         Response::Expunge(_) | Response::Vanished { .. } => Answer::Untagged(Untagged::Expunged),
         Response::Fetch(_, attributes) => {
-            let (mut fetched, body) = attributes_of(attributes, raw.borrow_owner());
+            let (mut fetched, body, header) = attributes_of(attributes, raw.borrow_owner());
             if fetched.uid == 0 {
                 return Ok(Answer::Untagged(Untagged::Other));
             }
-            fetched.body = body.map(|(at, length)| raw.into_owner().freeze().slice(at..at + length));
+            if body.is_some() || header.is_some() {
+                let buffer = raw.into_owner().freeze();
+                fetched.body = body.map(|place| buffer.slice(place));
+                fetched.header = header.map(|place| buffer.slice(place));
+            }
             return Ok(Answer::Untagged(Untagged::Fetched(fetched)));
         }
         _ => Answer::Untagged(Untagged::Other),
@@ -533,10 +540,18 @@ fn tail(owner: &[u8], words: usize, fallback: Option<&str>) -> String {
     }
 }
 
-/// The attributes, and where in the buffer the body stands.
-fn attributes_of(attributes: &[AttributeValue<'_>], owner: &[u8]) -> (Fetched, Option<(usize, usize)>) {
+/// The attributes, and where in the buffer body and header stand.
+fn attributes_of(
+    attributes: &[AttributeValue<'_>],
+    owner: &[u8],
+) -> (Fetched, Option<Range<usize>>, Option<Range<usize>>) {
     let mut fetched = Fetched::default();
-    let mut body = None;
+    let (mut body, mut header) = (None, None);
+    // Zero copy: the parser's slice points into the buffer that we take over.
+    let place = |data: &[u8]| {
+        let at = (data.as_ptr() as usize).wrapping_sub(owner.as_ptr() as usize);
+        at.checked_add(data.len()).filter(|end| *end <= owner.len()).map(|end| at..end)
+    };
     for attribute in attributes {
         match attribute {
             AttributeValue::Uid(uid) => fetched.uid = *uid,
@@ -545,14 +560,14 @@ fn attributes_of(attributes: &[AttributeValue<'_>], owner: &[u8]) -> (Fetched, O
             }
             AttributeValue::InternalDate(date) => fetched.received = Some(date.trim().to_owned()),
             AttributeValue::Rfc822Size(size) => fetched.size = Some(u64::from(*size)),
-            AttributeValue::BodySection { section: None, index: None, data: Some(data) } => {
-                // Zero copy: the parser's slice points into the buffer that we take over.
-                let at = (data.as_ptr() as usize).wrapping_sub(owner.as_ptr() as usize);
-                let within = at.checked_add(data.len()).is_some_and(|end| end <= owner.len());
-                body = within.then_some((at, data.len()));
-            }
+            AttributeValue::BodySection { section: None, index: None, data: Some(data) } => body = place(data),
+            AttributeValue::BodySection {
+                section: Some(SectionPath::Full(MessageSection::Header)),
+                index: None,
+                data: Some(data),
+            } => header = place(data),
             _ => {}
         }
     }
-    (fetched, body)
+    (fetched, body, header)
 }

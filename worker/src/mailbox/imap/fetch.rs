@@ -73,6 +73,28 @@ pub async fn summaries_of<S: Stream + fmt::Debug>(
     Ok(found)
 }
 
+/// The header fields by which a message is known again, of the messages with these UIDs, one by one as they come: what is in
+/// memory is one of them. What the server does not give is missing.
+pub async fn headers<S: Stream + fmt::Debug>(
+    commands: &mut Commands<S>,
+    uids: &[u32],
+    mut each: impl FnMut(u32, &[u8]),
+) -> Result<(), Error> {
+    let fields = "UID BODY.PEEK[HEADER.FIELDS (MESSAGE-ID DATE FROM TO SUBJECT)]";
+    commands
+        .run(&format!("UID FETCH {} ({fields})", set(uids)), |untagged| {
+            if let Untagged::Fetched(fetched) = untagged
+                && let Some(header) = fetched.header
+            {
+                each(fetched.uid, &header);
+            }
+        })
+        .await?;
+    // One that is too long was thrown away: that message is not known by its headers.
+    commands.notes().oversized.clear();
+    Ok(())
+}
+
 /// The raw messages with these UIDs. One that the server has no longer, or cannot give, is missing from the answer.
 pub async fn bodies<S: Stream + fmt::Debug>(commands: &mut Commands<S>, uids: &[u32]) -> Result<Bodies, Error> {
     let mut bodies = Bodies::default();

@@ -28,6 +28,8 @@ pub(crate) struct Mail {
     pub(crate) seen: bool,
     pub(crate) size: u64,
     pub(crate) body: Body,
+    /// INTERNALDATE: minutes behind 2024-01-01 10:00 UTC, below 60.
+    pub(crate) minute: u32,
 }
 
 /// A folder. Shared by all connections to it.
@@ -43,7 +45,14 @@ impl Server {
             Body::Good(raw) => raw.len() as u64,
             _ => 10,
         };
-        self.mails.lock().expect("mails").insert(uid, Mail { seen, size, body });
+        self.mails.lock().expect("mails").insert(uid, Mail { seen, size, body, minute: 0 });
+    }
+
+    /// Another folder with these messages, by the UIDs that they had and those that they get.
+    pub(crate) fn renumbered(&self, uids: impl IntoIterator<Item = (u32, u32)>) -> Self {
+        let mails = self.mails.lock().expect("mails");
+        let moved = uids.into_iter().map(|(from, to)| (to, mails[&from].clone())).collect();
+        Self { mails: Arc::new(Mutex::new(moved)), log: self.log.clone() }
     }
 
     pub(crate) fn put_good(&self, uids: impl IntoIterator<Item = u32>) {
@@ -120,12 +129,22 @@ impl Server {
                             out.extend(format!("* {seq} FETCH (UID {uid} BODY[] {{{size}}}\r\n").bytes())
                         }
                     },
+                    "FETCH" if command.contains("HEADER.FIELDS") => {
+                        if let Body::Good(raw) = &mail.body {
+                            let end =
+                                raw.windows(4).position(|four| four == b"\r\n\r\n").map_or(raw.len(), |at| at + 4);
+                            let fields = "BODY[HEADER.FIELDS (MESSAGE-ID DATE FROM TO SUBJECT)]";
+                            out.extend(format!("* {seq} FETCH (UID {uid} {fields} {{{end}}}\r\n").bytes());
+                            out.extend(&raw[..end]);
+                            out.extend(b")\r\n");
+                        }
+                    }
                     "FETCH" => {
                         let flags = if mail.seen { "\\Seen" } else { "" };
                         out.extend(
                             format!(
-                                "* {seq} FETCH (UID {uid} FLAGS ({flags}) INTERNALDATE \"01-Jan-2024 10:00:00 +0000\" RFC822.SIZE {})\r\n",
-                                mail.size
+                                "* {seq} FETCH (UID {uid} FLAGS ({flags}) INTERNALDATE \"01-Jan-2024 10:{:02}:00 +0000\" RFC822.SIZE {})\r\n",
+                                mail.minute, mail.size
                             )
                             .bytes(),
                         );

@@ -7,6 +7,7 @@ use crate::diagnosis;
 use crate::mailbox::commit::Committer;
 use crate::mailbox::cursor::{Cursor, Start};
 use crate::mailbox::imap::fetch::summaries_of;
+use crate::mailbox::status::now;
 
 /// The committed cursor, or the first one, committed now: it anchors what "new" means.
 pub(super) async fn first_cursor(
@@ -17,18 +18,47 @@ pub(super) async fn first_cursor(
     if let Some(cursor) = decode(committer.committed())? {
         return Ok(cursor);
     }
-    let uid_next = match folder.selected.uid_next {
-        Some(uid_next) => uid_next,
-        // The server does not say (RFC 3501 section 6.3.1 lets it): the last message tells.
-        None => {
-            let last = summaries_of(&mut folder.commands, "*", 0).await?;
-            last.last().map_or(1, |last| last.uid.saturating_add(1))
-        }
-    };
+    let uid_next = uid_next(folder).await?;
     let start = Start::of(definition.start.as_ref());
     let cursor = Cursor::first(folder.selected.uid_validity, uid_next, start);
     committer.flush(&cursor).await?;
     Ok(cursor)
+}
+
+/// UIDNEXT of the folder.
+async fn uid_next(folder: &mut Mail) -> Result<u32, Trouble> {
+    if let Some(uid_next) = folder.selected.uid_next {
+        return Ok(uid_next);
+    }
+    // The server does not say (RFC 3501 section 6.3.1 lets it): the last message tells.
+    let last = summaries_of(&mut folder.commands, "*", 0).await?;
+    Ok(last.last().map_or(1, |last| last.uid.saturating_add(1)))
+}
+
+/// The same cursor while the folder is numbered as it was; else the one with which its re-keying begins, committed now.
+pub(super) async fn present_cursor(
+    folder: &mut Mail,
+    cursor: Cursor,
+    committer: &mut Committer,
+) -> Result<Cursor, Trouble> {
+    let validity = folder.selected.uid_validity;
+    if cursor.numbering.validity == validity && !went_back(folder, &cursor).await? {
+        return Ok(cursor);
+    }
+    // An older control plane knows of no re-keying.
+    let since = committer.reading_since();
+    let since = since.ok_or_else(|| diagnosis::uid_validity(cursor.numbering.validity, validity))?;
+    let present = cursor.renumber(validity, uid_next(folder).await?, since, now());
+    committer.forget_unsettled();
+    committer.flush(&present).await?;
+    Ok(present)
+}
+
+/// True when an older state of the folder was put back below its UIDVALIDITY: it gives out UIDs again that it has given out
+/// already. What its UIDNEXT says counts only when the messages bear it out.
+async fn went_back(folder: &mut Mail, cursor: &Cursor) -> Result<bool, Trouble> {
+    let Some(next) = folder.selected.uid_next.filter(|next| *next <= cursor.reach()) else { return Ok(false) };
+    Ok(summaries_of(&mut folder.commands, &format!("{next}:*"), next).await?.is_empty())
 }
 
 /// A cursor of the ledger. `None`: the mailbox was never read.

@@ -14,6 +14,7 @@ use crate::diagnosis::{self, ProblemKind, imap};
 use crate::mailbox::care::Care;
 use crate::mailbox::catch_up::{self, Budget, Reader, next_look};
 use crate::mailbox::commit::{Committer, Stop};
+use crate::mailbox::cursor::{Cursor, Renumbered};
 use crate::mailbox::imap::command::Error as ImapError;
 use crate::mailbox::imap::connection::Folder;
 use crate::mailbox::imap::idle;
@@ -303,20 +304,30 @@ impl Session {
         unsettled: &mut Option<Vec<String>>,
     ) -> Result<Trouble, Trouble> {
         let cursor = Box::pin(anchor::first_cursor(folder, definition, committer)).await?;
-        let uid_validity = folder.selected.uid_validity;
-        if cursor.uid_validity != uid_validity {
-            return Err(diagnosis::uid_validity(cursor.uid_validity, uid_validity).into());
+        let former = cursor.numbering;
+        let cursor = Box::pin(anchor::present_cursor(folder, cursor, committer)).await?;
+        if cursor.numbering != former {
+            // UIDs that broke a connection were those of other messages.
+            *care = Care::default();
+            let (was, is) = (former.validity, cursor.numbering.validity);
+            tracing::warn!(mailbox = %self.mailbox, email = definition.email, was, is, "a folder was numbered anew: its messages are re-keyed");
         }
-        committer.recall_unsettled(uid_validity, &unsettled.take().unwrap_or_default());
+        committer.recall_unsettled(cursor.numbering, &unsettled.take().unwrap_or_default());
         let after = after_intake(definition);
         let mut idles = folder.can("IDLE");
-        self.teller.works(MailboxState::CatchingUp);
         loop {
             // From what is committed: after a failure that is behind what was read.
             let cursor = anchor::decode(committer.committed())?.unwrap_or_else(|| cursor.clone());
+            self.teller.renumbered(cursor.renumbered());
+            match cursor.rekeys_up_to() {
+                Some(_) => self.teller.works(MailboxState::Rekeying),
+                None if !self.worked => self.teller.works(MailboxState::CatchingUp),
+                None => {}
+            }
             let reading = self.shared.reading.clone();
             let budget = self.shared.budget.clone();
-            let reader = Reader::new(folder, care, cursor, &reading, definition.max_message_bytes, budget);
+            let (most, finder) = (definition.max_message_bytes, committer.finder());
+            let reader = Reader::new(folder, care, cursor, &reading, most, budget, finder);
             let newer = || self.offered() > definition.revision;
             let caught_up = Box::pin(catch_up::run(reader, committer, &after, newer)).await?;
             if caught_up.ending {
@@ -324,6 +335,11 @@ impl Session {
             }
             if caught_up.stopped {
                 return Ok(Trouble::Called);
+            }
+            if caught_up.rekeyed {
+                self.tell_rekeyed(definition, committer)?;
+                // What came meanwhile.
+                continue;
             }
             if committer.has_more_to_settle() {
                 return Ok(Trouble::Stop(Stop::Reopen));
@@ -352,6 +368,15 @@ impl Session {
                 Err(error) => return Err(error.into()),
             }
         }
+    }
+
+    /// Every message that lay in the folder as it was numbered anew is dealt with, and that is committed.
+    fn tell_rekeyed(&self, definition: &MailboxDefinition, committer: &Committer) -> Result<(), Trouble> {
+        let cursor = anchor::decode(committer.committed())?;
+        if let Some(Renumbered { known, new, left, .. }) = cursor.as_ref().and_then(Cursor::renumbered) {
+            tracing::info!(mailbox = %self.mailbox, email = definition.email, known, new, left, "a folder is re-keyed");
+        }
+        Ok(())
     }
 
     /// The newest definition revision that was offered.

@@ -9,19 +9,22 @@ use postroom_proto::v1::{self, MailboxState, ProblemKind};
 
 use super::{Board, now};
 use crate::diagnosis::Diagnosis;
+use crate::mailbox::cursor::Renumbered;
 
 /// Tells the status of one mailbox.
 #[derive(Debug)]
 pub struct Teller {
     board: Arc<Board>,
     status: v1::MailboxStatus,
+    /// Something beside state and problem is news.
+    untold: bool,
 }
 
 impl Teller {
     /// Nothing told yet.
     pub fn new(board: Arc<Board>, mailbox: &str, epoch: u64) -> Self {
         let status = v1::MailboxStatus { mailbox: mailbox.to_owned(), epoch, ..v1::MailboxStatus::default() };
-        Self { board, status }
+        Self { board, status, untold: false }
     }
 
     /// It was not opened (again): of which generation the mailbox is now is not known. 0 leaves it to the control plane.
@@ -36,6 +39,7 @@ impl Teller {
             // What was told of refusals stays told until there is something newer to tell.
             self.status.refused_credentials.clone_from(&former.refused_credentials);
             self.status.refused_times.clone_from(&former.refused_times);
+            self.status.renumbering = former.renumbering;
         }
         if let Some(former) = former
             && self.status.problem.is_none()
@@ -78,6 +82,19 @@ impl Teller {
         self.status.refused_times = times.into_iter().map(to_timestamp).collect();
     }
 
+    /// How the folder was numbered anew the last time. Told with the next state.
+    pub fn renumbered(&mut self, renumbered: Option<&Renumbered>) {
+        let told = renumbered.map(|it| v1::Renumbering {
+            began_time: Some(to_timestamp(it.began)),
+            finished_time: it.finished.map(to_timestamp),
+            known_count: it.known,
+            new_count: it.new,
+            left_count: it.left,
+        });
+        self.untold |= self.status.renumbering != told;
+        self.status.renumbering = told;
+    }
+
     /// What there is to tell, for a caller who has to know that it was told.
     pub fn status(&self) -> v1::MailboxStatus {
         self.status.clone()
@@ -85,7 +102,9 @@ impl Teller {
 
     fn tell(&mut self, state: MailboxState, problem: Option<v1::Problem>) {
         let before = (self.status.state, self.status.problem.as_ref());
-        if before == (state.into(), problem.as_ref()) && self.status.since_time.is_some() {
+        let told = before == (state.into(), problem.as_ref()) && self.status.since_time.is_some();
+        let untold = std::mem::take(&mut self.untold);
+        if told && !untold {
             return;
         }
         if self.status.state != i32::from(state) || self.status.since_time.is_none() {
@@ -122,6 +141,30 @@ mod tests {
         assert_eq!((third.state(), third.problem), (MailboxState::Idle, None));
         teller.works(MailboxState::Idle);
         assert!(board.take().is_empty(), "nothing new");
+    }
+
+    #[test]
+    fn how_a_folder_was_numbered_anew_is_told_once_and_survives_a_hand_over() {
+        let board = Arc::new(Board::new());
+        let mut teller = Teller::new(board.clone(), "mbx-1", 7);
+        let mut renumbered =
+            Renumbered { since: 1, backlog: false, began: 2, finished: None, known: 3, new: 4, left: 5 };
+        teller.renumbered(Some(&renumbered));
+        teller.works(MailboxState::Rekeying);
+        let first = board.take().remove(0);
+        assert_eq!(first.renumbering.map(|it| (it.known_count, it.finished_time)), Some((3, None)));
+        teller.renumbered(Some(&renumbered));
+        teller.works(MailboxState::Rekeying);
+        assert!(board.take().is_empty(), "nothing new");
+        renumbered.finished = Some(6);
+        teller.renumbered(Some(&renumbered));
+        teller.works(MailboxState::Rekeying);
+        let second = board.take().remove(0);
+        assert!(second.renumbering.is_some_and(|it| it.finished_time.is_some()));
+        let mut next = Teller::new(board.clone(), "mbx-1", 8);
+        next.recall(1, Some(&second));
+        next.works(MailboxState::Connecting);
+        assert_eq!(board.take().remove(0).renumbering, second.renumbering);
     }
 
     #[test]
