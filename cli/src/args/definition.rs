@@ -132,7 +132,7 @@ password=file:PATH from a file.
 
 Examples:
   postroom queue set Billing priority=5 afterIntake=move:Done --unset language
-  postroom queue set Billing start=since:2026-01-31
+  postroom queue set Billing start=since:2026-01-31 backlogGuard=off
   postroom queue set Billing --address a@contoso.example server=Entra sender=true
   postroom queue set Billing --remove-address a@contoso.example
   postroom queue set Billing --name Invoices";

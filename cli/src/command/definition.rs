@@ -187,6 +187,7 @@ fn one_queue(queue: &v1::Queue) -> String {
         ("largest message", max.map(time::size).unwrap_or_default()),
         ("start", start(queue)),
         ("after intake", after_intake(queue)),
+        ("backlog guard", backlog_guard(queue)),
         ("revision", queue.revision.to_string()),
     ]);
     if queue.addresses.is_empty() {
@@ -235,6 +236,11 @@ fn after_intake(queue: &v1::Queue) -> String {
     queue.after_intake.as_ref().and_then(model_file::after_intake).unwrap_or_default()
 }
 
+/// Empty: the default.
+fn backlog_guard(queue: &v1::Queue) -> String {
+    queue.backlog_guard.as_ref().map(|guard| model_file::backlog_guard(guard).to_string()).unwrap_or_default()
+}
+
 fn set(set: bool) -> String {
     if set { "set" } else { "-" }.into()
 }
@@ -268,6 +274,7 @@ mod tests {
             max_message_bytes: 26_214_400,
             start: Some(v1::Start { policy: v1::StartPolicy::Unseen.into(), since_time: None }),
             after_intake: Some(v1::AfterIntake { policy: v1::AfterIntakePolicy::Move.into(), folder: "Done".into() }),
+            backlog_guard: Some(v1::BacklogGuard { message_count: 250, off: false }),
             addresses: vec![address("billing@contoso.example", 5), address("rechnung@contoso.example", 0)],
             revision: 7,
         }

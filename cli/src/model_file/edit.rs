@@ -210,12 +210,17 @@ mod tests {
 
     #[test]
     fn keys_are_set_and_unset_and_the_others_stay() {
-        let queue =
-            edited(&["priority=5", "start=since:2026-01-31", "afterIntake=move:Done"], &["language"], None, &[]);
+        let queue = edited(
+            &["priority=5", "start=since:2026-01-31", "afterIntake=move:Done", "backlogGuard=20"],
+            &["language"],
+            None,
+            &[],
+        );
         let queue = queue.unwrap();
         assert_eq!((queue.priority, queue.language.as_str(), queue.instance.as_str()), (5, "", "core1"));
         assert_eq!(queue.start.unwrap().since_time.unwrap().seconds, 1_769_817_600);
         assert_eq!(queue.after_intake.as_ref().unwrap().folder, "Done");
+        assert_eq!(queue.backlog_guard, Some(v1::BacklogGuard { message_count: 20, off: false }));
         assert_eq!(queue.addresses, model().queues[0].addresses);
         assert_eq!(edited(&["priority="], &[], None, &[]).unwrap().priority, 0, "nothing is the default");
     }

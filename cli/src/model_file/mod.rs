@@ -10,6 +10,7 @@
 use serde::{Deserialize, Serialize};
 
 pub(crate) mod edit;
+mod guard;
 mod lines;
 mod read;
 mod secret;
@@ -20,8 +21,10 @@ pub use lines::Lines;
 pub(crate) use read::time;
 pub use read::{Document, read, read_document, read_file};
 pub(crate) use write::after_intake;
+pub(crate) use write::backlog_guard;
 pub use write::write;
 
+use guard::Guard;
 use secret::Secret;
 use start::Start;
 
@@ -158,6 +161,8 @@ struct Queue {
     start: Option<Start>,
     #[serde(skip_serializing_if = "Option::is_none")]
     after_intake: Option<String>,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    backlog_guard: Option<Guard>,
     #[serde(default, skip_serializing_if = "Vec::is_empty")]
     addresses: Vec<Address>,
 }

@@ -10,7 +10,7 @@ use jiff::tz::TimeZone;
 use postroom_proto::reason::FieldFault;
 use postroom_proto::{convert, v1};
 
-use super::{Address, File, IncomingServer, Instance, Lines, OutgoingServer, Queue, Secret, Start};
+use super::{Address, File, Guard, IncomingServer, Instance, Lines, OutgoingServer, Queue, Secret, Start};
 use crate::Environment;
 use crate::error::{Error, Kind};
 use crate::render::words;
@@ -221,6 +221,10 @@ impl Reading<'_> {
             max_message_bytes: self.positive(&at("maxMessageBytes"), queue.max_message_bytes),
             start: queue.start.map(|start| self.start(&at("start"), &start)),
             after_intake: queue.after_intake.map(|after| self.after_intake(&at("afterIntake"), &after)),
+            backlog_guard: queue.backlog_guard.map(|guard| match guard {
+                Guard::Off => v1::BacklogGuard { message_count: 0, off: true },
+                Guard::MoreThan(message_count) => v1::BacklogGuard { message_count, off: false },
+            }),
             addresses: numbered(&at("addresses"), queue.addresses, |path, address| self.address(&path, address)),
             ..Default::default()
         }

@@ -44,13 +44,14 @@ queues:
     maxMessageBytes: 1048576
     start: {since: 2026-01-31}
     afterIntake: move:Processed mail
+    backlogGuard: 250
     addresses:
       - {email: billing@contoso.example, priority: 5, language: fi, sender: true, server: Office 365 (service), folder: INBOX}
       - email: other@contoso.example
         account: robot@contoso.example
         password: {value: 'p: #"'}
         server: Office 365 (service)
-  - {name: Sales, instance: core1, start: all, afterIntake: leave}
+  - {name: Sales, instance: core1, start: all, afterIntake: leave, backlogGuard: off}
 "#;
 
 #[test]
@@ -79,6 +80,8 @@ fn every_key_arrives() {
     assert_eq!((after.policy(), after.folder.as_str()), (v1::AfterIntakePolicy::Move, "Processed mail"));
     assert!(queue.addresses[0].sender && queue.addresses[0].password.is_none());
     assert_eq!(queue.addresses[1].password.as_ref().unwrap().value, "p: #\"");
+    let guards = model.queues.iter().map(|queue| queue.backlog_guard.map(|it| (it.message_count, it.off)));
+    assert_eq!(guards.collect::<Vec<_>>(), [Some((250, false)), Some((0, true))]);
     assert_eq!(model.queues[1].start.unwrap().policy(), v1::StartPolicy::All);
 }
 
@@ -138,6 +141,7 @@ fn a_wrong_shape_names_its_place() {
         "queues: [{name: a, instance: b, addresses: [{email: c, server: d, sender: 2}]}]\n"
     ));
     insta::assert_snapshot!(refused("queues:\n  - {name: a, instance: b, start: {until: 2026-01-01}}\n"));
+    insta::assert_snapshot!(refused("queues:\n  - {name: a, instance: b, backlogGuard: -1}\n"));
 }
 
 #[test]
@@ -271,7 +275,9 @@ prop_compose! {
 
 prop_compose! {
     fn queue()(name in text(), instance in text(), priority: u32, max_message_bytes: u64, policy in 0..4i32,
-               since in prop::option::of(0i64..253_402_300_799_000_000), addresses in prop::collection::vec(address(), 0..3)) -> v1::Queue {
+               since in prop::option::of(0i64..253_402_300_799_000_000), addresses in prop::collection::vec(address(), 0..3),
+               guard in prop::option::of((any::<u32>(), any::<bool>()))) -> v1::Queue {
+        let backlog_guard = guard.map(|(count, off)| v1::BacklogGuard { message_count: if off { 0 } else { count }, off });
         let start = match since {
             Some(micros) => Some(v1::Start {
                 policy: v1::StartPolicy::Since.into(),
@@ -279,7 +285,7 @@ prop_compose! {
             }),
             None => (policy > 0).then_some(v1::Start { policy, since_time: None }),
         };
-        v1::Queue { name, instance, priority, max_message_bytes, start, addresses, ..Default::default() }
+        v1::Queue { name, instance, priority, max_message_bytes, start, backlog_guard, addresses, ..Default::default() }
     }
 }
 

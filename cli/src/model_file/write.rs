@@ -3,7 +3,7 @@
 use jiff::Timestamp;
 use postroom_proto::{convert, v1};
 
-use super::{Address, File, IncomingServer, Instance, OutgoingServer, Queue, Start, System, Way};
+use super::{Address, File, Guard, IncomingServer, Instance, OutgoingServer, Queue, Start, System, Way};
 use crate::error::{Error, Kind};
 use crate::render::words;
 
@@ -101,6 +101,7 @@ fn queue(queue: &v1::Queue) -> Queue {
         max_message_bytes: number(queue.max_message_bytes),
         start: queue.start.as_ref().and_then(start),
         after_intake: queue.after_intake.as_ref().and_then(after_intake),
+        backlog_guard: queue.backlog_guard.as_ref().map(backlog_guard),
         addresses: queue.addresses.iter().map(address).collect(),
     }
 }
@@ -134,6 +135,10 @@ pub(crate) fn after_intake(after: &v1::AfterIntake) -> Option<String> {
         v1::AfterIntakePolicy::Move => Some(format!("move:{}", after.folder)),
         _ => text(&words::after_intake(after.policy)),
     }
+}
+
+pub(crate) fn backlog_guard(guard: &v1::BacklogGuard) -> Guard {
+    if guard.off { Guard::Off } else { Guard::MoreThan(guard.message_count) }
 }
 
 fn text(value: &str) -> Option<String> {

@@ -6,7 +6,9 @@ use postroom_proto::v1;
 use serde::Serialize;
 
 use super::merge::counterparts;
-use super::model::{Address, AfterIntake, IncomingServer, Instance, OutgoingServer, Queue, Start, System};
+use super::model::{
+    Address, AfterIntake, BacklogGuard, IncomingServer, Instance, OutgoingServer, Queue, Start, System,
+};
 use super::object::Definition;
 use crate::access::vault::Sealed;
 use postroom_proto::convert::to_timestamp;
@@ -200,6 +202,12 @@ fn queue(queue: &Queue) -> Vec<Field> {
         AfterIntake::Move(folder) => format!("move:{folder}"),
         AfterIntake::Leave => "leave".to_owned(),
     };
+    let backlog_guard = match queue.backlog_guard {
+        None => String::new(),
+        Some(BacklogGuard::Off) => "off".to_owned(),
+        // Not by `number`: 0 is a guard, too.
+        Some(BacklogGuard::MoreThan(count)) => count.to_string(),
+    };
     vec![
         text("name", &queue.name),
         text("instance", &queue.instance),
@@ -208,6 +216,7 @@ fn queue(queue: &Queue) -> Vec<Field> {
         number("maxMessageBytes", queue.max_message_bytes),
         text("start", &start),
         text("afterIntake", &after_intake),
+        text("backlogGuard", &backlog_guard),
     ]
 }
 

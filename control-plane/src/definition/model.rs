@@ -20,6 +20,9 @@ pub const DEFAULT_LANGUAGE: &str = "en";
 pub const DEFAULT_PRIORITY: u32 = 1;
 /// Largest message that becomes a contact unless another limit is named: 25 MiB.
 pub const DEFAULT_MAX_MESSAGE_BYTES: u64 = 26_214_400;
+/// Messages that a mailbox may have to take at its first reading without waiting for an operator, unless another number is
+/// named.
+pub const DEFAULT_BACKLOG_GUARD: u32 = 1000;
 /// TCP port of IMAP inside TLS (RFC 8314 section 3.2).
 pub const DEFAULT_IMAP_PORT: u16 = 993;
 /// Pool of workers unless another is named.
@@ -139,6 +142,9 @@ pub struct Queue {
     pub start: Start,
     /// What is done in the mailbox after intake.
     pub after_intake: AfterIntake,
+    /// As written. Objects of formats before 4 have none.
+    #[serde(default)]
+    pub backlog_guard: Option<BacklogGuard>,
     /// The mailboxes that feed it.
     pub addresses: Vec<Address>,
     /// Revision of the model that last changed it.
@@ -170,6 +176,16 @@ pub enum AfterIntake {
     Move(String),
     /// Nothing.
     Leave,
+}
+
+/// When a mailbox waits for an operator before its old messages are read.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "kebab-case")]
+pub enum BacklogGuard {
+    /// Never.
+    Off,
+    /// With more messages to take than this.
+    MoreThan(u32),
 }
 
 /// One mailbox to read for a queue.
@@ -258,6 +274,14 @@ impl Queue {
     /// Largest message that becomes a contact, in bytes.
     pub fn max_message_bytes(&self) -> u64 {
         if self.max_message_bytes == 0 { DEFAULT_MAX_MESSAGE_BYTES } else { self.max_message_bytes }
+    }
+
+    /// How many messages its mailboxes may have to take at their first reading. `None`: any number.
+    pub fn backlog_guard(&self) -> Option<u32> {
+        match self.backlog_guard.unwrap_or(BacklogGuard::MoreThan(DEFAULT_BACKLOG_GUARD)) {
+            BacklogGuard::Off => None,
+            BacklogGuard::MoreThan(count) => Some(count),
+        }
     }
 
     /// Owner of the password of one of its addresses in the vault. It names neither server nor folder, so that a

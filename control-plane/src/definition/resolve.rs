@@ -31,6 +31,7 @@ pub fn resolve(model: &Model, vault: &Vault, mailbox: &MailboxUid) -> Result<v1:
         max_message_bytes: queue.max_message_bytes(),
         start: Some(wire::start(queue.start)),
         after_intake: Some(wire::after_intake(&queue.after_intake)),
+        backlog_guard: queue.backlog_guard(),
         credentials_digest: credentials_digest(server, address),
         ..of_server(vault, server)?
     })

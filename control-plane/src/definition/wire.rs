@@ -11,8 +11,8 @@ use postroom_proto::v1;
 use secrecy::SecretString;
 
 use super::model::{
-    Address, AfterIntake, Allocation, Authentication, IncomingServer, Instance, Model, OutgoingServer, Queue, Security,
-    Start, System,
+    Address, AfterIntake, Allocation, Authentication, BacklogGuard, IncomingServer, Instance, Model, OutgoingServer,
+    Queue, Security, Start, System,
 };
 use super::normalise;
 
@@ -149,6 +149,7 @@ fn read_authentication(wire: i32) -> Option<Authentication> {
 fn read_queue(wire: v1::Queue, path: &str, fault: &mut Fault<'_>) -> (Queue, Vec<Asked>) {
     let start = read_start(wire.start.unwrap_or_default(), &format!("{path}.start"), fault);
     let after_intake = read_after_intake(wire.after_intake.unwrap_or_default(), &format!("{path}.afterIntake"), fault);
+    let backlog_guard = wire.backlog_guard.and_then(|it| read_backlog_guard(it, path, fault));
     let mut passwords = Vec::with_capacity(wire.addresses.len());
     let mut addresses = Vec::with_capacity(wire.addresses.len());
     for (n, wire) in wire.addresses.into_iter().enumerate() {
@@ -173,6 +174,7 @@ fn read_queue(wire: v1::Queue, path: &str, fault: &mut Fault<'_>) -> (Queue, Vec
         max_message_bytes: wire.max_message_bytes,
         start,
         after_intake,
+        backlog_guard,
         addresses,
         revision: 0,
     };
@@ -200,6 +202,17 @@ fn read_start(wire: v1::Start, path: &str, fault: &mut Fault<'_>) -> Start {
         fault(path.into(), "names a time, which only goes with since; write since, or leave the time out".into());
     }
     start
+}
+
+fn read_backlog_guard(wire: v1::BacklogGuard, path: &str, fault: &mut Fault<'_>) -> Option<BacklogGuard> {
+    match (wire.off, wire.message_count) {
+        (false, count) => Some(BacklogGuard::MoreThan(count)),
+        (true, 0) => Some(BacklogGuard::Off),
+        (true, count) => {
+            fault(format!("{path}.backlogGuard"), format!("is off and {count} at one time; write one of them"));
+            None
+        }
+    }
 }
 
 fn read_after_intake(wire: v1::AfterIntake, path: &str, fault: &mut Fault<'_>) -> AfterIntake {
@@ -301,6 +314,7 @@ pub fn queue(queue: &Queue, model: &Model) -> v1::Queue {
         max_message_bytes: queue.max_message_bytes,
         start: Some(start(queue.start)),
         after_intake: Some(after_intake(&queue.after_intake)),
+        backlog_guard: queue.backlog_guard.map(backlog_guard),
         addresses: queue.addresses.iter().map(address).collect(),
         revision: queue.revision,
     }
@@ -345,6 +359,13 @@ pub(super) fn start(start: Start) -> v1::Start {
         Start::Since(micros) => (v1::StartPolicy::Since, Some(to_timestamp(micros))),
     };
     v1::Start { policy: policy.into(), since_time }
+}
+
+fn backlog_guard(guard: BacklogGuard) -> v1::BacklogGuard {
+    match guard {
+        BacklogGuard::Off => v1::BacklogGuard { message_count: 0, off: true },
+        BacklogGuard::MoreThan(message_count) => v1::BacklogGuard { message_count, off: false },
+    }
 }
 
 pub(super) fn after_intake(after_intake: &AfterIntake) -> v1::AfterIntake {

@@ -232,6 +232,7 @@ impl Session<'_> {
                 ..Default::default()
             }],
             settled_source_keys: Vec::new(),
+            backlog: None,
         }
     }
 

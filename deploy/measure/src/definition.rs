@@ -12,7 +12,7 @@ pub(crate) fn model(testbed: &Testbed, mailboxes: &[String]) -> String {
          incomingServers:\n  - name: tenant\n    address: {authority}\n    authentication: oauth-service\n\
          \x20   clientId: {client}\n    secret: {{value: \"{secret}\"}}\n    scope: {scope}\n\
          \x20   imap: {{host: {host}, port: {port}}}\n    caFile: {ca}\n\
-         queues:\n  - name: queue\n    instance: core1\n    start: all\n    afterIntake: leave\n\
+         queues:\n  - name: queue\n    instance: core1\n    start: all\n    afterIntake: leave\n    backlogGuard: off\n\
          \x20   addresses:\n{addresses}",
         authority = testbed.tenant.authority(),
         client = service.client_id,

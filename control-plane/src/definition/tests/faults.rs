@@ -56,6 +56,7 @@ async fn all_faults_are_told_at_once_in_the_words_of_the_model_file() {
         },
         v1::Queue {
             start: Some(v1::Start { policy: 2, since_time: Some(Default::default()) }),
+            backlog_guard: Some(v1::BacklogGuard { message_count: 7, off: true }),
             after_intake: Some(v1::AfterIntake { policy: 1, folder: "Done".into() }),
             ..queue(" ", vec![])
         },
@@ -101,6 +102,7 @@ async fn all_faults_are_told_at_once_in_the_words_of_the_model_file() {
         "queues[3].name",
         "queues[3].start",
         "queues[4].afterIntake",
+        "queues[4].backlogGuard",
         "queues[4].name",
         "queues[4].start",
     ];

@@ -211,7 +211,7 @@ async fn mailboxes_are_resolved_with_effective_values_and_opened_secrets() {
     assert_eq!((definition.imap_host.as_str(), definition.imap_port), ("outlook.office365.com", 993));
     assert_eq!((definition.client_secret.as_str(), definition.password.as_str()), ("planted-secret", ""));
     assert_eq!((definition.folder.as_str(), definition.account.as_str()), ("INBOX", "billing@contoso.example"));
-    assert_eq!(definition.max_message_bytes, 26_214_400);
+    assert_eq!((definition.max_message_bytes, definition.backlog_guard), (26_214_400, Some(1000)));
     assert_eq!(definition.start.unwrap().policy(), v1::StartPolicy::Unseen);
     assert_eq!(definition.after_intake.unwrap().policy(), v1::AfterIntakePolicy::Seen);
 

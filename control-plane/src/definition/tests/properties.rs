@@ -64,12 +64,15 @@ prop_compose! {
         priority: u32, max_message_bytes: u64, revision: u64,
         start in prop::option::of((-1..7i32, prop::option::of((any::<i64>(), any::<i32>())))),
         after in prop::option::of((-1..7i32, any_text())),
-        addresses in prop::collection::vec(any_address(), 0..5),
+        (addresses, guard) in (prop::collection::vec(any_address(), 0..5), prop::option::of((0..3u32, any::<bool>()))),
     ) -> v1::Queue {
         let time = |(seconds, nanos)| prost_types::Timestamp { seconds, nanos };
         let start = start.map(|(policy, since)| v1::Start { policy, since_time: since.map(time) });
         let after_intake = after.map(|(policy, folder)| v1::AfterIntake { policy, folder });
-        v1::Queue { uid, name, instance, language, priority, max_message_bytes, start, after_intake, addresses, revision }
+        let backlog_guard = guard.map(|(message_count, off)| v1::BacklogGuard { message_count, off });
+        v1::Queue {
+            uid, name, instance, language, priority, max_message_bytes, start, after_intake, addresses, revision, backlog_guard,
+        }
     }
 }
 
@@ -156,6 +159,8 @@ prop_compose! {
             v1::Queue {
                 priority,
                 instance: index.get(&names).clone(),
+                backlog_guard: [None, Some((0, true)), Some((0, false)), Some((seconds as u32, false))][policy as usize % 4]
+                    .map(|(message_count, off)| v1::BacklogGuard { message_count, off }),
                 start: Some(v1::Start { policy, since_time }),
                 after_intake: Some(v1::AfterIntake { policy: after, folder: if after == 2 { " Done".into() } else { String::new() } }),
                 ..queue(&name, addresses)

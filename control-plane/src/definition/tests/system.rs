@@ -76,4 +76,8 @@ fn definitions_of_the_former_format_are_read() {
     let read = object::Definition::decode(object::Kind::IncomingServer, "d", stored, 4).unwrap();
     let object::Definition::IncomingServer(server) = read else { panic!("{read:?}") };
     assert_eq!((server.name.as_str(), server.proxy.as_str(), server.revision), ("s", "", 4));
+    let stored = br#"{"format":3,"uid":"u","name":"q","instance":"core1","language":"","priority":0,"maxMessageBytes":0,"start":"all","afterIntake":"seen","addresses":[]}"#;
+    let read = object::Definition::decode(object::Kind::Queue, "d", stored, 4).unwrap();
+    let object::Definition::Queue(queue) = read else { panic!("{read:?}") };
+    assert_eq!((queue.backlog_guard, queue.backlog_guard()), (None, Some(1000)), "the default");
 }

@@ -29,6 +29,7 @@ fn model() -> Model {
         max_message_bytes: 0,
         start: Start::Unseen,
         after_intake: AfterIntake::Seen,
+        backlog_guard: None,
         addresses,
         revision: 0,
     };
