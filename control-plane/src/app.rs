@@ -46,6 +46,7 @@ use crate::api::large::Large;
 use crate::api::lease::Leases;
 use crate::api::operator::Operators;
 use crate::api::report::Reports;
+use crate::backlog::Backlogs;
 use crate::backup::making::{self, Backups};
 use crate::binding::{self, Binding};
 use crate::blob::Blobs;
@@ -292,6 +293,7 @@ impl App {
         );
         let observer = Observer::new(store, ledger.clone(), model.clone(), intake.unstored(), leader.clone());
         let checker = Checker::new(observer.clone(), errands.clone(), model.clone(), vault.clone());
+        let backlogs = Backlogs::new(observer.clone(), ledger.clone(), errands.clone(), model.clone(), vault.clone());
         let messages = Messages::new(model.clone(), vault.clone(), ledger.clone(), intake.clone(), errands.clone());
         let messages = api::message::Service::new(messages, observer.clone(), blobs.clone());
         let stores = api::store::Service::new(binding.clone(), definitions.clone());
@@ -318,7 +320,7 @@ impl App {
             .add_service(limited!(SendServiceServer, api::send::Service::new(sending, blobs.clone())))
             .add_service(limited!(ErrandServiceServer, api::errand::Service::new(errands)))
             .add_service(limited!(MessageServiceServer, messages))
-            .add_service(limited!(OperatorServiceServer, Operators::new(observer, checker, overview)))
+            .add_service(limited!(OperatorServiceServer, Operators::new(observer, checker, overview, backlogs)))
             .add_service(limited!(
                 ContactServiceServer,
                 Contacts::new(model, ledger, blobs, arrivals, allocator, watcher)

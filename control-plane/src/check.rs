@@ -194,10 +194,13 @@ fn reading(mailbox: &v1::Mailbox) -> CheckStep {
         // What the steps above have tried is known from them; the reader may not have tried again since.
         Some(_) => CheckOutcome::Warning,
     };
-    let detail = match &mailbox.holder {
+    let mut detail = match &mailbox.holder {
         Some(holder) => format!("by worker {}, {} messages so far", holder.worker, mailbox.message_count),
         None => "nobody reads it at the moment".to_owned(),
     };
+    if let Some(backlog) = mailbox.backlog.as_ref().filter(|backlog| !backlog.remedy.is_empty()) {
+        detail += &format!("; {}: {}", backlog.cause, backlog.remedy);
+    }
     CheckStep {
         name: "reading".into(),
         outcome: outcome.into(),

@@ -8,6 +8,7 @@
 pub mod access;
 pub mod api;
 pub mod app;
+pub mod backlog;
 pub mod backup;
 pub mod binding;
 pub mod blob;

@@ -7,7 +7,7 @@ use std::sync::Arc;
 use postroom_proto::convert::to_timestamp;
 use postroom_proto::id::{MailboxUid, SessionId};
 use postroom_proto::reason::{Failure, Reason};
-use postroom_proto::v1::{self, MailboxState, UnassignedReason};
+use postroom_proto::v1::{self, BacklogState, MailboxState, UnassignedReason};
 use tokio::sync::watch;
 
 use crate::definition::model::{MailboxRef, Model};
@@ -239,6 +239,9 @@ fn describe(uid: &MailboxUid, mailbox: &MailboxRef<'_>, reader: Reader, record: 
         (Some(_), None) => MailboxState::Connecting,
         (Some(_), Some(status)) => status.state(),
     };
+    let backlog = record.as_ref().and_then(|record| record.backlog.as_ref());
+    let backlog = backlog.filter(|backlog| backlog.state != BacklogState::Finished);
+    let backlog = backlog.map(|backlog| backlog.describe(uid.as_str(), &mailbox.address.email));
     v1::Mailbox {
         uid: uid.to_string(),
         email: mailbox.address.email.clone(),
@@ -258,5 +261,6 @@ fn describe(uid: &MailboxUid, mailbox: &MailboxRef<'_>, reader: Reader, record: 
         last_report_time: record.and_then(|record| record.reported_at).map(to_timestamp),
         unassigned_reason: unassigned.into(),
         pool: mailbox.instance.pool().to_owned(),
+        backlog,
     }
 }

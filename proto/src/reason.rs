@@ -118,6 +118,7 @@ pub fn code(reason: Reason) -> Code {
         | Reason::MessageUnreadable
         | Reason::WrongDisposition
         | Reason::WrongState
+        | Reason::NoBacklog
         | Reason::MailLoop => Code::FailedPrecondition,
         Reason::RevisionCompacted => Code::OutOfRange,
         Reason::TooMany => Code::ResourceExhausted,

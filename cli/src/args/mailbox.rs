@@ -2,6 +2,8 @@
 
 use clap::Subcommand;
 
+use super::backlog::Backlog;
+
 /// Verbs of a mailbox.
 #[derive(Debug, Subcommand)]
 pub enum Mailbox {
@@ -19,6 +21,11 @@ pub enum Mailbox {
         #[arg(long)]
         all: bool,
     },
+    /// Old messages that wait, because the mailbox was first read with more of them than its queue's `backlogGuard`.
+    ///
+    /// New mail is read meanwhile.
+    #[command(subcommand)]
+    Backlog(Backlog),
     /// Show one mailbox with everything.
     Show {
         /// E-mail or uid.

@@ -93,7 +93,7 @@ pub enum Disposition {
 }
 
 /// A time as people write it.
-fn time(text: &str) -> Result<Timestamp, String> {
+pub(super) fn time(text: &str) -> Result<Timestamp, String> {
     if let Ok(time) = text.parse::<Timestamp>() {
         return Ok(time);
     }

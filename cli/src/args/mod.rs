@@ -7,6 +7,7 @@ use std::time::Duration;
 
 use clap::{Args, ColorChoice, CommandFactory as _, Parser, Subcommand, ValueEnum};
 
+pub use self::backlog::{ApproveBacklog, Backlog};
 pub use self::backup::{Backup, CreateBackup, RestoreBackup};
 pub use self::contact::{
     Attachments, Contact, EndContacts, ExtendContacts, Kind, ListContacts, RequeueContacts, SettleContacts, State,
@@ -28,6 +29,7 @@ pub use self::worker::{Role, Worker};
 use crate::error::EXIT_CODES;
 use crate::up;
 
+mod backlog;
 mod backup;
 mod contact;
 mod definition;
@@ -157,7 +159,7 @@ pub enum Command {
     /// E-mail queues and their addresses.
     #[command(
         subcommand,
-        after_help = "Keys: name, instance, language, priority, maxMessageBytes, start, afterIntake\nKeys of an address: email, server, priority, language, account, password, folder, sender"
+        after_help = "Keys: name, instance, language, priority, maxMessageBytes, start, afterIntake, backlogGuard\nKeys of an address: email, server, priority, language, account, password, folder, sender"
     )]
     Queue(Queue),
     /// The mailboxes that are read: who reads each, and what is wrong with it.

@@ -297,6 +297,21 @@ impl Client {
         self.read(v1::GetMailboxRequest { mailbox }, async |r| self.operator().get_mailbox(r).await).await
     }
 
+    /// The old messages of a mailbox that wait, or waited, for an operator.
+    pub async fn get_backlog(&self, mailbox: String) -> Result<v1::Backlog, Error> {
+        self.read(v1::GetBacklogRequest { mailbox }, async |r| self.operator().get_backlog(r).await).await
+    }
+
+    /// Releases them.
+    pub async fn approve_backlog(&self, request: v1::ApproveBacklogRequest) -> Result<v1::Backlog, Error> {
+        self.read(request, async |r| self.operator().approve_backlog(r).await).await
+    }
+
+    /// Holds them back again.
+    pub async fn stop_backlog(&self, mailbox: String) -> Result<v1::Backlog, Error> {
+        self.read(v1::StopBacklogRequest { mailbox }, async |r| self.operator().stop_backlog(r).await).await
+    }
+
     /// Checks a mailbox, named by e-mail or uid.
     pub async fn check_mailbox(&self, mailbox: String) -> Result<Steps, Error> {
         let open = async |mut request: Request<v1::CheckMailboxRequest>| {

@@ -3,7 +3,7 @@
 use jiff::Timestamp;
 use postroom_proto::v1;
 
-use super::{Session, check, reconcile};
+use super::{Session, backlog, check, reconcile};
 use crate::args::Mailbox;
 use crate::error::Error;
 use crate::render::{table, time, words};
@@ -17,6 +17,7 @@ pub(super) async fn run(session: &mut Session<'_, '_>, verb: Mailbox) -> Result<
             let all = progress.during(client.list_mailboxes()).await?;
             session.show(&all, |all| list(&all.mailboxes, now))
         }
+        Mailbox::Backlog(verb) => backlog::run(session, verb).await,
         Mailbox::Reconcile { mailbox, all } => reconcile::run(session, mailbox, all).await,
         Mailbox::Show { mailbox } => {
             let mailbox = client.get_mailbox(mailbox).await?;
@@ -59,6 +60,12 @@ fn list(mailboxes: &[v1::Mailbox], now: Timestamp) -> String {
         "PROBLEM",
     ];
     let mut shown = table::rows(header, mailboxes.iter().map(row));
+    for backlog in mailboxes.iter().filter_map(|mailbox| mailbox.backlog.as_ref()).filter(|it| !it.remedy.is_empty()) {
+        shown.push('\n');
+        shown += &table::indented(0, &format!("{} BACKLOG", backlog.email));
+        shown += &table::indented(1, &format!("cause: {}", backlog.cause));
+        shown += &table::indented(1, &format!("remedy: {}", backlog.remedy));
+    }
     for mailbox in mailboxes {
         let Some(problem) = &mailbox.problem else { continue };
         shown.push('\n');
@@ -133,6 +140,12 @@ fn show(mailbox: &v1::Mailbox, now: Timestamp) -> String {
             Some(_) => ("re-keyed", &renumbering.finished_time),
         };
         pairs.extend([(named, when(time)), ("re-keyed messages", became)]);
+    }
+    if let Some(old) = &mailbox.backlog {
+        pairs.push(("backlog", backlog::brief(old)));
+        if !old.remedy.is_empty() {
+            pairs.extend([("backlog cause", old.cause.clone()), ("backlog remedy", old.remedy.clone())]);
+        }
     }
     if let Some(problem) = &mailbox.problem {
         pairs.extend([

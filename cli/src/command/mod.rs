@@ -12,6 +12,7 @@ use crate::progress::{Progress, Shown};
 use crate::streams::Streams;
 use crate::{context, interrupt, render, up};
 
+mod backlog;
 mod backup;
 mod change;
 mod check;

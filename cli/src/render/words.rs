@@ -46,8 +46,12 @@ words! {
     start: StartPolicy, "START_POLICY_";
     /// `seen`, `move`, `leave`.
     after_intake: AfterIntakePolicy, "AFTER_INTAKE_POLICY_";
-    /// `unassigned`, `connecting`, `catching-up`, `rekeying`, `idle`, `failing`.
+    /// `unassigned`, `connecting`, `catching-up`, `rekeying`, `idle`, `failing`, `backlog`.
     mailbox_state: MailboxState, "MAILBOX_STATE_";
+    /// `waiting`, `releasing`, `stopped`, `finished`.
+    backlog_state: BacklogState, "BACKLOG_STATE_";
+    /// `approved`, `stopped`.
+    backlog_decision: BacklogDecisionKind, "BACKLOG_DECISION_KIND_";
     /// `queued`, `allocated`, `accepted`, `ended`, `dead`.
     contact_state: ContactState, "CONTACT_STATE_";
     /// `normal`, `auto-reply`, `bounce`, `receipt`, `bulk`, `calendar`.

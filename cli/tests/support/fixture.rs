@@ -84,6 +84,7 @@ fn model() -> v1::Model {
         max_message_bytes: 26_214_400,
         start: Some(v1::Start { policy: v1::StartPolicy::Unseen.into(), since_time: None }),
         after_intake: Some(v1::AfterIntake { policy: v1::AfterIntakePolicy::Move.into(), folder: "Done".into() }),
+        backlog_guard: Some(v1::BacklogGuard { message_count: 250, off: false }),
         addresses: vec![address("billing@contoso.example", 5), address("rechnung@contoso.example", 0)],
         revision: 7,
     };
@@ -221,7 +222,57 @@ fn mailboxes() -> Vec<v1::Mailbox> {
         }),
         ..healthy.clone()
     };
-    vec![healthy, failing]
+    let full = v1::Mailbox {
+        uid: "mbx-456789abcdef0123456789ab".into(),
+        email: "support@contoso.example".into(),
+        state: v1::MailboxState::Backlog.into(),
+        backlog: Some(backlog()),
+        ..healthy.clone()
+    };
+    vec![healthy, failing, full]
+}
+
+/// Old messages of which some were taken before somebody stopped it.
+fn backlog() -> v1::Backlog {
+    let decision = |kind: v1::BacklogDecisionKind, seconds| v1::BacklogDecision {
+        kind: kind.into(),
+        time: at(seconds),
+        by: "operator".into(),
+        ..Default::default()
+    };
+    v1::Backlog {
+        mailbox: "mbx-456789abcdef0123456789ab".into(),
+        email: "support@contoso.example".into(),
+        state: v1::BacklogState::Stopped.into(),
+        message_count: 3512,
+        taken_count: 60,
+        left_count: 12,
+        held_time: at(-7200),
+        progress_time: at(-600),
+        decisions: vec![
+            decision(v1::BacklogDecisionKind::Stopped, -590),
+            v1::BacklogDecision {
+                since_time: at(-5_000_000),
+                rate_per_minute: 30,
+                ..decision(v1::BacklogDecisionKind::Approved, -720)
+            },
+        ],
+        cause: "3440 of 3512 messages wait".into(),
+        remedy: "take them with `postroom mailbox backlog approve support@contoso.example`".into(),
+        ..Default::default()
+    }
+}
+
+/// The same once it was approved.
+pub(crate) fn approved(backlog: v1::Backlog, request: &v1::ApproveBacklogRequest) -> v1::Backlog {
+    v1::Backlog {
+        state: v1::BacklogState::Releasing.into(),
+        since_time: request.since_time,
+        rate_per_minute: request.rate_per_minute,
+        cause: String::new(),
+        remedy: String::new(),
+        ..backlog
+    }
 }
 
 fn event(contact: v1::Contact) -> v1::WatchContactsResponse {

@@ -323,6 +323,22 @@ impl OperatorService for Fake {
         found.map(Response::new).ok_or_else(|| not_found("mailbox", &name))
     }
 
+    async fn get_backlog(&self, request: Request<v1::GetBacklogRequest>) -> Answer<v1::Backlog> {
+        let name = self.enter("GetBacklog", request).await?.mailbox;
+        self.backlog(&name).map(Response::new)
+    }
+
+    async fn approve_backlog(&self, request: Request<v1::ApproveBacklogRequest>) -> Answer<v1::Backlog> {
+        let request = self.enter("ApproveBacklog", request).await?;
+        let backlog = self.backlog(&request.mailbox)?;
+        Ok(Response::new(fixture::approved(backlog, &request)))
+    }
+
+    async fn stop_backlog(&self, request: Request<v1::StopBacklogRequest>) -> Answer<v1::Backlog> {
+        let name = self.enter("StopBacklog", request).await?.mailbox;
+        self.backlog(&name).map(Response::new)
+    }
+
     async fn get_status(&self, request: Request<v1::GetStatusRequest>) -> Answer<v1::Status> {
         self.enter("GetStatus", request).await?;
         Ok(Response::new(self.0.lock().unwrap().status.clone()))
@@ -512,6 +528,15 @@ impl ContactService for Fake {
 }
 
 impl Fake {
+    fn backlog(&self, mailbox: &str) -> Result<v1::Backlog, Status> {
+        let found = self.0.lock().unwrap().mailboxes.iter().find(|m| m.email == mailbox).cloned();
+        let mailbox = found.ok_or_else(|| not_found("mailbox", mailbox))?;
+        mailbox.backlog.ok_or_else(|| {
+            let text = format!("nothing of {} waits or ever waited for an operator", mailbox.email);
+            postroom_proto::reason::Failure::new(v1::Reason::NoBacklog, text).into()
+        })
+    }
+
     fn message(&self, id: &str) -> Result<v1::Message, Status> {
         let found = self.0.lock().unwrap().messages.iter().find(|m| m.id == id).cloned();
         found.ok_or_else(|| not_found("message", id))

@@ -6,6 +6,8 @@ use postroom_proto::v1::{self, operator_service_server::OperatorService};
 use tonic::{Request, Response, Status};
 
 use super::page::Page;
+use super::role;
+use crate::backlog::Backlogs;
 use crate::check::{Checker, Steps};
 use crate::observation::Observer;
 use crate::status::Overview;
@@ -16,12 +18,13 @@ pub struct Operators {
     observer: Observer,
     checker: Checker,
     overview: Overview,
+    backlogs: Backlogs,
 }
 
 impl Operators {
-    /// Tells what the first and the last see, and what `checker` has found out.
-    pub fn new(observer: Observer, checker: Checker, overview: Overview) -> Self {
-        Self { observer, checker, overview }
+    /// Tells what `observer` and `overview` see and what `checker` has found out, and decides about `backlogs`.
+    pub fn new(observer: Observer, checker: Checker, overview: Overview, backlogs: Backlogs) -> Self {
+        Self { observer, checker, overview, backlogs }
     }
 }
 
@@ -71,6 +74,23 @@ impl OperatorService for Operators {
 
     async fn get_mailbox(&self, request: Request<v1::GetMailboxRequest>) -> Result<Response<v1::Mailbox>, Status> {
         Ok(Response::new(self.observer.mailbox(&request.into_inner().mailbox).await?))
+    }
+
+    async fn get_backlog(&self, request: Request<v1::GetBacklogRequest>) -> Result<Response<v1::Backlog>, Status> {
+        Ok(Response::new(self.backlogs.get(&request.into_inner().mailbox).await?))
+    }
+
+    async fn approve_backlog(
+        &self,
+        request: Request<v1::ApproveBacklogRequest>,
+    ) -> Result<Response<v1::Backlog>, Status> {
+        let by = role(request.extensions())?.to_string();
+        Ok(Response::new(self.backlogs.approve(request.get_ref(), &by).await?))
+    }
+
+    async fn stop_backlog(&self, request: Request<v1::StopBacklogRequest>) -> Result<Response<v1::Backlog>, Status> {
+        let by = role(request.extensions())?.to_string();
+        Ok(Response::new(self.backlogs.stop(&request.get_ref().mailbox, &by).await?))
     }
 
     async fn get_status(&self, _: Request<v1::GetStatusRequest>) -> Result<Response<v1::Status>, Status> {

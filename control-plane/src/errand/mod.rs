@@ -30,6 +30,8 @@ pub mod desk;
 
 /// Findings that wait for their asker. A worker that finds faster waits.
 const FINDINGS: usize = 16;
+/// Longest wait until a reader was called.
+const CALLING: Duration = Duration::from_secs(5);
 /// How often it is looked whether the session that has an errand still lives.
 const LOOK: Duration = Duration::from_secs(1);
 
@@ -137,6 +139,19 @@ impl Errands {
     pub async fn ask_anybody(&self, pool: Option<&str>, task: Task, time: Duration) -> Result<Asked, Failure> {
         let doer = self.anybody(pool).await?;
         self.give(doer, None, task, time)
+    }
+
+    /// Calls the reader of a mailbox back to the ledger, which has something that it does not know of. It may fail: whoever
+    /// opens the mailbox next learns of it all the same.
+    pub async fn recall(&self, definition: v1::MailboxDefinition) {
+        let mailbox = definition.mailbox.clone();
+        let called = match self.ask(definition, Task::Settle(v1::SettleTask {}), CALLING).await {
+            Ok(mut asked) => asked.next().await.map(drop).map_err(Failure::from),
+            Err(failure) => Err(failure),
+        };
+        if let Err(failure) = called {
+            tracing::debug!(mailbox, failure = failure.message, "the reader of a mailbox could not be called");
+        }
     }
 
     fn give(

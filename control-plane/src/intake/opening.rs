@@ -7,10 +7,20 @@ use postroom_proto::v1;
 
 use super::{Intake, check, mailbox, session};
 use crate::definition;
+use crate::ledger::backlog::Release;
 use crate::store::{get_all, key};
 
 /// Most leases of one call.
 const MOST: usize = 500;
+
+fn release(release: Option<Release>) -> v1::BacklogRelease {
+    match release {
+        None => v1::BacklogRelease::default(),
+        Some(Release { since, rate_per_minute }) => {
+            v1::BacklogRelease { released: true, since_time: since.map(to_timestamp), rate_per_minute }
+        }
+    }
+}
 
 impl Intake {
     /// Opens each lease of the request; outcomes are per mailbox.
@@ -77,6 +87,7 @@ impl Intake {
             unsettled_source_keys: opened.unsettled,
             status: opened.status,
             reading_since_time: opened.reading_since.map(to_timestamp),
+            backlog_release: opened.release.map(release),
         })
     }
 

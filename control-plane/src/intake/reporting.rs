@@ -13,6 +13,7 @@ use crate::blob::is_digest;
 use crate::clock;
 use crate::definition::model::MailboxRef;
 use crate::ledger::known::Sought;
+use crate::ledger::backlog::Progress;
 use crate::ledger::outbox::Bounce;
 use crate::ledger::{self, Batch, Cursor, Fence, NotCommitted, Raw};
 use crate::outbox::state::Recipient;
@@ -57,6 +58,7 @@ impl Intake {
                 .collect::<Result<_, _>>()?,
             settled: request.settled_source_keys,
             numbering: request.numbering,
+            backlog: request.backlog.map(progress),
         };
         self.check_bodies(&batch).await?;
         let instance = batch.intake.instance_uid.clone();
@@ -141,6 +143,11 @@ pub(super) fn intake(place: &MailboxRef<'_>) -> ledger::Intake {
         priority: place.priority(),
         language: place.language().to_owned(),
     }
+}
+
+fn progress(wire: v1::BacklogProgress) -> Progress {
+    let v1::BacklogProgress { message_count, taken_count, left_count, finished } = wire;
+    Progress { message_count, taken_count, left_count, finished }
 }
 
 fn cursor(cursor: Option<v1::Cursor>) -> Cursor {

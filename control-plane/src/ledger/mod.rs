@@ -13,6 +13,7 @@ use postroom_proto::id::{Epoch, Generation, MailboxUid, SessionId};
 use postroom_proto::v1;
 use tokio::sync::watch;
 
+use self::backlog::{Backlog, Decision, Release};
 pub use self::binding::{Adoption, Bound};
 pub use self::contact::{
     Allocated, Answer, AnswerOutcome, Answered, ContactChange, ContactChanges, ContactFilter, ContactPage,
@@ -22,6 +23,7 @@ use self::known::Sought;
 use self::message::{Discarded, MessageFilter, NotReplayed, Replay, Replayed, Standing};
 use self::tally::Tally;
 
+pub mod backlog;
 mod binding;
 mod contact;
 pub mod known;
@@ -68,6 +70,8 @@ pub struct Opened {
     pub status: Option<v1::MailboxStatus>,
     /// When its first report was committed.
     pub reading_since: Option<Micros>,
+    /// What was decided last about old messages that wait (`Some(None)`: they go on waiting). `None`: none ever waited.
+    pub release: Option<Option<Release>>,
 }
 
 /// Where contacts of a mailbox go, frozen into each at intake.
@@ -152,6 +156,9 @@ pub struct Batch {
     pub settled: Vec<String>,
     /// How often the folder was numbered anew. A row is a duplicate's original once in each numbering.
     pub numbering: u32,
+    /// What it does to old messages that wait: it begins to hold them back, or deals with some. The latter is refused while
+    /// they are not released.
+    pub backlog: Option<backlog::Progress>,
 }
 
 /// Why a batch was not committed. Nothing of it was written.
@@ -185,6 +192,8 @@ pub struct MailboxRecord {
     pub too_large_count: u64,
     /// Last committed report.
     pub reported_at: Option<Micros>,
+    /// Old messages that wait, or waited, without the decisions about them.
+    pub backlog: Option<Backlog>,
 }
 
 /// Why the ledger could not do what was asked.
@@ -318,6 +327,12 @@ pub trait Ledger: Send + Sync + 'static {
 
     /// Makes a contact of a message that is none.
     async fn replay(&self, replay: Replay, now: Micros) -> Result<Result<Replayed, NotReplayed>, Error>;
+
+    /// Old messages of a mailbox that wait, or waited, and what was decided about them. `None`: none ever did.
+    async fn backlog(&self, mailbox: &MailboxUid) -> Result<Option<Backlog>, Error>;
+
+    /// Decides about those that wait. `false`: none does. That they go on waiting is not recorded again.
+    async fn decide_backlog(&self, mailbox: &MailboxUid, decision: Decision) -> Result<bool, Error>;
 
     /// What it counts as a whole, at a cost that does not grow with it.
     async fn tally(&self) -> Result<Tally, Error>;

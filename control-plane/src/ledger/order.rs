@@ -163,6 +163,7 @@ impl World {
             messages: messages.map(|(n, at)| message(&format!("{}:{n}", self.batches), *at)).collect(),
             settled: Vec::new(),
             numbering: 0,
+            backlog: None,
         };
         self.batches += 1;
         let outcomes = self.ledger.report(batch, self.now).await.unwrap().unwrap().outcomes;

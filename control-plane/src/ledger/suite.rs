@@ -11,6 +11,7 @@ use crate::contact::allocation::{MOST_REFUSALS, Refused};
 use crate::definition::model::Allocation;
 
 mod allocation;
+mod backlog;
 mod binding;
 mod contact;
 mod known;
@@ -18,6 +19,7 @@ mod message;
 mod outbox;
 mod tally;
 pub(crate) use allocation::*;
+pub(crate) use backlog::*;
 pub(crate) use binding::*;
 pub(crate) use contact::*;
 pub(crate) use known::*;
@@ -76,6 +78,7 @@ fn batch(email: &str, fence: Fence, from: u8, to: u8, messages: Vec<Message>) ->
         messages,
         settled: Vec::new(),
         numbering: 0,
+        backlog: None,
     }
 }
 
@@ -319,6 +322,8 @@ mod sqlite {
         every_change_of_a_mail_is_told,
         what_waits_costs_the_same_however_much_it_is,
         what_comes_back_is_tied_to_its_mail_and_becomes_no_contact,
+        old_messages_are_taken_only_while_they_are_released,
+        a_backlog_says_how_far_it_is_and_who_decided,
     );
 
     #[tokio::test]

@@ -21,8 +21,6 @@ use crate::ledger::message::Replayed;
 
 /// How long a worker may take to read a message again: it may be as large as any.
 const READING: Duration = Duration::from_secs(120);
-/// How long a worker may take to hear that there is something to settle.
-const CALLING: Duration = Duration::from_secs(5);
 
 impl Messages {
     /// Makes a contact of a message, unless it is one; whether it was.
@@ -48,7 +46,8 @@ impl Messages {
         let replayed = self.intake.replay(&uid, &held, read, by).await?;
         if let Replayed::Made(contact) = &replayed {
             tracing::info!(message = id, mailbox = %uid, contact, by, "a message was replayed");
-            self.call_to_settle(definition).await;
+            // When that fails, the after-intake step is done when the mailbox is next opened.
+            self.errands.recall(definition).await;
         }
         let already_contact = matches!(replayed, Replayed::Already(_));
         Ok(v1::ReplayMessageResponse { message: Some(self.get(id).await?), already_contact })
@@ -75,18 +74,6 @@ impl Messages {
             raw_message,
             received_time: message.received_time,
         })
-    }
-
-    /// Has the holder do the after-intake step now. When that fails, it is done when the mailbox is next opened.
-    async fn call_to_settle(&self, definition: v1::MailboxDefinition) {
-        let mailbox = definition.mailbox.clone();
-        let called = match self.errands.ask(definition, Task::Settle(v1::SettleTask {}), CALLING).await {
-            Ok(mut asked) => asked.next().await.map(drop).map_err(Failure::from),
-            Err(failure) => Err(failure),
-        };
-        if let Err(failure) = called {
-            tracing::debug!(mailbox, failure = failure.message, "a replayed message is settled later");
-        }
     }
 }
 

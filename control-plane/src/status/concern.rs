@@ -21,6 +21,8 @@ pub const PATIENCE: Duration = Duration::from_secs(15 * 60);
 /// Most mailboxes that are named one by one.
 const NAMED: usize = 20;
 
+/// Code of the concern that old messages wait for an operator.
+pub const BACKLOG: &str = "BACKLOG";
 /// Code of the concern that nobody leads.
 pub const NO_LEADER: &str = "NO_LEADER";
 
@@ -108,6 +110,7 @@ pub fn concerns(mailboxes: &[v1::Mailbox], tally: &Tally, sessions: Option<&[See
             "see `postroom mailbox list`",
         ));
     }
+    concerns.extend(of_backlogs(mailboxes));
     for (disposition, count) in &tally.aside {
         match disposition {
             Disposition::Quarantined => concerns.push(whole(
@@ -164,6 +167,23 @@ fn of_mailbox(mailbox: &v1::Mailbox) -> Option<Concern> {
         remedy: problem.remedy,
         since_time: problem.since_time,
     })
+}
+
+/// Mailboxes whose old messages wait for an operator.
+fn of_backlogs(mailboxes: &[v1::Mailbox]) -> Option<Concern> {
+    let backlogs = mailboxes.iter().filter_map(|mailbox| mailbox.backlog.as_ref());
+    let waiting: Vec<&v1::Backlog> = backlogs.filter(|backlog| !backlog.remedy.is_empty()).collect();
+    let since_time = waiting.iter().filter_map(|it| it.held_time).min_by_key(|time| (time.seconds, time.nanos));
+    let found = match waiting.as_slice() {
+        [] => return None,
+        [only] => Concern { subject: only.email.clone(), ..whole(BACKLOG, &only.cause, &only.remedy) },
+        many => whole(
+            BACKLOG,
+            &format!("{} mailboxes hold back what was in them when they were first read; new mail is read", many.len()),
+            "see `postroom mailbox list` for which and how much, and take it with `postroom mailbox backlog approve`",
+        ),
+    };
+    Some(Concern { since_time, ..found })
 }
 
 fn whole(code: &str, cause: &str, remedy: &str) -> Concern {
@@ -265,6 +285,22 @@ mod tests {
         let both = [beyond, mailbox("b", MailboxState::Unassigned)];
         assert_eq!(told(&both, &Tally::default(), Some(&a_worker())), ["UNREAD_MAILBOXES", "NO_CAPACITY"]);
         assert!(concerns(&both, &Tally::default(), Some(&a_worker()), NOW)[1].cause.contains("(north)"));
+    }
+
+    #[test]
+    fn old_messages_that_wait_are_a_concern_until_they_are_released() {
+        let held = |email: &str, seconds, remedy: &str| {
+            let held_time = Some(prost_types::Timestamp { seconds, nanos: 0 });
+            let (cause, remedy) = ("they wait".into(), remedy.into());
+            let backlog = v1::Backlog { email: email.into(), held_time, cause, remedy, ..Default::default() };
+            v1::Mailbox { backlog: Some(backlog), ..mailbox(email, MailboxState::Backlog) }
+        };
+        let (one, other, released) = (held("a", 9, "approve"), held("b", 5, "approve"), held("c", 1, ""));
+        assert_eq!(told(&[released.clone(), one.clone()], &Tally::default(), Some(&a_worker())), ["a"]);
+        let both = concerns(&[one, released.clone(), other], &Tally::default(), Some(&a_worker()), NOW);
+        assert_eq!((both.len(), both[0].code.as_str(), both[0].since_time.unwrap().seconds), (1, BACKLOG, 5));
+        assert!(both[0].cause.starts_with("2 mailboxes"), "{both:?}");
+        assert!(told(&[released], &Tally::default(), Some(&a_worker())).is_empty());
     }
 
     #[test]

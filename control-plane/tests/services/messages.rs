@@ -51,7 +51,7 @@ async fn quarantined(bench: &Bench, worker: &Session<'_>, offer: &v1::OfferedMai
 }
 
 /// Waits for the next errand of a session.
-async fn errand(bench: &Bench, session: &str) -> v1::Errand {
+pub(crate) async fn errand(bench: &Bench, session: &str) -> v1::Errand {
     let mut errands = ErrandServiceClient::new(bench.channel.clone());
     loop {
         let wait = Some(prost_types::Duration { seconds: 5, nanos: 0 });
@@ -63,7 +63,13 @@ async fn errand(bench: &Bench, session: &str) -> v1::Errand {
     }
 }
 
-async fn answer(bench: &Bench, session: &str, errand: &v1::Errand, found: Vec<Found>, problem: Option<v1::Problem>) {
+pub(crate) async fn answer(
+    bench: &Bench,
+    session: &str,
+    errand: &v1::Errand,
+    found: Vec<Found>,
+    problem: Option<v1::Problem>,
+) {
     let mut errands = ErrandServiceClient::new(bench.channel.clone());
     let count = found.len();
     let told = found.into_iter().map(Some).chain([None]);

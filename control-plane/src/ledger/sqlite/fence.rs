@@ -6,6 +6,7 @@ use prost::Message as _;
 use sqlx::{SqliteConnection, SqlitePool};
 
 use super::super::{Cursor, Fence, Opened};
+use super::backlog;
 use super::row::int;
 
 /// Most unsettled messages that an opening returns.
@@ -47,11 +48,12 @@ pub(super) async fn raise(
     .bind(id)
     .bind(numbering)
     .bind(UNSETTLED)
-    .fetch_all(connection)
+    .fetch_all(&mut *connection)
     .await?;
     // A status of a newer version that cannot be read is worth less than reading the mailbox.
     let status = status.and_then(|bytes| v1::MailboxStatus::decode(bytes.as_slice()).ok());
-    Ok(Some(Opened { cursor: Cursor { protocol, value }, unsettled, status, reading_since }))
+    let release = backlog::release(connection, id).await?;
+    Ok(Some(Opened { cursor: Cursor { protocol, value }, unsettled, status, reading_since, release }))
 }
 
 /// How far a mailbox is read; the first cursor when it never was.

@@ -3,13 +3,14 @@
 //! Writes go through the one writer (see [`crate::sqlite::writer`]), reads through the pool. One file a matter: `fence`
 //! (opening), `binding` (whose store), `report` (the commit of a batch), `known` (messages under former keys), `thread`, `allocate` (handing out), `answer`, `transfer`,
 //! `change` (their sequence), `list`, `read` (single rows), `message` (messages as people look at them), `replay` (a
-//! contact after all), `tally` (counts of the whole). Mail on its way out is a folder of its own, `outbox`.
+//! contact after all), `backlog` (old messages that wait), `tally` (counts of the whole). Mail on its way out is a folder of its own, `outbox`.
 
 use async_trait::async_trait;
 use postroom_proto::id::{Epoch, Generation, MailboxUid};
 use postroom_proto::v1;
 use tokio::sync::watch;
 
+use super::backlog::{Backlog, Decision};
 use super::known::{Sought, assign};
 use super::message::{Discarded, MessageFilter, NotReplayed, Replay, Replayed, Standing};
 use super::tally::Tally;
@@ -22,6 +23,7 @@ use crate::sqlite::{Database, Location, Step, open};
 
 mod allocate;
 mod answer;
+mod backlog;
 mod binding;
 mod change;
 pub mod copy;
@@ -69,6 +71,11 @@ const SCHEMA: &[Step] = &[
         version: 7,
         title: "folders that are numbered anew",
         sql: include_str!("../../../migrations/ledger/0007_numberings.sql"),
+    },
+    Step {
+        version: 8,
+        title: "old messages that wait for an operator",
+        sql: include_str!("../../../migrations/ledger/0008_backlogs.sql"),
     },
 ];
 
@@ -272,6 +279,15 @@ impl Ledger for Sqlite {
 
     async fn replay(&self, replay: Replay, now: Micros) -> Result<Result<Replayed, NotReplayed>, Error> {
         self.write("replay a message", move |c| Box::pin(replay::commit(c, replay, now))).await
+    }
+
+    async fn backlog(&self, mailbox: &MailboxUid) -> Result<Option<Backlog>, Error> {
+        backlog::get(&self.database.readers, mailbox).await.map_err(reading("read a backlog"))
+    }
+
+    async fn decide_backlog(&self, mailbox: &MailboxUid, decision: Decision) -> Result<bool, Error> {
+        let mailbox = mailbox.clone();
+        self.write("decide about a backlog", move |c| Box::pin(backlog::decide(c, mailbox, decision))).await
     }
 
     async fn tally(&self) -> Result<Tally, Error> {

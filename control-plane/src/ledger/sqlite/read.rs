@@ -7,8 +7,8 @@ use prost::Message as _;
 use sqlx::{AssertSqlSafe, QueryBuilder, Row as _, Sqlite, SqlitePool};
 
 use super::super::{MailboxRecord, Micros, Raw};
-use super::ROWS;
 use super::row::{CONTACT, ContactRow, uint};
+use super::{ROWS, backlog};
 
 /// Most earlier contacts of a thread that a contact names.
 const MOST_EARLIER: i64 = 50;
@@ -25,9 +25,11 @@ pub(super) async fn any_lapsed(readers: &SqlitePool, now: Micros) -> Result<bool
 pub(super) async fn mailboxes(readers: &SqlitePool, uids: &[MailboxUid]) -> Result<Vec<MailboxRecord>, sqlx::Error> {
     let mut records = Vec::with_capacity(uids.len());
     for chunk in uids.chunks(ROWS) {
-        let mut select = QueryBuilder::<Sqlite>::new(
-            "SELECT uid, status, message_count, contact_count, reported_at FROM mailbox WHERE uid IN (",
-        );
+        let mut select =
+            QueryBuilder::<Sqlite>::new("SELECT uid, status, mailbox.message_count, contact_count, reported_at, ");
+        select
+            .push(backlog::COLUMNS)
+            .push(" FROM mailbox LEFT JOIN backlog ON backlog.mailbox = mailbox.id WHERE uid IN (");
         let mut list = select.separated(", ");
         for uid in chunk {
             list.push_bind(uid.as_str());
@@ -44,6 +46,7 @@ pub(super) async fn mailboxes(readers: &SqlitePool, uids: &[MailboxUid]) -> Resu
                 quarantined_count: 0,
                 too_large_count: 0,
                 reported_at: row.try_get("reported_at")?,
+                backlog: backlog::read(&row)?,
             });
         }
     }

@@ -83,6 +83,7 @@ pub(super) async fn commit(
         messages: vec![message],
         settled: Vec::new(),
         numbering: 0,
+        backlog: None,
     };
     let new: HashMap<&str, i64> = batch.messages.iter().map(|message| (message.source_key.as_str(), id)).collect();
     let contacts = report::insert_contacts(connection, &batch, &new, now).await?;

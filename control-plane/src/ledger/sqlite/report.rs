@@ -10,7 +10,7 @@ use super::super::outbox::Bounce;
 use super::super::{Batch, Cursor, Message, Micros, NotCommitted, Raw};
 use super::ROWS;
 use super::row::int;
-use super::{change, known, outbox, thread};
+use super::{backlog, change, known, outbox, thread};
 
 /// Commits `batch`, or says why not. The last batch of a mailbox, repeated under the same fence, gets its stored answer.
 pub(super) async fn commit(
@@ -32,6 +32,9 @@ pub(super) async fn commit(
     let contacts = insert_contacts(connection, &batch, &new, now).await?;
     insert_bodies(connection, &batch.messages, &new).await?;
     settle(connection, mailbox, &batch.settled).await?;
+    if let Some(progress) = &batch.backlog {
+        backlog::record(connection, mailbox, progress, now).await?;
+    }
     let response = answer(connection, mailbox, &batch, &new, &contacts, &unsettled).await?;
     // A message under another key is no other message.
     let copies =
@@ -51,7 +54,8 @@ pub(super) async fn commit(
     Ok(Ok(response))
 }
 
-/// Moves the cursor if fence and expected cursor match; the mailbox's row id if they did.
+/// Moves the cursor if fence and expected cursor match, and if the batch deals with no old messages that were not released;
+/// the mailbox's row id if it did.
 ///
 /// Ordering: this is the first statement of the transaction. What follows runs only when it matched.
 async fn pass_fence(connection: &mut SqliteConnection, batch: &Batch, now: Micros) -> Result<Option<i64>, sqlx::Error> {
@@ -60,6 +64,7 @@ async fn pass_fence(connection: &mut SqliteConnection, batch: &Batch, now: Micro
            reading_since = coalesce(reading_since, ?)
          WHERE uid = ? AND generation = ? AND epoch = ? AND session = ? AND cursor_protocol = ? AND cursor = ?
            AND batch_id IS NOT ?
+           AND NOT (? AND EXISTS (SELECT 1 FROM backlog WHERE backlog.mailbox = mailbox.id AND backlog.state <> 2))
          RETURNING id",
     )
     .bind(&batch.next.protocol)
@@ -74,6 +79,7 @@ async fn pass_fence(connection: &mut SqliteConnection, batch: &Batch, now: Micro
     .bind(&batch.expected.protocol)
     .bind(&batch.expected.value)
     .bind(&batch.id)
+    .bind(batch.backlog.is_some())
     .fetch_optional(connection)
     .await
 }
@@ -97,7 +103,8 @@ async fn tie_bounces(
     Ok(tied)
 }
 
-/// Why the fence did not let the batch pass: a repetition, a lost lease, or a cursor that is elsewhere.
+/// Why the fence did not let the batch pass: a repetition, a lost lease, or a cursor that is elsewhere. What was to take old
+/// messages that are not released gets the cursor that it expected: whoever opens the mailbox again is told why.
 async fn refuse(
     connection: &mut SqliteConnection,
     batch: &Batch,
