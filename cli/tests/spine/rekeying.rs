@@ -99,12 +99,8 @@ async fn assert_clean(up: &Up, both: u64) -> Vec<Finding> {
     findings
 }
 
-/// Gives the folder another UIDVALIDITY. Whoever reads it has to connect again.
 async fn number(stage: &Stage, validity: u32) {
-    let validity = validity.to_string();
-    let words = ["mailbox", "update", "-u", SERVICE, "--uid-validity", &validity, FOLDER];
-    stage.testbed.dovecot.doveadm(&words).await.unwrap();
-    stage.testbed.dovecot.kick(SERVICE).await.unwrap();
+    stage.testbed.dovecot.number_folder(SERVICE, FOLDER, validity).await.unwrap();
 }
 
 /// Puts the folder aside under another name, and an empty one in its place.

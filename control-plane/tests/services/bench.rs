@@ -233,6 +233,7 @@ impl Session<'_> {
             }],
             settled_source_keys: Vec::new(),
             backlog: None,
+            numbering: 0,
         }
     }
 

@@ -101,6 +101,10 @@ super::entries! {
         "the server has renumbered the folder",
         "the folder was deleted and made again, restored from a backup, or the mailbox was moved",
         "reading has stopped, since the control plane is too old to know its messages again: bring it to the version of the worker";
+    RENUMBERED_WHILE_WAITING: Mailbox,
+        "the server has renumbered the folder while old messages wait for an operator",
+        "the folder was deleted and made again, restored from a backup, or the mailbox was moved, before its old messages were released",
+        "reading goes on when the old messages are released: `postroom mailbox backlog approve`; they are then read at once, whatever the rate";
     CURSOR_UNREADABLE: Defect,
         "what was committed of the mailbox cannot be read by this worker",
         "a newer version of Postroom wrote it",

@@ -211,6 +211,14 @@ pub fn uid_validity(committed: u32, found: u32) -> Diagnosis {
     Diagnosis::of(&own::UIDVALIDITY_CHANGED, cause)
 }
 
+/// The same while old messages wait for an operator.
+pub fn renumbered_while_old_messages_wait(committed: u32, found: u32) -> Diagnosis {
+    let cause = format!(
+        "the server has renumbered the folder (UIDVALIDITY {committed} became {found}) while old messages wait for an operator"
+    );
+    Diagnosis::of(&own::RENUMBERED_WHILE_WAITING, cause)
+}
+
 /// The first `max` characters of a text from a server, on one line and without control characters.
 pub fn excerpt(text: &str, max: usize) -> String {
     text.chars().map(|c| if c.is_control() { ' ' } else { c }).take(max).collect::<String>().trim().to_owned()
@@ -252,6 +260,7 @@ mod tests {
             definition_not_found("d"),
             cursor_unreadable("d"),
             uid_validity(1, 2),
+            renumbered_while_old_messages_wait(1, 2),
             message_gone(),
             message_renumbered(1, 2),
             message_not_given(),

@@ -30,6 +30,8 @@ pub enum Item {
     Left(u32),
     /// The folder was numbered anew, and the ledger has it.
     Known(Summary, Known),
+    /// It waited for an operator, who does not want it: it was received before this time.
+    Leave(u32, i64),
     /// It was fetched.
     Got(Summary, Bytes),
     /// It is larger than the queue allows; its size in bytes, as far as known.
@@ -138,6 +140,10 @@ fn apply(reads: Reads, cursor: &mut Cursor, item: Item) -> Option<(ReportedMessa
             (message.size_bytes, message.fingerprint) = (summary.size, known.fingerprint);
             message.duplicate_of = known.original;
             Some((message, None))
+        }
+        Item::Leave(uid, since) => {
+            cursor.leave(uid, since);
+            None
         }
         Item::Vanished(uid) => {
             cursor.settle(uid);

@@ -16,6 +16,7 @@ use std::time::Duration;
 use tokio::sync::{OwnedSemaphorePermit, Semaphore};
 use tokio::time::Instant;
 
+use super::backlog::Step;
 use super::batch::{Draft, Item, Known, draft};
 use super::care::Care;
 use super::commit::{Committer, Stop};
@@ -27,6 +28,8 @@ use super::imap::settle::{AfterIntake, settle};
 use super::known::{Finder, MOST_SOUGHT, Mark};
 use super::status::now;
 use crate::config::Reading;
+
+mod backlog;
 
 /// Bytes fetched and not yet committed, over all mailboxes of the worker.
 #[derive(Debug, Clone)]
@@ -67,6 +70,8 @@ const SOUGHT_WINDOW: u32 = MOST_SOUGHT as u32;
 enum Planned {
     Ready(Item),
     Pass(u32),
+    /// With the time before which it was received.
+    Leave(u32, i64),
     TooLarge(Summary),
     Fetch(Summary),
 }
@@ -88,12 +93,16 @@ pub struct Reader<'f, S: Stream + fmt::Debug> {
     finder: Finder,
     /// All that was read is committed, as far as this reader can know: nothing was handed out since it was asked last.
     committed: bool,
+    /// What may still be read of old messages that waited. `None`: nothing may.
+    step: Option<Step>,
+    back_width: u32,
 }
 
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 enum Stage {
     Pending,
     Windows,
+    Backlog,
     End,
 }
 
@@ -131,6 +140,8 @@ impl<'f, S: Stream + fmt::Debug> Reader<'f, S> {
             width,
             finder,
             committed: false,
+            step: None,
+            back_width: 0,
         }
     }
 
@@ -160,6 +171,7 @@ impl<'f, S: Stream + fmt::Debug> Reader<'f, S> {
                     self.committed = false;
                 }
                 Stage::Windows => self.look_ahead().await?,
+                Stage::Backlog => self.look_back().await?,
                 Stage::End => {
                     self.care.end();
                     return Ok(None);
@@ -170,7 +182,8 @@ impl<'f, S: Stream + fmt::Debug> Reader<'f, S> {
 
     /// Looks which of the pending messages are still there.
     async fn look_at_pending(&mut self) -> Result<Option<Ready>, Error> {
-        let pending = self.cursor.pending();
+        let mut pending = self.cursor.pending();
+        pending.retain(|uid| !self.is_held_back(*uid));
         if pending.is_empty() || !self.care.tries_pending(Instant::now(), self.reading.pending_retry) {
             return Ok(None);
         }
@@ -202,7 +215,7 @@ impl<'f, S: Stream + fmt::Debug> Reader<'f, S> {
     /// Looks at the next window. Only called when nothing is planned, so that the cursor stands behind the last one.
     async fn look_ahead(&mut self) -> Result<(), Error> {
         let Some(from) = self.cursor.done.checked_add(1) else {
-            self.stage = Stage::End;
+            self.stage = Stage::Backlog;
             return Ok(());
         };
         if let Some(item) = self.care.known(from) {
@@ -236,7 +249,7 @@ impl<'f, S: Stream + fmt::Debug> Reader<'f, S> {
         match to {
             // What lies between the last message and the end of the window is empty for good: UIDs only grow.
             Some(to) => self.planned.push_back(Planned::Pass(to)),
-            None => self.stage = Stage::End,
+            None => self.stage = Stage::Backlog,
         }
         Ok(())
     }
@@ -362,6 +375,7 @@ impl<'f, S: Stream + fmt::Debug> Reader<'f, S> {
         let items = group.into_iter().map(|planned| match planned {
             Planned::Ready(item) => item,
             Planned::Pass(uid) => Item::Pass(uid),
+            Planned::Leave(uid, since) => Item::Leave(uid, since),
             Planned::TooLarge(summary) => Item::TooLarge(summary, summary.size),
             Planned::Fetch(summary) => match raws.remove(&summary.uid) {
                 Some(raw) => Item::Got(summary, raw),
@@ -434,6 +448,8 @@ pub struct CaughtUp {
     pub pending: bool,
     /// All that was looked for in the ledger is dealt with; what came later is still to be read.
     pub rekeyed: bool,
+    /// Old messages wait, to be released or for the next step of their release.
+    pub waits: bool,
 }
 
 /// Reads to the end of the folder, commits, and settles in the mailbox what is committed. `stop` is asked between groups;
@@ -476,7 +492,8 @@ pub async fn run<S: Stream + fmt::Debug>(
         let (committed, fetched) = futures::join!(commit, fetch);
         committed?;
         let Some(fetched) = fetched else {
-            return Ok(CaughtUp { ending: true, stopped, settle_refused, pending: false, rekeyed: false });
+            let (pending, rekeyed, waits) = (false, false, false);
+            return Ok(CaughtUp { ending: true, stopped, settle_refused, pending, rekeyed, waits });
         };
         ready = fetched?;
         if settle_refused.is_none() {
@@ -487,9 +504,9 @@ pub async fn run<S: Stream + fmt::Debug>(
         }
     }
     committer.flush(&reader.cursor).await?;
-    let pending = !reader.cursor.pending().is_empty();
+    let pending = reader.cursor.pending().into_iter().any(|uid| !reader.is_held_back(uid));
     let rekeyed = rekeys && reader.cursor.rekeys_up_to().is_none();
-    Ok(CaughtUp { ending: false, stopped, settle_refused, pending, rekeyed })
+    Ok(CaughtUp { ending: false, stopped, settle_refused, pending, rekeyed, waits: reader.waits() })
 }
 
 /// Marks or moves what the ledger has. Returns the server's words when it refuses: reading goes on without.

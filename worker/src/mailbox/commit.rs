@@ -54,6 +54,8 @@ pub struct Committer {
     committed: v1::Cursor,
     /// When the first report of the mailbox was committed, in microseconds since 1970.
     reading_since: Option<i64>,
+    /// How old messages that wait stand by the committed cursor.
+    backlog: Option<v1::BacklogProgress>,
     /// Messages in the ledger that are still to be marked or moved, UIDs ascending as far as they were committed so.
     pub to_settle: Vec<u32>,
     /// Done in the mailbox, to be told with the next report.
@@ -85,6 +87,8 @@ impl Committer {
             generation: opened.generation,
             committed: opened.cursor.clone().unwrap_or_default(),
             reading_since: opened.reading_since_time.as_ref().map(from_timestamp),
+            // One that cannot be read is told when it is to be gone on from.
+            backlog: Cursor::decode(opened.cursor.as_ref()).ok().flatten().and_then(|cursor| cursor.progress()),
             to_settle: Vec::new(),
             settled: Vec::new(),
             more_to_settle: false,
@@ -131,10 +135,20 @@ impl Committer {
         &mut self.lease
     }
 
+    /// How old messages that wait stand after this report, when it does something to them: some are dealt with, or one that
+    /// failed before is.
+    fn backlog_of(&self, draft: &Draft) -> Option<v1::BacklogProgress> {
+        let (cursor, progress) = (&draft.next, draft.next.progress()?);
+        let mut uids = draft.messages.iter().filter_map(|message| uid_of(&message.source_key, cursor.numbering));
+        let news = self.backlog != Some(progress);
+        (news || (!progress.finished && uids.any(|uid| cursor.is_old(uid)))).then_some(progress)
+    }
+
     /// Commits one report, with uploads before it. Repeats until the outcome is known; waits while trust has lapsed.
     pub async fn commit(&mut self, draft: Draft) -> Result<(), Stop> {
         let numbering = draft.next.numbering;
         let settled = self.settled.len().min(MAX_SETTLED);
+        let backlog = self.backlog_of(&draft);
         let request = ReportRequest {
             mailbox: self.mailbox.clone(),
             epoch: self.epoch,
@@ -145,6 +159,7 @@ impl Committer {
             messages: draft.messages,
             settled_source_keys: self.settled[..settled].to_vec(),
             numbering: numbering.round,
+            backlog,
             ..ReportRequest::default()
         };
         let begun = now();
@@ -175,6 +190,7 @@ impl Committer {
             self.reading_since.get_or_insert(begun);
         }
         self.committed = request.next_cursor.unwrap_or_default();
+        self.backlog = draft.next.progress();
         // Only contacts and bounces of the outbox are marked or moved: what was put aside stays as it is, for people to find.
         let done = |outcome: &v1::MessageOutcome| match outcome.disposition() {
             Disposition::Contact | Disposition::Filtered => true,

@@ -8,6 +8,10 @@ use std::collections::BTreeMap;
 use postroom_proto::v1;
 use prost::Message as _;
 
+use self::waiting::{StoredWaiting, Waiting};
+
+mod waiting;
+
 /// The name of this encoding in [`v1::Cursor::protocol`].
 pub const PROTOCOL: &str = "imap";
 /// A message is tried this often before it is put aside.
@@ -16,8 +20,10 @@ pub const MAX_ATTEMPTS: u32 = 3;
 pub const MAX_PENDING: usize = 200;
 /// The version of folders that were never numbered anew. Workers that know no other read these still.
 const VERSION: u32 = 1;
-/// The version of the others.
+/// Of a cursor of a folder that was numbered anew.
 const VERSION_RENUMBERED: u32 = 2;
+/// Of a cursor with messages that wait: a worker that does not know of them would never read them.
+const VERSION_WAITING: u32 = 3;
 
 /// Which of the messages that were there at the first reading are taken.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -117,7 +123,7 @@ pub enum Verdict {
 pub struct Cursor {
     /// The numbering that all UIDs here belong to.
     pub numbering: Numbering,
-    /// Every message up to this UID is dealt with, or pending.
+    /// Every message up to this UID is dealt with, or pending, unless it waits for an operator.
     pub done: u32,
     /// Messages up to this UID were there at the first reading, or as the folder was numbered anew: `start` decides about
     /// them, and `renumbered`.
@@ -126,6 +132,8 @@ pub struct Cursor {
     /// Failed attempts by UID.
     pending: BTreeMap<u32, u32>,
     renumbered: Option<Renumbered>,
+    /// Those up to the anchor that wait, or waited, for an operator.
+    waiting: Option<Waiting>,
 }
 
 /// Why a stored cursor cannot be used.
@@ -148,13 +156,14 @@ impl Cursor {
         let anchor = uid_next.saturating_sub(1);
         let done = if start == Start::New { anchor } else { 0 };
         let numbering = uid_validity.into();
-        Self { numbering, done, anchor, start, pending: BTreeMap::new(), renumbered: None }
+        Self { numbering, done, anchor, start, pending: BTreeMap::new(), renumbered: None, waiting: None }
     }
 
     /// The cursor of the folder when it is found to be numbered anew: its UIDVALIDITY and UIDNEXT as SELECT said, when the
-    /// mailbox was first read, and the time `now`. Nothing of it is looked at yet.
+    /// mailbox was first read, and the time `now`. Nothing of it is looked at yet. What waited for an operator waits no more:
+    /// among the new UIDs it is not known which it was.
     pub fn renumber(&self, uid_validity: u32, uid_next: u32, since: i64, now: i64) -> Self {
-        let failed = self.pending.keys().any(|uid| *uid <= self.anchor);
+        let failed = self.waiting().is_some() || self.pending.keys().any(|uid| *uid <= self.anchor);
         let backlog = match &self.renumbered {
             None => failed || self.done < self.anchor,
             Some(before) => failed || before.finished.is_none() && before.backlog,
@@ -167,6 +176,7 @@ impl Cursor {
             start: self.start,
             pending: BTreeMap::new(),
             renumbered: Some(renumbered),
+            waiting: self.waiting.map(Waiting::end),
         }
     }
 
@@ -207,7 +217,7 @@ impl Cursor {
             return Err(Error::Protocol(cursor.protocol.clone()));
         }
         let stored = Stored::decode(cursor.value.as_slice()).map_err(|_| Error::Damaged)?;
-        if !(VERSION..=VERSION_RENUMBERED).contains(&stored.version) {
+        if !(VERSION..=VERSION_WAITING).contains(&stored.version) {
             return Err(if stored.version == 0 { Error::Damaged } else { Error::Version(stored.version) });
         }
         let start = match stored.start {
@@ -232,6 +242,7 @@ impl Cursor {
                 new: it.new,
                 left: it.left,
             }),
+            waiting: stored.waiting.map(Waiting::from),
         }))
     }
 
@@ -245,7 +256,7 @@ impl Cursor {
         };
         let pending = self.pending.iter().map(|(uid, attempts)| StoredPending { uid: *uid, attempts: *attempts });
         let stored = Stored {
-            version: if self.renumbered.is_some() { VERSION_RENUMBERED } else { VERSION },
+            version: self.version(),
             uid_validity: self.numbering.validity,
             done: self.done,
             anchor: self.anchor,
@@ -262,8 +273,17 @@ impl Cursor {
                 new: it.new,
                 left: it.left,
             }),
+            waiting: self.waiting.map(StoredWaiting::from),
         };
         v1::Cursor { protocol: PROTOCOL.into(), value: stored.encode_to_vec() }
+    }
+
+    fn version(&self) -> u32 {
+        match (self.waiting(), &self.renumbered) {
+            (Some(_), _) => VERSION_WAITING,
+            (None, Some(_)) => VERSION_RENUMBERED,
+            (None, None) => VERSION,
+        }
     }
 
     /// True when a message is to be taken; false when it was there before and the start policy leaves it.
@@ -274,6 +294,9 @@ impl Cursor {
     pub fn takes(&self, uid: u32, seen: bool, received: Option<i64>) -> bool {
         if uid > self.anchor || self.is_newer(received) {
             return true;
+        }
+        if self.renumbered.is_some() && self.may_be_left(uid, received) {
+            return false;
         }
         match self.start {
             Start::Unseen if self.renumbered.is_some_and(|it| !it.backlog) => false,
@@ -301,11 +324,14 @@ impl Cursor {
         if self.pending.contains_key(&uid) {
             return Place::Pending;
         }
-        if uid > self.done {
+        if uid > self.done || self.waits(uid) {
             return if self.takes(uid, seen, received) { Place::Pending } else { left };
         }
         if uid > self.anchor || self.is_newer(received) {
             return Place::Done;
+        }
+        if self.may_be_left(uid, received) {
+            return left;
         }
         match self.start {
             Start::Unseen => Place::BeforeStart { doubtful: !seen },
@@ -321,23 +347,26 @@ impl Cursor {
 
     /// How often a message has failed. `None`: it was dealt with.
     pub fn attempts(&self, uid: u32) -> Option<u32> {
-        self.pending.get(&uid).copied().or((uid > self.done).then_some(0))
+        self.pending.get(&uid).copied().or((uid > self.done || self.waits(uid)).then_some(0))
     }
 
     /// A message was dealt with, whatever became of it.
     pub fn settle(&mut self, uid: u32) {
         self.pending.remove(&uid);
+        self.advance(uid, true);
         self.done = self.done.max(uid);
     }
 
     /// Every message up to `uid` was looked at.
     pub fn pass(&mut self, uid: u32) {
+        self.advance(uid, false);
         self.done = self.done.max(uid);
     }
 
     /// A message could not be read this time.
     pub fn fail(&mut self, uid: u32) -> Verdict {
         let attempts = self.pending.get(&uid).copied().unwrap_or(0) + 1;
+        self.advance(uid, true);
         self.done = self.done.max(uid);
         let full = self.pending.len() >= MAX_PENDING && !self.pending.contains_key(&uid);
         if attempts >= MAX_ATTEMPTS || full {
@@ -394,6 +423,8 @@ struct Stored {
     round: u32,
     #[prost(message, optional, tag = "9")]
     renumbered: Option<StoredRenumbered>,
+    #[prost(message, optional, tag = "10")]
+    waiting: Option<StoredWaiting>,
 }
 
 #[derive(Clone, Copy, PartialEq, prost::Message)]

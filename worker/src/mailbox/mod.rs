@@ -4,8 +4,9 @@
 //! it has read), [`catch_up`] (from the cursor to the last message), [`known`] (what the ledger has of a folder
 //! that was numbered anew), [`batch`] (messages into reports), [`commit`]
 //! (reports into the ledger), [`status`] (what operators see), [`retry`] (when to try again), [`recall`] (when to ask what
-//! else there is to settle).
+//! else there is to settle), [`backlog`] (how fast old messages come that waited for an operator).
 
+pub mod backlog;
 pub mod batch;
 pub mod care;
 pub mod catch_up;

@@ -68,6 +68,13 @@ impl Dovecot {
         self.doveadm(&["mailbox", "delete", "-u", user, folder]).await.map(drop)
     }
 
+    /// Gives a folder of a user another UIDVALIDITY. Whoever reads it has to connect again, and is made to.
+    pub async fn number_folder(&self, user: &str, folder: &str, uid_validity: u32) -> Result<()> {
+        let uid_validity = uid_validity.to_string();
+        self.doveadm(&["mailbox", "update", "-u", user, "--uid-validity", &uid_validity, folder]).await?;
+        self.kick(user).await
+    }
+
     /// Number of connections that a user is signed in on.
     pub async fn sessions(&self, user: &str) -> Result<usize> {
         let said = self.doveadm(&["-f", "tab", "who", "-1", user]).await?;

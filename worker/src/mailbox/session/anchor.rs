@@ -20,7 +20,26 @@ pub(super) async fn first_cursor(
     }
     let uid_next = uid_next(folder).await?;
     let start = Start::of(definition.start.as_ref());
-    let cursor = Cursor::first(folder.selected.uid_validity, uid_next, start);
+    let lease = committer.lease().clone();
+    let counting = super::backlog::count(folder, definition, uid_next.saturating_sub(1));
+    let waiting = tokio::select! {
+        biased;
+        () = lease.ending() => return Err(Trouble::Called),
+        waiting = counting => waiting?,
+    };
+    let validity = folder.selected.uid_validity;
+    let cursor = match waiting {
+        None => Cursor::first(validity, uid_next, start),
+        Some(count) => {
+            tracing::warn!(
+                mailbox = definition.mailbox,
+                email = definition.email,
+                count,
+                "old messages wait for an operator"
+            );
+            Cursor::holding(validity, uid_next, start, count)
+        }
+    };
     committer.flush(&cursor).await?;
     Ok(cursor)
 }
@@ -36,14 +55,20 @@ async fn uid_next(folder: &mut Mail) -> Result<u32, Trouble> {
 }
 
 /// The same cursor while the folder is numbered as it was; else the one with which its re-keying begins, committed now.
+/// `released`: whether an operator has released old messages, if some wait.
 pub(super) async fn present_cursor(
     folder: &mut Mail,
     cursor: Cursor,
+    released: bool,
     committer: &mut Committer,
 ) -> Result<Cursor, Trouble> {
     let validity = folder.selected.uid_validity;
     if cursor.numbering.validity == validity && !went_back(folder, &cursor).await? {
         return Ok(cursor);
+    }
+    if cursor.waiting().is_some() && !released {
+        // Which of the messages were to wait cannot be told by their new UIDs, and nobody is to be flooded with them.
+        return Err(diagnosis::renumbered_while_old_messages_wait(cursor.numbering.validity, validity).into());
     }
     // An older control plane knows of no re-keying.
     let since = committer.reading_since();

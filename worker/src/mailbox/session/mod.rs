@@ -11,6 +11,7 @@ use tokio::time::Instant;
 
 use crate::config::Reading;
 use crate::diagnosis::{self, ProblemKind, imap};
+use crate::mailbox::backlog::Release;
 use crate::mailbox::care::Care;
 use crate::mailbox::catch_up::{self, Budget, Reader, next_look};
 use crate::mailbox::commit::{Committer, Stop};
@@ -32,6 +33,7 @@ use crate::token::broker::Broker;
 use trouble::Trouble;
 
 mod anchor;
+mod backlog;
 mod beside;
 pub(crate) mod sign_in;
 mod trouble;
@@ -107,6 +109,8 @@ pub struct Session {
     teller: Teller,
     /// The last attempt reached the end of the mailbox.
     worked: bool,
+    /// How old messages that waited are read. `None`: they wait, if there are any.
+    release: Option<Release>,
 }
 
 impl Session {
@@ -121,7 +125,7 @@ impl Session {
         let teller = Teller::new(shared.board.clone(), mailbox.as_str(), epoch.0);
         let recalled = shared.recalls.subscribe(mailbox.as_str());
         let running = Arc::default();
-        Self { shared, mailbox, epoch, lease, revision, recalled, running, teller, worked: false }
+        Self { shared, mailbox, epoch, lease, revision, recalled, running, teller, worked: false, release: None }
     }
 
     /// Tells there by which revision of its definition the mailbox is read.
@@ -207,6 +211,7 @@ impl Session {
         self.running.store(definition.revision, Ordering::Relaxed);
         self.teller.recall(opened.generation, opened.status.as_ref());
         self.recall_refusals(&definition, opened.status.as_ref());
+        self.release = Release::of(opened.backlog_release.as_ref(), Instant::now());
         let mut committer = Committer::new(
             self.shared.reporter.clone(),
             self.lease.clone(),
@@ -305,7 +310,7 @@ impl Session {
     ) -> Result<Trouble, Trouble> {
         let cursor = Box::pin(anchor::first_cursor(folder, definition, committer)).await?;
         let former = cursor.numbering;
-        let cursor = Box::pin(anchor::present_cursor(folder, cursor, committer)).await?;
+        let cursor = Box::pin(anchor::present_cursor(folder, cursor, self.release.is_some(), committer)).await?;
         if cursor.numbering != former {
             // UIDs that broke a connection were those of other messages.
             *care = Care::default();
@@ -326,9 +331,13 @@ impl Session {
             }
             let reading = self.shared.reading.clone();
             let budget = self.shared.budget.clone();
+            let waits = cursor.waiting().is_some();
+            let step = self.release.as_mut().filter(|_| waits).and_then(|release| release.step(Instant::now()));
             let (most, finder) = (definition.max_message_bytes, committer.finder());
-            let reader = Reader::new(folder, care, cursor, &reading, most, budget, finder);
-            let newer = || self.offered() > definition.revision;
+            let reader = Reader::new(folder, care, cursor, &reading, most, budget, finder).with_step(step);
+            // Whoever decides about what waits is obeyed between two groups.
+            let decided = || waits && self.recalled.has_changed().unwrap_or(false);
+            let newer = || self.offered() > definition.revision || decided();
             let caught_up = Box::pin(catch_up::run(reader, committer, &after, newer)).await?;
             if caught_up.ending {
                 return Err(Trouble::Called);
@@ -347,7 +356,7 @@ impl Session {
             self.worked = true;
             let time = next_look(&reading, caught_up.pending);
             match &caught_up.settle_refused {
-                None => self.teller.works(MailboxState::Idle),
+                None => self.tell_caught_up(&caught_up),
                 Some(text) => {
                     let target = match &after {
                         AfterIntake::Move(target) => Some(target.as_str()),
@@ -356,10 +365,16 @@ impl Session {
                     self.teller.fails(&imap::settle_refused(text, target), time);
                 }
             }
+            let released = self.release.filter(|_| caught_up.waits).map(|release| release.wait(Instant::now()));
+            if released.is_some_and(|wait| wait.is_zero()) {
+                continue;
+            }
+            let time = released.map_or(time, |wait| wait.min(time));
             let stop = self.called(definition.revision);
             let woken = if idles { idle::wait(folder, time, stop).await } else { idle::poll(folder, time, stop).await };
             match woken {
                 Ok(idle::Woken::Stop) => return Ok(Trouble::Called),
+                Ok(idle::Woken::Time) if caught_up.waits && self.release.is_none() => self.ask_about_backlog().await,
                 Ok(idle::Woken::Mail | idle::Woken::Time) => {}
                 // It announced IDLE and refuses it: looked at from time to time instead.
                 Err(ImapError::Refused { command: "IDLE", text, .. }) if imap::passing(&text).is_none() => {
