@@ -5,7 +5,7 @@
 pub enum Verdict {
     /// Known: hand it on.
     Pass,
-    /// Known but too short for the parser: hand this on in its place.
+    /// Known but too short for the parser, or without its status: hand this on in its place.
     Complete(Vec<u8>),
     /// The capabilities, which are read here because the parser refuses lists without `IMAP4rev1`.
     Capabilities(Vec<String>),
@@ -89,6 +89,10 @@ fn untagged(line: &[u8], rest: &[u8]) -> Verdict {
     if is_status(word) || word.eq_ignore_ascii_case(b"BYE") || word.eq_ignore_ascii_case(b"PREAUTH") {
         return with_text(line, more);
     }
+    if is_code(rest) {
+        // Some servers leave out the OK before a response code: `* [UIDNEXT 9] Predicted next UID`.
+        return Verdict::Complete([b"* OK ", rest].concat());
+    }
     if word.eq_ignore_ascii_case(b"CAPABILITY") {
         let words = String::from_utf8_lossy(more);
         return Verdict::Capabilities(words.split_whitespace().map(str::to_ascii_uppercase).collect());
@@ -104,6 +108,12 @@ fn untagged(line: &[u8], rest: &[u8]) -> Verdict {
     let known = [b"EXISTS".as_slice(), b"EXPUNGE", b"RECENT"].iter().any(|known| kind.eq_ignore_ascii_case(known));
     let fetch = kind.eq_ignore_ascii_case(b"FETCH") && data.first() == Some(&b'(');
     if numbered && (known || fetch) { Verdict::Pass } else { Verdict::Drop }
+}
+
+/// True for a response code (RFC 3501 section 7.1), whatever follows it.
+fn is_code(rest: &[u8]) -> bool {
+    let Some(inside) = rest.strip_prefix(b"[") else { return false };
+    inside.first().is_some_and(u8::is_ascii_alphabetic) && inside.contains(&b']')
 }
 
 /// The parser wants text behind a status; some servers send none.
@@ -207,6 +217,16 @@ mod tests {
         }
         for line in ["Server Unavailable. 15", "", "A0001", "a1 OK x"] {
             assert!(matches!(judge(line.as_bytes()), Verdict::Noise(_)), "{line}");
+        }
+    }
+
+    #[test]
+    fn a_response_code_without_its_ok_gets_one() {
+        let line = b"* [UIDVALIDITY 9] UIDs valid";
+        assert_eq!(judge(line), Verdict::Complete(b"* OK [UIDVALIDITY 9] UIDs valid".to_vec()));
+        assert_eq!(judge(b"* [READ-WRITE]"), Verdict::Complete(b"* OK [READ-WRITE]".to_vec()));
+        for other in ["* [", "* []", "* [9]", "* [UIDNEXT 9", "* [ X]"] {
+            assert_eq!(judge(other.as_bytes()), Verdict::Drop, "{other}");
         }
     }
 

@@ -56,6 +56,16 @@ async fn a_folder_is_opened_and_read() {
 }
 
 #[tokio::test]
+async fn a_folder_is_opened_though_response_codes_come_without_their_ok() {
+    let mut script = opening("IDLE");
+    script.truncate(3);
+    let select = "* 3 EXISTS\r\n* [UIDVALIDITY 9]\r\n* [UIDNEXT 4] next\r\n{tag} OK [READ-WRITE] done\r\n";
+    script.push(("SELECT", select.into()));
+    let selected = opened(script).await.expect("open").selected;
+    assert_eq!((selected.uid_validity, selected.uid_next, selected.exists), (9, Some(4), 3));
+}
+
+#[tokio::test]
 async fn a_fetch_that_breaks_off_is_never_a_short_success() {
     const ONE: &str = "* 1 FETCH (UID 1 BODY[] {1}\r\na)\r\n";
     let no = fetch_fails(&format!("{ONE}{{tag}} NO [THROTTLED] Suggested Backoff Time: 5000 milliseconds\r\n")).await;
