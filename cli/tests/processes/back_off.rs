@@ -4,7 +4,7 @@ use std::time::{Duration, SystemTime, UNIX_EPOCH};
 
 use postroom_proto::convert::from_timestamp;
 use postroom_proto::v1::{Mailbox, MailboxState};
-use postroom_testbed::front::Front;
+use postroom_testbed::front::{Front, Step, answers};
 use tokio::time::sleep;
 
 use crate::control_plane::ControlPlane;
@@ -30,7 +30,7 @@ async fn a_server_that_asked_a_worker_to_wait_is_left_alone_by_the_one_that_take
     let port = format!("port: {}", stage.testbed.imap_port());
     let model = stage.model(&stage.secret()).replacen(&port, &format!("port: {}", front.addr().port()), 1);
     let plane = ControlPlane::start(&stage, "127.0.0.1:0", "5s").await;
-    front.set_throttled(Some(ASKED));
+    front.answer(Step::Open, SERVICE, 0, &answers::throttled("BAD", ASKED));
     plane.apply(&model).await;
     let first = plane.worker("first", &[]);
     let client = plane.client();
@@ -40,7 +40,7 @@ async fn a_server_that_asked_a_worker_to_wait_is_left_alone_by_the_one_that_take
     .await;
     // Ordering: the server would take everybody again from here on, so only the recorded wish keeps them away.
     first.kill();
-    front.set_throttled(None);
+    front.mend();
     let until = next_attempt(&mailbox(&client, SERVICE).await).unwrap();
     assert!(until > now() + i64::try_from(ASKED.as_micros()).unwrap() / 2, "the machine is too slow for this test");
     let sign_ins = front.sign_ins().len();

@@ -3,7 +3,7 @@
 
 use postroom_proto::v1::MailboxState;
 use postroom_testbed::Authority;
-use postroom_testbed::front::Front;
+use postroom_testbed::front::{Front, Step, answers};
 use serde_json::Value;
 
 use crate::harness::{PASSWORD, SERVICE, Stage, USER, Up, contacts, eventually, mailbox};
@@ -204,9 +204,9 @@ async fn a_missing_folder() {
 async fn a_mailbox_without_permission() {
     let stage = Stage::set().await;
     let front = Front::start(stage.testbed.dovecot.imap_addr(), stage.testbed.dovecot.authority()).await.unwrap();
-    front.set_not_connected(true);
+    front.answer(Step::Open, SERVICE, 0, answers::NOT_CONNECTED);
     let up = up_broken(&stage, SERVICE, &stage.with_port(front.addr().port())).await;
     tells(&up, &stage, SERVICE, "NOT_CONNECTED", "select").await;
-    front.set_not_connected(false);
+    front.mend();
     heals(&up, &stage, SERVICE).await;
 }

@@ -1,5 +1,6 @@
 //! Changes to a running testbed: one line of JSON over a unix socket, one line back.
 
+mod reading;
 mod sending;
 
 use std::{path::Path, time::Duration};
@@ -46,6 +47,9 @@ pub(crate) enum Control {
         #[arg(required_if_eq_any([("kind", "refuse"), ("kind", "status")]))]
         number: Option<u32>,
     },
+    /// Order what happens to those that read by IMAP.
+    #[command(subcommand)]
+    Imap(reading::Imap),
     /// Order what happens to those that send by SMTP.
     #[command(subcommand)]
     Smtp(sending::Smtp),
@@ -155,6 +159,7 @@ async fn carry_out(control: Control, testbed: &Testbed) -> anyhow::Result<String
                 tenant.set_permission(&app.client_id, permission, state == Switch::On);
             }
         }
+        Control::Imap(order) => reading::order(order, testbed)?,
         Control::Smtp(order) => sending::order_smtp(order, testbed)?,
         Control::Graph(order) => sending::order_graph(order, testbed)?,
         Control::Password { user, password } => tenant.set_password(&user, &password),
@@ -173,6 +178,7 @@ async fn carry_out(control: Control, testbed: &Testbed) -> anyhow::Result<String
         }
         Control::Mend => {
             tenant.clear_faults();
+            reading::mend(testbed);
             sending::mend(testbed);
         }
         Control::SignIns { who } => {

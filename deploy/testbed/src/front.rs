@@ -1,30 +1,91 @@
-//! A front before the IMAP server that speaks for it where Exchange differs from Dovecot: it announces other ways to
-//! sign in, and refuses to open a mailbox although the sign-in worked, or asks to stay away. Everything else goes through.
+//! A front before the IMAP server that speaks for it where Exchange Online differs from Dovecot, or may: it reads lines and
+//! literals both ways, and changes, refuses, holds up or breaks off what it was ordered to, for whom and how often.
+//! Everything else goes through.
+//!
+//! What Exchange does, and how it is ordered (`at` is a [`Step`], `m` a mailbox):
+//!
+//! | what | order |
+//! |---|---|
+//! | another greeting, `LOGINDISABLED`, `IMAP4rev2` on offer, another word for a sign-in | [`Front::speak_as_exchange`] |
+//! | refuses a sign-in without a reason, lets somebody in and opens nothing, asks to slow down, is ill | [`Front::answer`] with a text of [`answers`] |
+//! | hangs up with a BYE between commands, in IDLE or in place of an answer | [`Front::end`]; [`Front::answer`] with the BYE |
+//! | wrong sizes and numbers, missing data, placeholders, hostile answers, odd codes | [`Front::change`] |
+//! | hangs up on those whose commands it refuses too often | [`Front::set_patience`] |
+//! | breaks off without a word, or says nothing more while the connection stands | [`Front::cut`], [`Front::stall`] |
+//!
+//! `UID FETCH n:*` is answered with the last message also when its UID is below n, as RFC 9051 section 9 has it: Dovecot
+//! does that by itself.
+
+pub mod answers;
+mod change;
+mod parts;
+mod session;
+mod tally;
 
 use std::{
     net::{Ipv4Addr, SocketAddr},
-    sync::{
-        Arc, Mutex, PoisonError,
-        atomic::{AtomicBool, Ordering},
-    },
-    time::Duration,
+    sync::{Arc, Mutex, MutexGuard, PoisonError},
 };
 
-use rustls_pki_types::ServerName;
-use tokio::{
-    io::{AsyncBufReadExt, AsyncWriteExt, BufReader},
-    net::{TcpListener, TcpStream},
-};
-use tokio_rustls::{TlsAcceptor, TlsConnector};
+use tokio::{net::TcpListener, time::Instant};
+use tokio_rustls::TlsAcceptor;
 use tokio_util::{sync::CancellationToken, task::TaskTracker};
 
+pub use self::change::Change;
+use self::tally::Tally;
 use crate::{
     authority::Authority,
     error::{Error, Result},
+    script::{Script, Stall},
 };
 
-/// What Exchange answers to every command after a sign-in that has no right to the mailbox.
-const NOT_CONNECTED: &str = "BAD User is authenticated but not connected.";
+/// Where in a conversation something happens.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, serde::Serialize, serde::Deserialize, clap::ValueEnum)]
+pub enum Step {
+    /// A sign-in, when the credentials have come. From here on it is known whose connection it is.
+    SignIn,
+    /// CAPABILITY after the sign-in.
+    Capability,
+    /// SELECT, EXAMINE, LIST, NAMESPACE and STATUS: what needs the mailbox behind the sign-in.
+    Open,
+    /// FETCH of anything but messages, and SEARCH.
+    Look,
+    /// FETCH of messages.
+    Fetch,
+    /// STORE.
+    Mark,
+    /// MOVE, COPY and EXPUNGE.
+    Move,
+    /// IDLE.
+    Idle,
+    /// In IDLE, when the client was told that the server waits. What is said there ends the connection.
+    Idling,
+    /// Any other command after the sign-in.
+    Other,
+}
+
+impl Step {
+    /// The step that a command is; `UID` belongs to its verb.
+    fn of(verb: &str, line: &str) -> Self {
+        match verb.strip_prefix("UID ").unwrap_or(verb) {
+            "CAPABILITY" => Self::Capability,
+            "SELECT" | "EXAMINE" | "LIST" | "LSUB" | "NAMESPACE" | "STATUS" => Self::Open,
+            "FETCH" if line.contains("BODY") => Self::Fetch,
+            "FETCH" | "SEARCH" => Self::Look,
+            "STORE" => Self::Mark,
+            "MOVE" | "COPY" | "EXPUNGE" => Self::Move,
+            "IDLE" => Self::Idle,
+            _ => Self::Other,
+        }
+    }
+}
+
+/// What happens to somebody who comes to a step.
+#[derive(Clone, Debug)]
+enum Act {
+    Say(String),
+    Change(Change),
+}
 
 /// A running front. Dropping it cuts its connections.
 #[derive(Debug)]
@@ -34,14 +95,24 @@ pub struct Front {
     stop: CancellationToken,
 }
 
+/// What the front's tasks and its handle share.
 #[derive(Debug)]
 struct Shared {
     upstream: SocketAddr,
     connector: Arc<rustls::ClientConfig>,
-    not_connected: AtomicBool,
-    throttled: Mutex<Option<Duration>>,
-    offers: Mutex<Option<String>>,
-    mechanisms: Mutex<Vec<String>>,
+    script: Script<Step, Act>,
+    rules: Mutex<Rules>,
+    tally: Tally,
+}
+
+#[derive(Clone, Debug, Default)]
+struct Rules {
+    /// Capabilities before the sign-in.
+    offers: Option<String>,
+    /// It greets, and says what it can do, as Exchange does.
+    exchange: bool,
+    /// Commands of a session that are answered BAD before it hangs up.
+    patience: Option<usize>,
 }
 
 impl Front {
@@ -54,10 +125,9 @@ impl Front {
         let shared = Arc::new(Shared {
             upstream,
             connector: authority.client_config()?,
-            not_connected: AtomicBool::new(false),
-            throttled: Mutex::default(),
-            offers: Mutex::default(),
-            mechanisms: Mutex::default(),
+            script: Script::new(),
+            rules: Mutex::default(),
+            tally: Tally::default(),
         });
         let stop = CancellationToken::new();
         let (tasks, state, told) = (TaskTracker::new(), Arc::clone(&shared), stop.clone());
@@ -65,7 +135,12 @@ impl Front {
             while let Some(accepted) = told.run_until_cancelled(listener.accept()).await {
                 let Ok((tcp, _)) = accepted else { continue };
                 let (state, acceptor, told) = (Arc::clone(&state), acceptor.clone(), told.clone());
-                tasks.spawn(async move { told.run_until_cancelled(serve(tcp, acceptor, &state)).await });
+                tasks.spawn(async move {
+                    let served = session::serve(tcp, acceptor, &state);
+                    if let Some(Err(error)) = told.run_until_cancelled(served).await {
+                        tracing::debug!(%error, "a connection by the front ended");
+                    }
+                });
             }
         });
         Ok(Self { shared, addr, stop })
@@ -76,26 +151,90 @@ impl Front {
         self.addr
     }
 
-    /// Lets every sign-in through and opens no mailbox, as Exchange does without `FullAccess`, or opens them again.
-    pub fn set_not_connected(&self, not_connected: bool) {
-        self.shared.not_connected.store(not_connected, Ordering::SeqCst);
+    /// Answers the next `times` (0: all from now on) that come to `step` with `text` in place of the server, for `mailbox`
+    /// (empty: for any). A text that begins with OK, NO or BAD is the end of the command; any other is the last that the
+    /// connection says.
+    pub fn answer(&self, step: Step, mailbox: &str, times: usize, text: &str) {
+        self.shared.script.answer(step, mailbox, times, Act::Say(text.to_owned()));
     }
 
-    /// Opens no mailbox and asks to stay away for this time, as Exchange does when there were too many requests; or
-    /// opens them again.
-    pub fn set_throttled(&self, backoff: Option<Duration>) {
-        *self.shared.throttled.lock().unwrap_or_else(PoisonError::into_inner) = backoff;
+    /// Changes what the server answers to the next `times` (0: all from now on) that come to `step`.
+    pub fn change(&self, step: Step, mailbox: &str, times: usize, change: Change) {
+        self.shared.script.answer(step, mailbox, times, Act::Change(change));
+    }
+
+    /// Hangs up without a word on the next `times` (0: all from now on) that come to `step`.
+    pub fn cut(&self, step: Step, mailbox: &str, times: usize) {
+        self.shared.script.cut(step, mailbox, times);
+    }
+
+    /// Lets the next `times` (0: all from now on) that come to `step` wait: nothing is read or said on their connections
+    /// any more in either direction, and nobody is told when the other side ends.
+    pub fn stall(&self, step: Step, mailbox: &str, times: usize) -> Stall {
+        self.shared.script.stall(step, mailbox, times)
+    }
+
+    /// Takes back every order but the stalls.
+    pub fn mend(&self) {
+        self.shared.script.mend();
+    }
+
+    /// Takes back the orders for one mailbox but the stalls.
+    pub fn mend_for(&self, mailbox: &str) {
+        self.shared.script.mend_for(mailbox);
+    }
+
+    /// How often somebody met an order at the mailbox.
+    pub fn met(&self, mailbox: &str) -> usize {
+        self.shared.script.met(mailbox)
+    }
+
+    /// Ends the connections of a mailbox, whatever they are at, each with this line (empty: without a word). How many.
+    pub fn end(&self, mailbox: &str, text: &str) -> usize {
+        self.shared.tally.end(mailbox, text)
     }
 
     /// Announces these capabilities before the sign-in, for example `IMAP4rev1 AUTH=OAUTHBEARER`, in place of the
     /// server's own.
     pub fn set_offers(&self, capabilities: &str) {
-        *self.shared.offers.lock().unwrap_or_else(PoisonError::into_inner) = Some(capabilities.to_owned());
+        self.shared.rules().offers = Some(capabilities.to_owned());
+    }
+
+    /// Greets and signs in with the words of Exchange, and says that it can what Exchange can.
+    pub fn speak_as_exchange(&self) {
+        let mut rules = self.shared.rules();
+        rules.exchange = true;
+        rules.offers = Some(answers::OFFERS.to_owned());
+    }
+
+    /// Hangs up on a session when so many of its commands were answered BAD; at Exchange it is about ten.
+    pub fn set_patience(&self, commands: usize) {
+        self.shared.rules().patience = Some(commands);
     }
 
     /// How clients have signed in: `AUTHENTICATE PLAIN`, `LOGIN`, …
     pub fn sign_ins(&self) -> Vec<String> {
-        self.shared.mechanisms.lock().unwrap_or_else(PoisonError::into_inner).clone()
+        self.shared.tally.ways()
+    }
+
+    /// When somebody tried to sign in to the mailbox.
+    pub fn tries(&self, mailbox: &str) -> Vec<Instant> {
+        self.shared.tally.tries(mailbox)
+    }
+
+    /// The commands that were given after sign-ins to the mailbox, without their arguments: `SELECT`, `UID FETCH`, …
+    pub fn commands(&self, mailbox: &str) -> Vec<String> {
+        self.shared.tally.commands(mailbox)
+    }
+
+    /// Connections that are signed in to the mailbox now.
+    pub fn open(&self, mailbox: &str) -> usize {
+        self.shared.tally.open(mailbox)
+    }
+
+    /// Sessions of the mailbox that were ended because too many of their commands were refused.
+    pub fn given_up(&self, mailbox: &str) -> usize {
+        self.shared.tally.given_up(mailbox)
     }
 }
 
@@ -106,88 +245,28 @@ impl Drop for Front {
 }
 
 impl Shared {
-    /// What a command is answered in place of the server.
-    fn refusal(&self, verb: &str) -> Option<String> {
-        if verb != "SELECT" {
-            return None;
-        }
-        let throttled = *self.throttled.lock().unwrap_or_else(PoisonError::into_inner);
-        if let Some(backoff) = throttled {
-            let millis = backoff.as_millis();
-            return Some(format!("BAD Request is throttled. Suggested Backoff Time: {millis} milliseconds"));
-        }
-        self.not_connected.load(Ordering::SeqCst).then(|| NOT_CONNECTED.to_owned())
+    fn rules(&self) -> MutexGuard<'_, Rules> {
+        // Nothing panics while it is locked; poisoned rules would still be whole.
+        self.rules.lock().unwrap_or_else(PoisonError::into_inner)
     }
 }
 
-async fn serve(tcp: TcpStream, acceptor: TlsAcceptor, shared: &Shared) {
-    let served = async {
-        let client = acceptor.accept(tcp).await?;
-        let tcp = TcpStream::connect(shared.upstream).await?;
-        let name = ServerName::IpAddress(shared.upstream.ip().into());
-        let server = TlsConnector::from(Arc::clone(&shared.connector)).connect(name, tcp).await?;
-        let (from_client, mut to_client) = tokio::io::split(client);
-        let (from_server, mut to_server) = tokio::io::split(server);
-        let (mut from_client, mut from_server) = (BufReader::new(from_client), BufReader::new(from_server));
+#[cfg(test)]
+mod tests {
+    use super::*;
 
-        let mut greeting = String::new();
-        from_server.read_line(&mut greeting).await?;
-        let offers = shared.offers.lock().unwrap_or_else(PoisonError::into_inner).clone();
-        if let Some(offers) = offers {
-            greeting = format!("* OK [CAPABILITY {offers}] the front is ready\r\n");
+    #[test]
+    fn commands_are_told_apart() {
+        for (line, step) in [
+            ("A1 UID FETCH 1:* (UID FLAGS)", Step::Look),
+            ("A1 UID FETCH 1 (UID BODY.PEEK[])", Step::Fetch),
+            ("A1 SELECT INBOX", Step::Open),
+            ("A1 UID MOVE 1 Done", Step::Move),
+            ("A1 NOOP", Step::Other),
+        ] {
+            let verb =
+                line.split(" ").skip(1).take(if line.contains("UID ") { 2 } else { 1 }).collect::<Vec<_>>().join(" ");
+            assert_eq!(Step::of(&verb, line), step, "{line}");
         }
-        to_client.write_all(greeting.as_bytes()).await?;
-
-        let to_client = tokio::sync::Mutex::new(to_client);
-        let answers = async {
-            loop {
-                let some = from_server.fill_buf().await?;
-                if some.is_empty() {
-                    return Ok(());
-                }
-                let (count, mut to_client) = (some.len(), to_client.lock().await);
-                to_client.write_all(some).await?;
-                to_client.flush().await?;
-                drop(to_client);
-                from_server.consume(count);
-            }
-        };
-        let commands = async {
-            loop {
-                let mut line = Vec::new();
-                if from_client.read_until(b'\n', &mut line).await? == 0 {
-                    return Ok(());
-                }
-                let text = String::from_utf8_lossy(&line).into_owned();
-                let mut words = text.split_whitespace();
-                let (tag, verb) = (words.next().unwrap_or_default(), words.next().unwrap_or_default());
-                note(shared, verb, words.next());
-                if let Some(answer) = shared.refusal(verb) {
-                    let mut to_client = to_client.lock().await;
-                    to_client.write_all(format!("{tag} {answer}\r\n").as_bytes()).await?;
-                    to_client.flush().await?;
-                    continue;
-                }
-                to_server.write_all(&line).await?;
-                to_server.flush().await?;
-            }
-        };
-        tokio::select! {
-            ended = answers => ended,
-            ended = commands => ended,
-        }
-    };
-    let ended: std::io::Result<()> = served.await;
-    if let Err(error) = ended {
-        tracing::debug!(%error, "a connection by the front ended");
     }
-}
-
-fn note(shared: &Shared, verb: &str, mechanism: Option<&str>) {
-    let way = match (verb, mechanism) {
-        ("AUTHENTICATE", Some(mechanism)) => format!("AUTHENTICATE {mechanism}"),
-        ("LOGIN", _) => "LOGIN".to_owned(),
-        _ => return,
-    };
-    shared.mechanisms.lock().unwrap_or_else(PoisonError::into_inner).push(way);
 }

@@ -18,7 +18,7 @@ use crate::{
 
 const ANSWER_SECONDS: u64 = 30;
 /// Longest literal that is read into memory.
-const LITERAL_BYTES: usize = 64 << 20;
+pub(crate) const LITERAL_BYTES: usize = 64 << 20;
 
 /// A connection. The server's greeting has been read.
 #[derive(Debug)]
@@ -153,9 +153,10 @@ impl Client {
     }
 }
 
-/// The length in `{n}` at the end of a line.
-fn literal_length(line: &[u8]) -> Option<usize> {
+/// The length in `{n}` or `{n+}` (RFC 7888) at the end of a line.
+pub(crate) fn literal_length(line: &[u8]) -> Option<usize> {
     let inner = line.strip_suffix(b"}")?;
+    let inner = inner.strip_suffix(b"+").unwrap_or(inner);
     let start = inner.iter().rposition(|byte| *byte == b'{')?;
     std::str::from_utf8(&inner[start + 1..]).ok()?.parse().ok()
 }

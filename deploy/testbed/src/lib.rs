@@ -31,6 +31,7 @@ pub mod postfix;
 mod process;
 pub mod proxy;
 pub mod relay;
+mod sasl;
 mod script;
 pub mod tenant;
 mod wait;
@@ -89,6 +90,7 @@ pub struct Testbed {
     exchange: OnceCell<Exchange>,
     postfix: OnceCell<Postfix>,
     graph: OnceCell<Graph>,
+    front: OnceCell<Front>,
     /// The tenant.
     pub tenant: Tenant,
     /// The IMAP and LMTP server.
@@ -126,7 +128,8 @@ impl Testbed {
         }
         let deliveries = Arc::new(Semaphore::new(DELIVERIES_AT_ONCE));
         let (exchange, postfix, graph) = (OnceCell::new(), OnceCell::new(), OnceCell::new());
-        Ok(Self { exchange, postfix, graph, tenant, dovecot, service, user, deliveries })
+        let front = OnceCell::new();
+        Ok(Self { exchange, postfix, graph, front, tenant, dovecot, service, user, deliveries })
     }
 
     /// The SMTP server, started by the first who asks.
@@ -153,7 +156,17 @@ impl Testbed {
         self.graph.get_or_try_init(|| Graph::start(&self.tenant, &self.dovecot)).await
     }
 
-    /// The front, when somebody has asked for it.
+    /// A front before the IMAP server, started by the first who asks.
+    pub async fn front(&self) -> Result<&Front> {
+        self.front.get_or_try_init(|| Front::start(self.dovecot.imap_addr(), self.dovecot.authority())).await
+    }
+
+    /// The front before the IMAP server, when somebody has asked for it.
+    pub fn running_front(&self) -> Option<&Front> {
+        self.front.get()
+    }
+
+    /// The front before the SMTP server, when somebody has asked for it.
     pub fn running_exchange(&self) -> Option<&Exchange> {
         self.exchange.get()
     }

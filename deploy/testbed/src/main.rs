@@ -53,6 +53,9 @@ struct Serve {
     /// Keep idle connections in one process after this many seconds: for thousands of mailboxes.
     #[arg(long, value_name = "SECONDS")]
     hibernate_after: Option<u64>,
+    /// Read by IMAP through a front that speaks as Exchange Online does.
+    #[arg(long)]
+    exchange_imap: bool,
     /// Send by SMTP: a Postfix behind a front that answers as Exchange Online does. Wants root.
     #[arg(long)]
     smtp: bool,
@@ -120,6 +123,9 @@ async fn run(serve: Serve) -> anyhow::Result<()> {
         let hibernate_after = serve.hibernate_after.map(std::time::Duration::from_secs);
         let options = dovecot::Options { hibernate_after, ..Default::default() };
         let testbed = Testbed::start_with(options).await?;
+        if serve.exchange_imap {
+            testbed.front().await?.speak_as_exchange();
+        }
         if serve.smtp {
             testbed.exchange().await?;
         }

@@ -61,7 +61,7 @@ impl Place {
         };
         Self {
             host: testbed.host().to_owned(),
-            imap_port: testbed.imap_port(),
+            imap_port: testbed.running_front().map_or(testbed.imap_port(), |front| front.addr().port()),
             lmtp_port: testbed.dovecot.lmtp_addr().port(),
             ca_file: testbed.ca_file().to_owned(),
             authority: testbed.tenant.authority(),

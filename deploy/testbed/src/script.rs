@@ -1,6 +1,7 @@
 //! What a stand-in does in place of what it would do: orders that wait at the steps of a conversation for whoever comes by.
 
 use std::{
+    collections::HashMap,
     fmt::Debug,
     sync::{Arc, Mutex, MutexGuard, PoisonError},
 };
@@ -32,6 +33,8 @@ pub(crate) enum Met<A> {
 #[derive(Debug)]
 pub(crate) struct Script<S, A> {
     orders: Mutex<Vec<Order<S, A>>>,
+    /// How often an order was met, by mailbox in lower case.
+    met: Mutex<HashMap<String, usize>>,
 }
 
 #[derive(Debug)]
@@ -59,7 +62,7 @@ pub struct Stall {
 
 impl<S: Copy + PartialEq + Debug, A: Clone> Script<S, A> {
     pub(crate) fn new() -> Self {
-        Self { orders: Mutex::default() }
+        Self { orders: Mutex::default(), met: Mutex::default() }
     }
 
     /// Answers the next `times` (0: all from now on) that come to `step` for `mailbox` (empty: for any).
@@ -82,6 +85,18 @@ impl<S: Copy + PartialEq + Debug, A: Clone> Script<S, A> {
     /// Takes back every order but the stalls, which their handles stand for.
     pub(crate) fn mend(&self) {
         self.orders().retain(|order| matches!(order.act, Act::Stall(_)));
+    }
+
+    /// The same for the orders of one mailbox.
+    pub(crate) fn mend_for(&self, mailbox: &str) {
+        let mailbox = mailbox.to_lowercase();
+        self.orders().retain(|order| order.mailbox != mailbox || matches!(order.act, Act::Stall(_)));
+    }
+
+    /// How often somebody met an order at the mailbox.
+    pub(crate) fn met(&self, mailbox: &str) -> usize {
+        let met = self.met.lock().unwrap_or_else(PoisonError::into_inner);
+        met.get(&mailbox.to_lowercase()).copied().unwrap_or_default()
     }
 
     /// Comes to a step, and waits where one has to.
@@ -117,6 +132,7 @@ impl<S: Copy + PartialEq + Debug, A: Clone> Script<S, A> {
         let fits = |order: &Order<S, A>| order.step == step && (order.mailbox.is_empty() || order.mailbox == mailbox);
         let place = orders.iter().position(fits)?;
         let act = orders[place].act.clone();
+        *self.met.lock().unwrap_or_else(PoisonError::into_inner).entry(mailbox).or_default() += 1;
         if let Some(left) = &mut orders[place].left {
             *left -= 1;
             if *left == 0 {
@@ -196,6 +212,11 @@ mod tests {
         ] {
             assert_eq!(script.meet(step, mailbox).await, expected, "{step:?} {mailbox}");
         }
+        assert_eq!((script.met("A@B.example"), script.met("c@b.example"), script.met("d@b.example")), (3, 1, 0));
+        script.answer(Step::First, "e@b.example", 0, "no");
+        script.mend_for("E@b.example");
+        assert_eq!(script.meet(Step::First, "e@b.example").await, Met::Nothing);
+        assert_eq!(script.meet(Step::Second, "").await, Met::Answer("never"));
         script.mend();
         assert_eq!(script.meet(Step::Second, "").await, Met::Nothing);
     }

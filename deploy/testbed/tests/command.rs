@@ -96,6 +96,24 @@ fn orders_are_given_to_what_sends() {
 }
 
 #[test]
+fn orders_are_given_to_what_is_read() {
+    let dir = tempfile::tempdir().unwrap();
+    let _serving = serve(dir.path(), &["--exchange-imap"]);
+    for args in [
+        &["imap", "answer", "open", "--kind", "throttled", "--mailbox", "a@contoso.example"][..],
+        &["imap", "change", "hostile-literal", "3", "--times", "0"],
+        &["imap", "change", "bare-codes"],
+        &["imap", "cut", "fetch"],
+        &["mend"],
+    ] {
+        assert_eq!(run("control", dir.path(), args).unwrap(), "done\n", "{args:?}");
+    }
+    assert!(run("control", dir.path(), &["imap", "change", "placeholder"]).unwrap_err().contains("NUMBER"));
+    let nobody = run("control", dir.path(), &["imap", "end", "a@contoso.example"]).unwrap_err();
+    assert!(nobody.contains("nobody is signed in"), "{nobody}");
+}
+
+#[test]
 fn nothing_is_left_of_a_testbed_that_was_killed() {
     let dir = tempfile::tempdir().unwrap();
     let mut serving = serve(dir.path(), &["--smtp"]);

@@ -14,10 +14,10 @@ use serde::{Deserialize, Serialize};
 pub(crate) struct Whom {
     /// Only for this mailbox.
     #[arg(long, default_value = "")]
-    mailbox: String,
+    pub(super) mailbox: String,
     /// How many meet it; 0: all, until `mend`.
     #[arg(long, default_value_t = 1)]
-    times: usize,
+    pub(super) times: usize,
 }
 
 #[derive(Debug, Serialize, Deserialize, Subcommand)]

@@ -2,7 +2,6 @@
 
 use std::{io, time::Duration};
 
-use base64::{Engine, engine::general_purpose::STANDARD};
 use tokio::{
     io::{AsyncBufReadExt, AsyncRead, AsyncWrite, AsyncWriteExt, BufStream},
     net::TcpStream,
@@ -14,7 +13,7 @@ use super::{
     tally::SignedIn,
     upstream::{self, Upstream},
 };
-use crate::script::Met;
+use crate::{sasl::claimed_name, script::Met};
 
 /// After this time without a command it hangs up, as Exchange does.
 const PATIENCE: Duration = Duration::from_secs(600);
@@ -271,20 +270,6 @@ fn cut_off() -> io::Error {
     io::Error::other("cut off by the testbed")
 }
 
-/// Who a client says that it is, in the response of a mechanism.
-fn claimed_name(mechanism: &str, response: &str) -> Option<String> {
-    let response = String::from_utf8(STANDARD.decode(response).ok()?).ok()?;
-    match mechanism {
-        "XOAUTH2" => response.split('\x01').find_map(|field| field.strip_prefix("user=")).map(str::to_owned),
-        "PLAIN" => {
-            let mut fields = response.split('\0');
-            let (to_be, who) = (fields.next()?, fields.next()?);
-            Some(if to_be.is_empty() { who } else { to_be }.to_owned())
-        }
-        _ => None,
-    }
-}
-
 /// The Message-ID in the head of a mail, without brackets; empty when there is none.
 fn message_id(mail: &[u8]) -> String {
     let head = String::from_utf8_lossy(&mail[..mail.len().min(HEAD_BYTES)]).into_owned();
@@ -300,19 +285,6 @@ fn message_id(mail: &[u8]) -> String {
 #[cfg(test)]
 mod tests {
     use super::*;
-
-    #[test]
-    fn who_signs_in_is_read_of_what_was_said() {
-        for (mechanism, response, name) in [
-            ("XOAUTH2", "user=a@b.example\x01auth=Bearer t\x01\x01", Some("a@b.example")),
-            ("PLAIN", "\0a@b.example\0secret", Some("a@b.example")),
-            ("PLAIN", "a@b.example\0master\0secret", Some("a@b.example")),
-            ("LOGIN", "a@b.example", None),
-        ] {
-            assert_eq!(claimed_name(mechanism, &STANDARD.encode(response)).as_deref(), name, "{mechanism}");
-        }
-        assert_eq!(claimed_name("PLAIN", "no base64"), None);
-    }
 
     #[test]
     fn a_message_id_is_found_in_the_head_and_nowhere_else() {
