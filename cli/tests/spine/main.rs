@@ -8,6 +8,7 @@ mod backup;
 mod broken;
 mod crash;
 mod disk;
+mod exchange;
 mod fault_matrix;
 mod faults;
 mod flow;
