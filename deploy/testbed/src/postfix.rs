@@ -159,6 +159,12 @@ impl Postfix {
 /// through with them they hold its ports and its lock, and the new one ends at once.
 async fn relaunch(dir: &Path, ports: &Ports) -> Result<Process> {
     let deadline = tokio::time::Instant::now() + Duration::from_secs(START_SECONDS);
+    for port in [ports.submission, ports.submissions, ports.open] {
+        // A greeting of those that are left would be taken for one of the new.
+        while TcpStream::connect((Ipv4Addr::LOCALHOST, port)).await.is_ok() && tokio::time::Instant::now() < deadline {
+            tokio::time::sleep(Duration::from_millis(20)).await;
+        }
+    }
     loop {
         match launch(dir, ports).await {
             Err(Error::Server { what, .. }) if what.starts_with("ended") && tokio::time::Instant::now() < deadline => {
