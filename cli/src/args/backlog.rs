@@ -21,7 +21,7 @@ pub enum Backlog {
         after_help = "Examples:\n  postroom mailbox backlog approve billing@contoso.example --rate 30\n  postroom mailbox backlog approve billing@contoso.example --since 2026-01-31"
     )]
     Approve(ApproveBacklog),
-    /// Hold them back again. What was taken stays; `approve` goes on.
+    /// Hold them back again. What was taken stays; `approve`, with its options given again, goes on.
     Stop {
         /// E-mail or uid.
         mailbox: String,

@@ -258,3 +258,30 @@ async fn an_older_state_of_a_folder_below_its_uidvalidity_hides_no_new_mail() {
     let gone = assert_clean(&up, 7).await;
     assert!(gone.len() == 10 && gone.iter().all(|it| it.kind() == FindingKind::Gone), "what came after it: {gone:?}");
 }
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_folder_that_is_filled_again_after_it_was_seen_empty_doubles_nothing() {
+    let stage = stage("unseen").await;
+    put(&stage, &mails("old", 250), "").await;
+    let up = stage.up().await;
+    let client = up.client();
+    eventually("all are contacts", || async { contacts(&client).await.values().sum::<usize>() == 250 }).await;
+    idle(&up).await;
+    let dovecot = &stage.testbed.dovecot;
+    make_anew(&stage, "Aside").await;
+    dovecot.kick(SERVICE).await.unwrap();
+    eventually("the empty folder is re-keyed", || async {
+        let seen = mailbox(&client, SERVICE).await;
+        seen.renumbering.is_some_and(|it| it.finished_time.is_some()) && seen.state() == MailboxState::Idle
+    })
+    .await;
+
+    // The restore comes in parts, with new mail in between.
+    dovecot.doveadm(&["copy", "-u", SERVICE, FOLDER, "mailbox", "Aside", "1:100"]).await.unwrap();
+    put(&stage, &mails("new", 2), "").await;
+    dovecot.doveadm(&["copy", "-u", SERVICE, FOLDER, "mailbox", "Aside", "101:*"]).await.unwrap();
+    eventually("all are known", || async { messages(&up, &[Disposition::Duplicate]).await.len() == 250 }).await;
+    eventually("new mail is read", || async { contacts(&client).await.len() == 252 }).await;
+    assert!(contacts(&client).await.values().all(|times| *times == 1));
+    assert_clean(&up, 252).await;
+}

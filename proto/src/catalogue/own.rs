@@ -104,7 +104,7 @@ super::entries! {
     RENUMBERED_WHILE_WAITING: Mailbox,
         "the server has renumbered the folder while old messages wait for an operator",
         "the folder was deleted and made again, restored from a backup, or the mailbox was moved, before its old messages were released",
-        "reading goes on when the old messages are released: `postroom mailbox backlog approve`; they are then read at once, whatever the rate";
+        "reading goes on when the old messages are released without a rate: `postroom mailbox backlog approve`, with --since to leave what is older; all of them come at once then";
     CURSOR_UNREADABLE: Defect,
         "what was committed of the mailbox cannot be read by this worker",
         "a newer version of Postroom wrote it",

@@ -30,7 +30,9 @@ pub(super) async fn list(
     let limits = Limits::for_messages(definition.max_message_bytes);
     let mut folder = session::connect(shared, definition, limits).await?;
     let validity = folder.selected.uid_validity;
-    let renumbered = cursor.as_ref().is_some_and(|cursor| cursor.numbering.validity != validity);
+    // While it is re-keyed, what the ledger has stands there under former keys.
+    let renumbered =
+        cursor.as_ref().is_some_and(|cursor| cursor.numbering.validity != validity || cursor.rekeys_up_to().is_some());
     let numbering = cursor.as_ref().map_or(validity.into(), |cursor| cursor.numbering);
     findings.tell(Found::Part(FolderPart { messages: Vec::new(), renumbered })).await?;
     let last = match folder.selected.uid_next {

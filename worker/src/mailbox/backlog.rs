@@ -46,6 +46,21 @@ impl Release {
         Some(Self { step: Step { count, since }, interval, next: now + interval })
     }
 
+    /// True when they may come as fast as they can be read.
+    pub fn is_at_once(&self) -> bool {
+        self.interval.is_zero()
+    }
+
+    /// What the server received before this time, in microseconds since 1970, is left.
+    pub fn since(&self) -> Option<i64> {
+        self.step.since
+    }
+
+    /// The same release, asked for again, goes on at its step; another one begins.
+    pub fn or_going_on(self, before: Option<Self>) -> Self {
+        before.filter(|before| (before.step, before.interval) == (self.step, self.interval)).unwrap_or(self)
+    }
+
     /// A step, when one is due.
     pub fn step(&mut self, now: Instant) -> Option<Step> {
         if now < self.next {

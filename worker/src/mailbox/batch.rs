@@ -371,7 +371,7 @@ mod tests {
 
     #[test]
     fn what_the_ledger_has_is_named_and_what_is_left_is_counted() {
-        let mut cursor = cursor().renumber(8, 9, 0, 5);
+        let mut cursor = cursor().renumber(8, 9, 0, None, 5);
         let known = Known { original: "17".into(), fingerprint: vec![2, 3] };
         let items = vec![Item::Known(summary(4), known), Item::Left(5), got(6, "Subject: a\r\n\r\nx"), Item::Pass(8)];
         let drafts = draft(&mut cursor, items, 10);

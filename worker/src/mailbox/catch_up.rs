@@ -93,9 +93,12 @@ pub struct Reader<'f, S: Stream + fmt::Debug> {
     finder: Finder,
     /// All that was read is committed, as far as this reader can know: nothing was handed out since it was asked last.
     committed: bool,
+    /// The cursor of the last report that was handed out.
+    told: Cursor,
     /// What may still be read of old messages that waited. `None`: nothing may.
     step: Option<Step>,
     back_width: u32,
+    back_windows: u32,
 }
 
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -127,6 +130,7 @@ impl<'f, S: Stream + fmt::Debug> Reader<'f, S> {
         care.begin(&cursor);
         let first = if cursor.rekeys_up_to().is_some() { SOUGHT_WINDOW } else { WINDOW };
         let width = care.window().unwrap_or(first);
+        let told = cursor.clone();
         Self {
             folder,
             care,
@@ -140,8 +144,10 @@ impl<'f, S: Stream + fmt::Debug> Reader<'f, S> {
             width,
             finder,
             committed: false,
+            told,
             step: None,
             back_width: 0,
+            back_windows: 0,
         }
     }
 
@@ -162,12 +168,15 @@ impl<'f, S: Stream + fmt::Debug> Reader<'f, S> {
                         return Ok(Some(ready));
                     }
                 }
-                Stage::Windows if self.cursor.rekeys_up_to().is_some() => {
+                Stage::Windows if self.cursor.rekeys_up_to().is_some() || self.cursor.may_be_restored(None, now()) => {
                     // Whoever asks for more after this has committed what came before.
                     if !std::mem::replace(&mut self.committed, true) {
-                        return Ok(Some(Ready { drafts: Vec::new(), room: None }));
+                        return Ok(Some(self.so_far()));
                     }
-                    self.look_for_known().await?;
+                    match self.cursor.rekeys_up_to() {
+                        Some(last) => self.look_for_known(last).await?,
+                        None => self.look_ahead().await?,
+                    }
                     self.committed = false;
                 }
                 Stage::Windows => self.look_ahead().await?,
@@ -213,7 +222,7 @@ impl<'f, S: Stream + fmt::Debug> Reader<'f, S> {
     }
 
     /// Looks at the next window. Only called when nothing is planned, so that the cursor stands behind the last one.
-    async fn look_ahead(&mut self) -> Result<(), Error> {
+    async fn look_ahead(&mut self) -> Result<(), Broken> {
         let Some(from) = self.cursor.done.checked_add(1) else {
             self.stage = Stage::Backlog;
             return Ok(());
@@ -232,19 +241,28 @@ impl<'f, S: Stream + fmt::Debug> Reader<'f, S> {
             (Some(to), Some(culprit)) => Some(to.min(culprit)),
             (to, culprit) => to.or(culprit),
         };
-        let found = match summaries(&mut self.folder.commands, from, to).await {
-            Ok(found) => found,
+        let mut to = to;
+        let looked = match summaries(&mut self.folder.commands, from, to).await {
+            Ok(mut found) => self.restored(&mut found, &mut to).await.map(|restored| (found, restored)),
+            Err(error) => Err(error),
+        };
+        let (found, restored) = match looked {
+            Ok(looked) => looked,
             Err(error) => {
                 let only = (to == Some(from)).then_some(from);
                 self.care.blame_window(&self.cursor, only, self.width, &error);
-                return Err(error);
+                return Err(error.into());
             }
         };
         if found.len() < self.width as usize / 10 && self.care.window().is_none() {
             self.width = (self.width * 4).min(MAX_WINDOW);
         }
+        let mut known = self.known_among(restored).await?;
         for summary in &found {
-            self.planned.push_back(self.plan(*summary));
+            self.planned.push_back(match known.remove(&summary.uid) {
+                Some(known) => Planned::Ready(Item::Known(*summary, known)),
+                None => self.plan(*summary),
+            });
         }
         match to {
             // What lies between the last message and the end of the window is empty for good: UIDs only grow.
@@ -255,8 +273,7 @@ impl<'f, S: Stream + fmt::Debug> Reader<'f, S> {
     }
 
     /// Looks at the next window of what is looked for in the ledger.
-    async fn look_for_known(&mut self) -> Result<(), Broken> {
-        let last = self.cursor.rekeys_up_to().unwrap_or(0);
+    async fn look_for_known(&mut self, last: u32) -> Result<(), Broken> {
         let Some(from) = self.cursor.done.checked_add(1).filter(|from| *from <= last) else {
             self.cursor.finish_rekeying(now());
             self.stage = Stage::End;
@@ -282,31 +299,70 @@ impl<'f, S: Stream + fmt::Debug> Reader<'f, S> {
             to = found.last().map_or(to, |(summary, _)| summary.uid);
             self.width = SOUGHT_WINDOW;
         } else if found.len() < self.width as usize / 10 && self.care.window().is_none() {
-            self.width = (self.width * 4).min(WINDOW);
+            let widest = if found.is_empty() { MAX_WINDOW } else { WINDOW };
+            self.width = (self.width * 4).min(widest);
         }
-        let known = match found.is_empty() {
-            true => Vec::new(),
-            false => self.finder.find(self.cursor.numbering.round, &found).await?,
-        };
-        for (at, (summary, mark)) in found.into_iter().enumerate() {
-            // An answer that is too short knows nothing of the others.
-            let original = known.get(at).cloned().unwrap_or_default();
-            self.planned.push_back(if original.is_empty() {
-                match self.plan(summary) {
+        let summaries: Vec<Summary> = found.iter().map(|(summary, _)| *summary).collect();
+        let mut known = self.known_among(found).await?;
+        for summary in summaries {
+            self.planned.push_back(match known.remove(&summary.uid) {
+                Some(known) => Planned::Ready(Item::Known(summary, known)),
+                None => match self.plan(summary) {
                     Planned::Pass(uid) => Planned::Ready(Item::Left(uid)),
                     planned => planned,
-                }
-            } else {
-                Planned::Ready(Item::Known(summary, Known { original, fingerprint: mark.fingerprint }))
+                },
             });
         }
         self.planned.push_back(Planned::Pass(to));
         Ok(())
     }
 
+    /// All that was read, in case that something was passed over that no report has told of: a long way through what is not
+    /// taken must not begin again with every connection.
+    fn so_far(&mut self) -> Ready {
+        let moved = self.cursor != self.told;
+        self.told.clone_from(&self.cursor);
+        let draft = || Draft { messages: Vec::new(), blobs: Vec::new(), next: self.cursor.clone() };
+        Ready { drafts: moved.then(draft).into_iter().collect(), room: None }
+    }
+
+    /// The messages of a window that may be in the ledger although they came into the folder after it was numbered anew, with
+    /// what they are known by. When they are many, the window ends behind the first [`MOST_SOUGHT`].
+    async fn restored(
+        &mut self,
+        found: &mut Vec<Summary>,
+        to: &mut Option<u32>,
+    ) -> Result<Vec<(Summary, Mark)>, Error> {
+        let now = now();
+        let mut restored = found.clone();
+        restored.retain(|summary| self.cursor.may_be_restored(summary.received, now));
+        if restored.len() > MOST_SOUGHT {
+            restored.truncate(MOST_SOUGHT);
+            *to = restored.last().map(|last| last.uid);
+            found.retain(|summary| to.is_none_or(|to| summary.uid <= to));
+        }
+        self.marked_of(restored).await
+    }
+
+    /// Those of these messages that the ledger has, by UID.
+    async fn known_among(&mut self, sought: Vec<(Summary, Mark)>) -> Result<HashMap<u32, Known>, Broken> {
+        if sought.is_empty() {
+            return Ok(HashMap::new());
+        }
+        let originals = self.finder.find(self.cursor.numbering.round, &sought).await?;
+        let known = sought.into_iter().zip(originals).filter(|(_, original)| !original.is_empty());
+        Ok(known
+            .map(|((summary, mark), original)| (summary.uid, Known { original, fingerprint: mark.fingerprint }))
+            .collect())
+    }
+
     /// What is in a window, and what the headers of the first [`MOST_SOUGHT`] messages are known by.
     async fn marked(&mut self, from: u32, to: u32) -> Result<Vec<(Summary, Mark)>, Error> {
         let found = summaries(&mut self.folder.commands, from, Some(to)).await?;
+        self.marked_of(found).await
+    }
+
+    async fn marked_of(&mut self, found: Vec<Summary>) -> Result<Vec<(Summary, Mark)>, Error> {
         let uids: Vec<u32> = found.iter().take(MOST_SOUGHT).map(|summary| summary.uid).collect();
         let mut marks: HashMap<u32, Mark> = HashMap::new();
         if !uids.is_empty() {
@@ -387,6 +443,9 @@ impl<'f, S: Stream + fmt::Debug> Reader<'f, S> {
         });
         let items: Vec<Item> = items.collect();
         let drafts = self.draft(items).await;
+        if let Some(last) = drafts.last() {
+            self.told.clone_from(&last.next);
+        }
         Ok(Ready { drafts, room })
     }
 

@@ -20,6 +20,8 @@ pub const MAX_ATTEMPTS: u32 = 3;
 pub const MAX_PENDING: usize = 200;
 /// The version of folders that were never numbered anew. Workers that know no other read these still.
 const VERSION: u32 = 1;
+/// How long a folder may be being restored after it was found to be numbered anew, in microseconds: a day.
+const RESTORING: i64 = 24 * 3600 * 1_000_000;
 /// Of a cursor of a folder that was numbered anew.
 const VERSION_RENUMBERED: u32 = 2;
 /// Of a cursor with messages that wait: a worker that does not know of them would never read them.
@@ -162,8 +164,11 @@ impl Cursor {
     /// The cursor of the folder when it is found to be numbered anew: its UIDVALIDITY and UIDNEXT as SELECT said, when the
     /// mailbox was first read, and the time `now`. Nothing of it is looked at yet. What waited for an operator waits no more:
     /// among the new UIDs it is not known which it was.
-    pub fn renumber(&self, uid_validity: u32, uid_next: u32, since: i64, now: i64) -> Self {
-        let failed = self.waiting().is_some() || self.pending.keys().any(|uid| *uid <= self.anchor);
+    ///
+    /// Of what waited, an operator leaves what was received before `left_before`.
+    pub fn renumber(&self, uid_validity: u32, uid_next: u32, since: i64, left_before: Option<i64>, now: i64) -> Self {
+        // Whatever failed is not in the ledger, wherever it stood.
+        let failed = self.waiting().is_some() || !self.pending.is_empty();
         let backlog = match &self.renumbered {
             None => failed || self.done < self.anchor,
             Some(before) => failed || before.finished.is_none() && before.backlog,
@@ -176,8 +181,15 @@ impl Cursor {
             start: self.start,
             pending: BTreeMap::new(),
             renumbered: Some(renumbered),
-            waiting: self.waiting.map(Waiting::end),
+            waiting: self.waiting.map(|waiting| waiting.end(left_before)),
         }
+    }
+
+    /// True when a message of a folder that was numbered anew may be in the ledger although it lay in the folder only later:
+    /// whoever restores a folder fills it for hours, and its reader looks at it within seconds.
+    pub fn may_be_restored(&self, received: Option<i64>, now: i64) -> bool {
+        let Some(renumbered) = &self.renumbered else { return false };
+        now < renumbered.began.saturating_add(RESTORING) && received.is_none_or(|received| received < renumbered.began)
     }
 
     /// The highest UID that the folder is known to have given out: its UIDNEXT is above it, unless an older state of the
@@ -543,7 +555,7 @@ mod tests {
             (Start::Since(50 * SECOND), true),
             (Start::Since(99 * SECOND + 1), false),
         ] {
-            let cursor = read(start).renumber(8, 16, since, 500);
+            let cursor = read(start).renumber(8, 16, since, None, 500);
             assert_eq!((cursor.numbering, cursor.done), (Numbering { validity: 8, round: 1 }, 0));
             assert_eq!(cursor.rekeys_up_to(), Some(15));
             for seen in [true, false] {
@@ -561,23 +573,27 @@ mod tests {
         let takes = |cursor: &Cursor| (cursor.takes(3, true, Some(0)), cursor.takes(3, false, Some(0)));
         let mut half = Cursor::first(9, 11, Start::Unseen);
         half.pass(5);
-        let again = half.renumber(8, 11, since, 500);
+        let again = half.renumber(8, 11, since, None, 500);
         assert_eq!(takes(&again), (false, true));
-        assert_eq!(takes(&again.renumber(7, 11, since, 600)), (false, true), "numbered anew before all was looked at");
+        assert_eq!(
+            takes(&again.renumber(7, 11, since, None, 600)),
+            (false, true),
+            "numbered anew before all was looked at"
+        );
         let mut ended = again;
         ended.pass(10);
         ended.finish_rekeying(550);
-        assert_eq!(takes(&ended.renumber(7, 11, since, 600)), (false, false));
+        assert_eq!(takes(&ended.renumber(7, 11, since, None, 600)), (false, false));
         let mut failed = read(Start::Unseen);
         failed.fail(3);
-        assert_eq!(takes(&failed.renumber(8, 11, since, 500)), (false, true), "one was to be tried again");
-        assert_eq!(takes(&read(Start::Unseen).renumber(8, 11, since, 500)), (false, false));
+        assert_eq!(takes(&failed.renumber(8, 11, since, None, 500)), (false, true), "one was to be tried again");
+        assert_eq!(takes(&read(Start::Unseen).renumber(8, 11, since, None, 500)), (false, false));
     }
 
     #[test]
     fn the_place_of_what_was_looked_for_in_the_ledger() {
         let left = |doubtful| Place::BeforeStart { doubtful };
-        let mut cursor = read(Start::Unseen).renumber(8, 16, 100 * SECOND, 500);
+        let mut cursor = read(Start::Unseen).renumber(8, 16, 100 * SECOND, None, 500);
         assert_eq!(cursor.place(3, false, Some(200 * SECOND)), Place::Pending);
         cursor.pass(15);
         cursor.count(|it| it.known += 14);
@@ -592,7 +608,7 @@ mod tests {
 
     #[test]
     fn a_cursor_of_a_renumbered_folder_is_read_for_ever_and_not_by_older_workers() {
-        let mut cursor = read(Start::New).renumber(8, 16, 3, 5);
+        let mut cursor = read(Start::New).renumber(8, 16, 3, None, 5);
         cursor.count(|it| (it.known, it.new, it.left) = (1, 2, 3));
         cursor.finish_rekeying(6);
         let value = [8, 2, 16, 8, 32, 15, 40, 2, 64, 1, 74, 12, 8, 3, 24, 5, 32, 6, 40, 1, 48, 2, 56, 3];
@@ -619,7 +635,7 @@ mod tests {
         assert_eq!(Cursor::decode(None), Ok(None));
         assert_eq!(decode("graph", b""), Err(Error::Protocol("graph".into())));
         assert_eq!(decode("imap", b"\xff"), Err(Error::Damaged));
-        assert_eq!(decode("imap", &[8, 3]), Err(Error::Version(3)));
+        assert_eq!(decode("imap", &[8, 4]), Err(Error::Version(4)));
         assert_eq!(decode("imap", b""), Err(Error::Damaged));
     }
 

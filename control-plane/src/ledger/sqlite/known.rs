@@ -51,8 +51,9 @@ pub(super) async fn unkeyed(readers: &SqlitePool, mailbox: i64, after: &str) -> 
     // In the order of source keys: they are the index by which a mailbox's messages are found.
     let rows: Vec<Row> = sqlx::query_as(
         "SELECT message.id, source_key, disposition, match_key IS NOT NULL, fingerprint, received_at, size_bytes,
-           CASE WHEN length(fingerprint) = 32 AND match_key IS NULL THEN content END
-         FROM message LEFT JOIN body ON body.message = message.id
+           CASE WHEN length(fingerprint) = 32 AND match_key IS NULL
+             THEN (SELECT content FROM body WHERE body.message = message.id) END
+         FROM message
          WHERE mailbox = ? AND source_key > ? ORDER BY source_key LIMIT ?",
     )
     .bind(mailbox)

@@ -53,7 +53,9 @@ async fn a_ledger_of_every_older_version_opens_with_what_it_had() {
         assert_eq!(ledger.cursor(&uid).await.unwrap().value, [1]);
         // Its folder is numbered anew now: by time and size, and by headers.
         let fence = fence(7, "s1");
-        assert_eq!(ledger.open(&uid, &fence).await.unwrap().unwrap().reading_since, Some(100));
+        // Version 7 and later write it down themselves, which these rows did not.
+        let since = (versions < 7).then_some(100);
+        assert_eq!(ledger.open(&uid, &fence).await.unwrap().unwrap().reading_since, since);
         let bare = Sought { received_at: Some(5), size_bytes: 3, ..Sought::default() };
         let read = Sought { fingerprint: fingerprint(&content), received_at: Some(6), ..Sought::default() };
         let known = ledger.known(&uid, &fence, 1, vec![read, bare.clone(), bare]).await.unwrap();

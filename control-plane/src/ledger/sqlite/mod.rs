@@ -5,6 +5,9 @@
 //! `change` (their sequence), `list`, `read` (single rows), `message` (messages as people look at them), `replay` (a
 //! contact after all), `backlog` (old messages that wait), `tally` (counts of the whole). Mail on its way out is a folder of its own, `outbox`.
 
+use std::collections::HashMap;
+use std::sync::{Mutex, MutexGuard, PoisonError};
+
 use async_trait::async_trait;
 use postroom_proto::id::{Epoch, Generation, MailboxUid};
 use postroom_proto::v1;
@@ -91,6 +94,9 @@ const GROUP: usize = 256;
 pub struct Sqlite {
     id: String,
     database: Database,
+    /// How far the messages of mailboxes that are re-keyed have their match keys, and for which numbering. Who asks may go
+    /// before all have: the next one goes on there.
+    keyed: Mutex<HashMap<i64, (u32, String)>>,
 }
 
 impl Sqlite {
@@ -98,7 +104,12 @@ impl Sqlite {
     pub async fn open(location: &Location) -> Result<Self, Error> {
         let mut connections = open(location, SCHEMA).await?;
         let id = fence::identity(&mut connections.writer).await.map_err(reading("read its id"))?;
-        Ok(Self { id, database: connections.start(GROUP) })
+        Ok(Self { id, database: connections.start(GROUP), keyed: Mutex::default() })
+    }
+
+    fn keyed(&self) -> MutexGuard<'_, HashMap<i64, (u32, String)>> {
+        // Nothing panics while it is locked.
+        self.keyed.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
     /// Finishes the writes that are under way, then closes the database. Later calls fail.
@@ -178,7 +189,8 @@ impl Ledger for Sqlite {
         let found = known::place(readers, mailbox, fence).await.map_err(reading("look for a mailbox"))?;
         let Some(place) = found else { return Ok(Err(NotCommitted::LeaseLost)) };
         if place.keyed < numbering {
-            let mut after = String::new();
+            let so_far = self.keyed().get(&place.row).filter(|(of, _)| *of == numbering).map(|(_, last)| last.clone());
+            let mut after = so_far.unwrap_or_default();
             loop {
                 let piece = known::unkeyed(readers, place.row, &after).await.map_err(reading("read fingerprints"))?;
                 let Some(last) = piece.last.clone() else { break };
@@ -186,8 +198,10 @@ impl Ledger for Sqlite {
                 if !piece.keys.is_empty() {
                     self.write("key messages", move |c| Box::pin(known::store_keys(c, piece.keys))).await?;
                 }
+                self.keyed().insert(place.row, (numbering, after.clone()));
             }
             self.write("key a mailbox", move |c| Box::pin(known::finish(c, place.row, numbering))).await?;
+            self.keyed().remove(&place.row);
         }
         let candidates = known::candidates(readers, place.row, numbering, &sought).await;
         Ok(Ok(assign(&sought, &candidates.map_err(reading("look for fingerprints"))?)))
@@ -203,7 +217,7 @@ impl Ledger for Sqlite {
         Ok(records)
     }
 
-    async fn waiting(&self, instance_uid: &str) -> Result<std::collections::HashMap<String, u64>, Error> {
+    async fn waiting(&self, instance_uid: &str) -> Result<HashMap<String, u64>, Error> {
         read::waiting(&self.database.readers, instance_uid).await.map_err(reading("count waiting contacts"))
     }
 

@@ -7,6 +7,8 @@ use crate::mailbox::imap::fetch::{Summary, summaries};
 
 /// Narrowest window of a small step. A window is looked at anew by the next step when this one did not come to its end.
 const NARROWEST: u32 = 64;
+/// Most windows of a step: then what was passed over is committed, and new mail is looked at.
+const MOST_WINDOWS: u32 = 16;
 
 impl<'f, S: Stream + std::fmt::Debug> Reader<'f, S> {
     /// The same reader, which also reads such messages of the folder: one step of them.
@@ -34,6 +36,11 @@ impl<'f, S: Stream + std::fmt::Debug> Reader<'f, S> {
             self.stage = Stage::End;
             return Ok(());
         };
+        if self.back_windows == MOST_WINDOWS {
+            self.stage = Stage::End;
+            return Ok(());
+        }
+        self.back_windows += 1;
         if let Some(item) = self.care.known(from) {
             self.planned.push_back(Planned::Ready(item));
             step.count -= 1;

@@ -206,7 +206,7 @@ impl Rig {
         let next = server.mails.lock().expect("mails").keys().max().map_or(1, |uid| uid + 1);
         self.server = server;
         self.care = Care::default();
-        let cursor = self.cursor().renumber(8, next, (MINUTES + since) * 60_000_000, 5);
+        let cursor = self.cursor().renumber(8, next, (MINUTES + since) * 60_000_000, None, 5);
         self.committer.forget_unsettled();
         self.committer.flush(&cursor).await.expect("the beginning");
     }

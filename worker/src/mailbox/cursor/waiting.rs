@@ -23,9 +23,13 @@ pub(super) struct Waiting {
 }
 
 impl Waiting {
-    /// Nothing waits any more, wherever it was.
-    pub(super) fn end(self) -> Self {
-        Self { done: u32::MAX, ..self }
+    /// Nothing waits any more, wherever it was. What was not dealt with goes by the release that is in force.
+    pub(super) fn end(self, left_before: Option<i64>) -> Self {
+        let left_before = match self.done == u32::MAX {
+            true => self.left_before,
+            false => left_before.unwrap_or(0).max(self.left_before),
+        };
+        Self { done: u32::MAX, left_before, ..self }
     }
 }
 
@@ -137,12 +141,16 @@ mod tests {
     fn in_a_folder_that_is_numbered_anew_nothing_waits_and_what_was_left_stays_left() {
         let mut cursor = Cursor::holding(9, 11, Start::Unseen, 7);
         cursor.leave(1, 50);
-        let again = cursor.renumber(8, 11, 100_000_000, 500);
+        let again = cursor.renumber(8, 11, 100_000_000, None, 500);
         assert_eq!((again.waiting(), progress(&again)), (None, (0, 1, true)));
         let takes = |seen, received| again.takes(3, seen, Some(received));
         assert_eq!((takes(false, 60), takes(true, 60)), (true, false), "they had not been dealt with: flags tell");
         assert!(!takes(false, 40), "it was left for its age");
         assert_eq!(stored(&again), again);
+        let later = cursor.renumber(8, 11, 100_000_000, Some(70), 500);
+        assert!(!later.takes(3, false, Some(60)) && later.takes(3, false, Some(70)), "it is to be left for its age");
+        let twice = later.renumber(7, 11, 100_000_000, None, 600);
+        assert!(!twice.takes(3, false, Some(60)), "whatever the numbering");
     }
 
     #[test]

@@ -47,7 +47,9 @@ pub async fn count<S: Stream + fmt::Debug>(
         commands
             .run(&format!("UID SEARCH UID {from}:{to} {key}"), |untagged| {
                 if let Untagged::Searched(uids) = untagged {
-                    found.extend(uids.into_iter().filter(|uid| (from..=to).contains(uid)));
+                    // Whatever a server repeats: there are no more than that.
+                    let room = (width as usize).saturating_sub(found.len());
+                    found.extend(uids.into_iter().filter(|uid| (from..=to).contains(uid)).take(room));
                 }
             })
             .await?;

@@ -4,6 +4,7 @@ use postroom_proto::v1::{self, MailboxDefinition};
 
 use super::{Mail, Trouble};
 use crate::diagnosis;
+use crate::mailbox::backlog::Release;
 use crate::mailbox::commit::Committer;
 use crate::mailbox::cursor::{Cursor, Start};
 use crate::mailbox::imap::fetch::summaries_of;
@@ -55,25 +56,25 @@ async fn uid_next(folder: &mut Mail) -> Result<u32, Trouble> {
 }
 
 /// The same cursor while the folder is numbered as it was; else the one with which its re-keying begins, committed now.
-/// `released`: whether an operator has released old messages, if some wait.
+/// `release`: how an operator has released old messages, if some wait.
 pub(super) async fn present_cursor(
     folder: &mut Mail,
     cursor: Cursor,
-    released: bool,
+    release: Option<&Release>,
     committer: &mut Committer,
 ) -> Result<Cursor, Trouble> {
     let validity = folder.selected.uid_validity;
     if cursor.numbering.validity == validity && !went_back(folder, &cursor).await? {
         return Ok(cursor);
     }
-    if cursor.waiting().is_some() && !released {
+    if cursor.waiting().is_some() && !release.is_some_and(Release::is_at_once) {
         // Which of the messages were to wait cannot be told by their new UIDs, and nobody is to be flooded with them.
         return Err(diagnosis::renumbered_while_old_messages_wait(cursor.numbering.validity, validity).into());
     }
     // An older control plane knows of no re-keying.
     let since = committer.reading_since();
     let since = since.ok_or_else(|| diagnosis::uid_validity(cursor.numbering.validity, validity))?;
-    let present = cursor.renumber(validity, uid_next(folder).await?, since, now());
+    let present = cursor.renumber(validity, uid_next(folder).await?, since, release.and_then(Release::since), now());
     committer.forget_unsettled();
     committer.flush(&present).await?;
     Ok(present)

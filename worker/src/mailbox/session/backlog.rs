@@ -1,12 +1,16 @@
 //! Whether a mailbox that is read for the first time has to wait for an operator, and what was decided meanwhile.
 
+use std::time::Duration;
+
 use postroom_proto::v1::{self, MailboxDefinition, MailboxState};
 use tokio::time::Instant;
 
 use super::{Mail, Session, Trouble};
+use crate::diagnosis::imap;
 use crate::mailbox::backlog::Release;
 use crate::mailbox::catch_up::CaughtUp;
 use crate::mailbox::cursor::Start;
+use crate::mailbox::imap::command::Error;
 use crate::mailbox::imap::search::{self, Sought};
 
 /// How many messages the start policy takes of a folder that was never read, when they are more than the guard of the
@@ -21,11 +25,17 @@ pub(super) async fn count(
     if there <= guard {
         return Ok(None);
     }
-    let count = match Start::of(definition.start.as_ref()) {
-        Start::New => 0,
-        Start::All => there,
-        Start::Unseen => search::count(&mut folder.commands, Sought::Unseen, last, there).await?,
-        Start::Since(since) => search::count(&mut folder.commands, Sought::Since(since), last, there).await?,
+    let sought = match Start::of(definition.start.as_ref()) {
+        Start::New => return Ok(None),
+        Start::All => return Ok(Some(there)),
+        Start::Unseen => Sought::Unseen,
+        Start::Since(since) => Sought::Since(since),
+    };
+    let count = match search::count(&mut folder.commands, sought, last, there).await {
+        Ok(count) => count,
+        // A server that does not search is no reason not to read: new mail is, and whoever decides knows how many at most.
+        Err(Error::Refused { text, .. }) if imap::passing(&text).is_none() => there,
+        Err(error) => return Err(error.into()),
     };
     Ok(Some(count).filter(|count| *count > guard))
 }
@@ -40,11 +50,19 @@ impl Session {
         });
     }
 
-    /// Asks what was decided about the messages that wait: that this session is called when somebody decides is not sure.
-    pub(super) async fn ask_about_backlog(&mut self) {
+    /// Asks what was decided about the messages that wait, when it was not asked for `pause`: that this session is called when
+    /// somebody decides is not sure.
+    pub(super) async fn ask_about_backlog(&mut self, pause: Duration) {
+        if self.asked.elapsed() < pause {
+            return;
+        }
+        self.asked = Instant::now();
         let lease = v1::MailboxLease { mailbox: self.mailbox.to_string(), epoch: self.epoch.0 };
         match self.shared.reporter.open(lease).await {
-            Ok(opened) => self.release = Release::of(opened.backlog_release.as_ref(), Instant::now()),
+            Ok(opened) => {
+                let decided = Release::of(opened.backlog_release.as_ref(), self.asked);
+                self.release = decided.map(|release| release.or_going_on(self.release));
+            }
             Err(error) => tracing::debug!(mailbox = %self.mailbox, %error, "what was decided is asked for later"),
         }
     }

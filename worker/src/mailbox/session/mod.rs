@@ -32,6 +32,9 @@ use crate::token::Credential;
 use crate::token::broker::Broker;
 use trouble::Trouble;
 
+/// Time between two questions what was decided about old messages, when connections do not last.
+const ASK_AGAIN: Duration = Duration::from_secs(10);
+
 mod anchor;
 mod backlog;
 mod beside;
@@ -111,6 +114,8 @@ pub struct Session {
     worked: bool,
     /// How old messages that waited are read. `None`: they wait, if there are any.
     release: Option<Release>,
+    /// When that was asked for.
+    asked: Instant,
 }
 
 impl Session {
@@ -125,7 +130,8 @@ impl Session {
         let teller = Teller::new(shared.board.clone(), mailbox.as_str(), epoch.0);
         let recalled = shared.recalls.subscribe(mailbox.as_str());
         let running = Arc::default();
-        Self { shared, mailbox, epoch, lease, revision, recalled, running, teller, worked: false, release: None }
+        let (worked, release, asked) = (false, None, Instant::now());
+        Self { shared, mailbox, epoch, lease, revision, recalled, running, teller, worked, release, asked }
     }
 
     /// Tells there by which revision of its definition the mailbox is read.
@@ -211,7 +217,8 @@ impl Session {
         self.running.store(definition.revision, Ordering::Relaxed);
         self.teller.recall(opened.generation, opened.status.as_ref());
         self.recall_refusals(&definition, opened.status.as_ref());
-        self.release = Release::of(opened.backlog_release.as_ref(), Instant::now());
+        self.asked = Instant::now();
+        self.release = Release::of(opened.backlog_release.as_ref(), self.asked);
         let mut committer = Committer::new(
             self.shared.reporter.clone(),
             self.lease.clone(),
@@ -310,7 +317,11 @@ impl Session {
     ) -> Result<Trouble, Trouble> {
         let cursor = Box::pin(anchor::first_cursor(folder, definition, committer)).await?;
         let former = cursor.numbering;
-        let cursor = Box::pin(anchor::present_cursor(folder, cursor, self.release.is_some(), committer)).await?;
+        if cursor.waiting().is_some() {
+            // Connections that fail one after the other must learn of a decision, too.
+            self.ask_about_backlog(ASK_AGAIN).await;
+        }
+        let cursor = Box::pin(anchor::present_cursor(folder, cursor, self.release.as_ref(), committer)).await?;
         if cursor.numbering != former {
             // UIDs that broke a connection were those of other messages.
             *care = Care::default();
@@ -332,6 +343,9 @@ impl Session {
             let reading = self.shared.reading.clone();
             let budget = self.shared.budget.clone();
             let waits = cursor.waiting().is_some();
+            if waits {
+                self.ask_about_backlog(reading.poll).await;
+            }
             let step = self.release.as_mut().filter(|_| waits).and_then(|release| release.step(Instant::now()));
             let (most, finder) = (definition.max_message_bytes, committer.finder());
             let reader = Reader::new(folder, care, cursor, &reading, most, budget, finder).with_step(step);
@@ -374,7 +388,6 @@ impl Session {
             let woken = if idles { idle::wait(folder, time, stop).await } else { idle::poll(folder, time, stop).await };
             match woken {
                 Ok(idle::Woken::Stop) => return Ok(Trouble::Called),
-                Ok(idle::Woken::Time) if caught_up.waits && self.release.is_none() => self.ask_about_backlog().await,
                 Ok(idle::Woken::Mail | idle::Woken::Time) => {}
                 // It announced IDLE and refuses it: looked at from time to time instead.
                 Err(ImapError::Refused { command: "IDLE", text, .. }) if imap::passing(&text).is_none() => {
