@@ -143,11 +143,14 @@ async fn a_folder_that_is_made_anew_is_known_again_whatever_its_message_ids() {
 
     // Copied back, with new mail in between: a third twin, and one more with a Message-ID that was used before.
     let dovecot = &stage.testbed.dovecot;
+    // Nobody reads meanwhile: a reader would find the folder half filled.
+    up.kill();
     make_anew(&stage, "Aside").await;
     put(&stage, &mails("new", 1), "").await;
     dovecot.doveadm(&["copy", "-u", SERVICE, FOLDER, "mailbox", "Aside", "all"]).await.unwrap();
     put(&stage, &[twin.clone(), reused.subject("reused-2").build()], "").await;
-    dovecot.kick(SERVICE).await.unwrap();
+    let up = stage.up().await;
+    let client = up.client();
     let renumbering = rekeyed(&up, 1).await;
     assert_eq!((renumbering.known_count, renumbering.new_count, renumbering.left_count), (40, 3, 5));
     let mut expected = before;
@@ -177,9 +180,11 @@ async fn a_folder_that_is_made_anew_is_known_again_whatever_its_message_ids() {
     .await;
 
     // Restored by somebody who puts the mails in as if they came now.
+    up.kill();
     make_anew(&stage, "Aside again").await;
     put(&stage, &plain, "").await;
-    dovecot.kick(SERVICE).await.unwrap();
+    let up = stage.up().await;
+    let client = up.client();
     let renumbering = rekeyed(&up, 2).await;
     assert_eq!((renumbering.known_count, renumbering.new_count), (30, 0));
     assert_eq!(contacts(&client).await, expected);
