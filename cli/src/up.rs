@@ -123,7 +123,7 @@ impl Installation {
         let own = token::mint().map_err(|error| no_randomness(&error))?;
         let mut tokens = Tokens::default();
         tokens.grant(&admin, Role::Admin);
-        tokens.grant(&own, Role::Worker);
+        tokens.grant(&own, Role::Worker(None));
         let control_plane = control_plane::app::App::start(control_plane::config::Config {
             insecure: options.insecure,
             store: options.store.clone(),

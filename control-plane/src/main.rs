@@ -66,7 +66,7 @@ async fn serve(launch: Launch) -> Result<(), Refusal> {
     }
     let admin = context::admin_token(&config.data).map_err(|error| no_token(&error))?;
     config.tokens.grant(&admin, Role::Admin);
-    config.tokens.grant(&context::token_in(&worker_token_file).map_err(|error| no_token(&error))?, Role::Worker);
+    config.tokens.grant(&context::token_in(&worker_token_file).map_err(|error| no_token(&error))?, Role::Worker(None));
     let data = config.data.clone();
     let app = App::start(config).await?;
     let endpoint = format!("http://{}", context::reachable(app.address()));

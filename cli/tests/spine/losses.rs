@@ -34,7 +34,7 @@ async fn lose_every_third(loss: Loss) {
     let (admin, own) = (mint().unwrap(), mint().unwrap());
     let mut tokens = Tokens::default();
     tokens.grant(&admin, Role::Admin);
-    tokens.grant(&own, Role::Worker);
+    tokens.grant(&own, Role::Worker(None));
     let control_plane = app::App::start(config::Config {
         terms: LeaseTerms { heartbeat: Duration::from_millis(200), ..LeaseTerms::default() },
         deadline_interval: Duration::from_millis(200),

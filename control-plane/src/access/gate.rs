@@ -9,16 +9,13 @@ use http::{Request, Response, header};
 use postroom_proto::reason::{Failure, Reason};
 use tonic::Status;
 use tonic::body::Body;
+use tonic::transport::server::TcpConnectInfo;
 use tower::{Layer, Service};
 
-use super::role::Role;
+use super::caller::Caller;
 use super::token::Tokens;
 
-/// Who called, in the words of the audit and of the model's history.
-#[derive(Debug, Clone)]
-pub struct Caller(pub String);
-
-/// Puts the gate in front of services. The caller's [`Role`] and [`Caller`] are then extensions of the request.
+/// Puts the gate in front of services. The [`Caller`] is then an extension of the request.
 #[derive(Debug, Clone)]
 pub struct Gate {
     tokens: Arc<Tokens>,
@@ -30,16 +27,18 @@ impl Gate {
         Self { tokens: Arc::new(tokens) }
     }
 
-    fn admit<B>(&self, request: &Request<B>) -> Result<Role, Failure> {
+    fn admit<B>(&self, request: &Request<B>) -> Result<Caller, Failure> {
         let bearer = request.headers().get(header::AUTHORIZATION).and_then(|value| value.to_str().ok());
         let token = bearer.and_then(|value| value.strip_prefix("Bearer ")).ok_or_else(|| {
             Failure::new(Reason::Unauthenticated, "no bearer token came with the call; name one with --token-file")
         })?;
-        let role = self.tokens.role(token).ok_or_else(|| {
+        let caller = self.tokens.bearer(token).ok_or_else(|| {
             Failure::new(Reason::Unauthenticated, "the token is not known here; it may be of another installation")
         })?;
+        let Caller { name, role, .. } = caller;
         if role.may_call(request.uri().path()) {
-            Ok(role.clone())
+            let from = request.extensions().get::<TcpConnectInfo>().and_then(TcpConnectInfo::remote_addr);
+            Ok(Caller { name: name.clone(), role: role.clone(), from })
         } else {
             Err(Failure::new(
                 Reason::PermissionDenied,
@@ -78,9 +77,8 @@ where
 
     fn call(&mut self, mut request: Request<B>) -> Self::Future {
         match self.gate.admit(&request) {
-            Ok(role) => {
-                request.extensions_mut().insert(Caller(role.to_string()));
-                request.extensions_mut().insert(role);
+            Ok(caller) => {
+                request.extensions_mut().insert(caller);
                 Either::Left(self.inner.call(request))
             }
             Err(failure) => Either::Right(ready(Ok(Status::from(failure).into_http()))),

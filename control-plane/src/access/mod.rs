@@ -1,5 +1,6 @@
 //! Who may do what, and how secrets rest.
 
+pub mod caller;
 pub mod context;
 pub mod gate;
 pub mod role;

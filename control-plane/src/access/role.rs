@@ -11,8 +11,8 @@ pub enum Role {
     Operator,
     /// Looks, never touches.
     Viewer,
-    /// A worker's own session and reports.
-    Worker,
+    /// A worker's own session and reports; with a name only what is of the worker of that name.
+    Worker(Option<String>),
     /// The contacts of the instance of this name.
     Instance(String),
 }
@@ -33,7 +33,8 @@ impl fmt::Display for Role {
             Self::Admin => f.write_str("admin"),
             Self::Operator => f.write_str("operator"),
             Self::Viewer => f.write_str("viewer"),
-            Self::Worker => f.write_str("worker"),
+            Self::Worker(None) => f.write_str("worker"),
+            Self::Worker(Some(name)) => write!(f, "worker:{name}"),
             Self::Instance(name) => write!(f, "instance:{name}"),
         }
     }
@@ -45,7 +46,7 @@ impl Role {
             Self::Admin => Kind::Admin,
             Self::Operator => Kind::Operator,
             Self::Viewer => Kind::Viewer,
-            Self::Worker => Kind::Worker,
+            Self::Worker(_) => Kind::Worker,
             Self::Instance(_) => Kind::Instance,
         }
     }
@@ -59,7 +60,7 @@ impl Role {
     pub fn may_serve(&self, instance: &str) -> bool {
         match self {
             Self::Instance(own) => own == instance,
-            Self::Admin | Self::Operator | Self::Viewer | Self::Worker => true,
+            Self::Admin | Self::Operator | Self::Viewer | Self::Worker(_) => true,
         }
     }
 }
@@ -173,7 +174,7 @@ mod tests {
 
     #[test]
     fn workers_and_people_keep_out_of_each_others_calls() {
-        assert!(!Role::Worker.may_call("/postroom.v1.ContactService/AllocateContacts"));
+        assert!(!Role::Worker(None).may_call("/postroom.v1.ContactService/AllocateContacts"));
         assert!(!Role::Admin.may_call("/postroom.v1.ReportService/OpenMailboxes"), "it hands out secrets");
         assert!(!Role::Viewer.may_call("/postroom.v1.ContactService/GetRawMessage"));
         assert!(!Role::Admin.may_call("/postroom.v1.NoService/Nothing"));

@@ -4,6 +4,7 @@ use secrecy::{ExposeSecret as _, SecretString};
 use sha2::{Digest as _, Sha256};
 use subtle::ConstantTimeEq as _;
 
+use super::caller::Caller;
 use super::role::Role;
 
 /// A token of 256 random bits, in text.
@@ -16,20 +17,20 @@ pub fn mint() -> Result<SecretString, getrandom::Error> {
 /// The tokens that are known, and what each makes of its bearer.
 #[derive(Debug, Default)]
 pub struct Tokens {
-    known: Vec<([u8; 32], Role)>,
+    known: Vec<([u8; 32], Caller)>,
 }
 
 impl Tokens {
-    /// Makes bearers of `token` a `role`.
+    /// Makes bearers of `token` a `role`, by whose words they are named.
     pub fn grant(&mut self, token: &SecretString, role: Role) {
-        self.known.push((digest(token.expose_secret()), role));
+        self.known.push((digest(token.expose_secret()), Caller::new(role.to_string(), role)));
     }
 
-    /// The role of the bearer of `token`.
-    pub fn role(&self, token: &str) -> Option<&Role> {
+    /// The bearer of `token`.
+    pub fn bearer(&self, token: &str) -> Option<&Caller> {
         let digest = digest(token);
         // A digest cannot be guessed byte by byte, but comparing in constant time costs nothing.
-        self.known.iter().find(|(known, _)| bool::from(known.ct_eq(&digest))).map(|(_, role)| role)
+        self.known.iter().find(|(known, _)| bool::from(known.ct_eq(&digest))).map(|(_, caller)| caller)
     }
 }
 
@@ -47,11 +48,11 @@ mod tests {
         let (admin, worker) = (mint().unwrap(), mint().unwrap());
         let mut tokens = Tokens::default();
         tokens.grant(&admin, Role::Admin);
-        tokens.grant(&worker, Role::Worker);
-        assert_eq!(tokens.role(admin.expose_secret()), Some(&Role::Admin));
-        assert_eq!(tokens.role(worker.expose_secret()), Some(&Role::Worker));
-        assert_eq!(tokens.role("forged"), None);
-        assert_eq!(tokens.role(""), None);
+        tokens.grant(&worker, Role::Worker(None));
+        assert_eq!(tokens.bearer(admin.expose_secret()), Some(&Caller::new("admin", Role::Admin)));
+        assert_eq!(tokens.bearer(worker.expose_secret()), Some(&Caller::new("worker", Role::Worker(None))));
+        assert_eq!(tokens.bearer("forged"), None);
+        assert_eq!(tokens.bearer(""), None);
         assert!(!format!("{tokens:?}").contains(admin.expose_secret()));
     }
 }

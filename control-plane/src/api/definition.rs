@@ -9,8 +9,8 @@ use postroom_proto::v1;
 use postroom_proto::v1::definition_service_server::DefinitionService;
 use tonic::{Request, Response, Status};
 
+use super::by;
 use super::page::Page;
-use crate::access::gate::Caller;
 use crate::access::vault::Vault;
 use crate::binding::Binding;
 use crate::definition::{self, Author, Definitions, Ground, history, rollout, wire};
@@ -48,9 +48,8 @@ impl Service {
     }
 }
 
-fn author<T>(request: &Request<T>) -> Author {
-    let name = request.extensions().get::<Caller>().map_or_else(String::new, |caller| caller.0.clone());
-    Author { name, time: convert::micros(SystemTime::now()) }
+fn author<T>(request: &Request<T>) -> Result<Author, Failure> {
+    Ok(Author { name: by(request.extensions())?, time: convert::micros(SystemTime::now()) })
 }
 
 type Answer<T> = Result<Response<T>, Status>;
@@ -59,14 +58,14 @@ type Answer<T> = Result<Response<T>, Status>;
 impl DefinitionService for Service {
     async fn apply_model(&self, request: Request<v1::ApplyModelRequest>) -> Answer<v1::ApplyModelResponse> {
         self.binding.standing().require()?;
-        let author = author(&request);
+        let author = author(&request)?;
         let applied = Box::pin(definition::apply(self.ground(), request.into_inner(), &author)).await?;
         Ok(Response::new(applied))
     }
 
     async fn rollback_model(&self, request: Request<v1::RollbackModelRequest>) -> Answer<v1::ApplyModelResponse> {
         self.binding.standing().require()?;
-        let author = author(&request);
+        let author = author(&request)?;
         let applied = Box::pin(definition::roll_back(self.ground(), request.into_inner(), &author)).await?;
         Ok(Response::new(applied))
     }
@@ -183,6 +182,8 @@ fn missing(what: &str, asked: &str) -> Failure {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::access::caller::Caller;
+    use crate::access::role::Role;
     use crate::store::sqlite::Sqlite;
 
     async fn service() -> Service {
@@ -209,7 +210,7 @@ mod tests {
         let instances = (0..250).map(|n| v1::Instance { name: format!("core{n:03}"), ..Default::default() }).collect();
         let model = v1::Model { instances, ..Default::default() };
         let mut request = Request::new(v1::ApplyModelRequest { model: Some(model), ..Default::default() });
-        request.extensions_mut().insert(Caller("ada".into()));
+        request.extensions_mut().insert(Caller::new("ada", Role::Admin));
         let applied = service.apply_model(request).await.unwrap().into_inner();
         assert_eq!((applied.revision, applied.changes.len()), (1, 250));
 

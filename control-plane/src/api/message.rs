@@ -9,7 +9,7 @@ use postroom_proto::v1::{self, Disposition, message_service_server::MessageServi
 use tonic::{Request, Response, Status};
 
 use super::page::Page;
-use super::{bytes, role};
+use super::{by, bytes};
 use crate::blob::Blobs;
 use crate::ledger::message::MessageFilter;
 use crate::message::Messages;
@@ -105,7 +105,7 @@ impl MessageService for Service {
         &self,
         request: Request<v1::ReplayMessageRequest>,
     ) -> Result<Response<v1::ReplayMessageResponse>, Status> {
-        let by = role(request.extensions())?.to_string();
+        let by = by(request.extensions())?;
         Ok(Response::new(self.messages.replay(&request.into_inner().message, &by).await?))
     }
 
@@ -113,7 +113,7 @@ impl MessageService for Service {
         &self,
         request: Request<v1::DiscardMessageRequest>,
     ) -> Result<Response<v1::Message>, Status> {
-        let by = role(request.extensions())?.to_string();
+        let by = by(request.extensions())?;
         let request = request.into_inner();
         if request.reason.len() > LONGEST_REASON {
             return Err(Failure::invalid_field("reason", format!("is longer than {LONGEST_REASON} bytes")).into());

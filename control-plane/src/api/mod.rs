@@ -20,11 +20,22 @@ pub mod worker;
 use postroom_proto::reason::{Failure, Reason};
 use tonic::Extensions;
 
+use crate::access::caller::Caller;
 use crate::access::role::Role;
 
 /// Who calls.
 ///
-/// Invariant: no request reaches a service but through the gate, which puts the role there.
+/// Invariant: no request reaches a service but through the gate, which puts the caller there.
+fn caller(extensions: &Extensions) -> Result<&Caller, Failure> {
+    extensions.get().ok_or_else(|| Failure::new(Reason::Unauthenticated, "the call came past the gate"))
+}
+
+/// What the caller may do.
 fn role(extensions: &Extensions) -> Result<Role, Failure> {
-    extensions.get().cloned().ok_or_else(|| Failure::new(Reason::Unauthenticated, "the call came past the gate"))
+    Ok(caller(extensions)?.role.clone())
+}
+
+/// The caller's name, as it is written down beside what was changed.
+fn by(extensions: &Extensions) -> Result<String, Failure> {
+    Ok(caller(extensions)?.name.clone())
 }

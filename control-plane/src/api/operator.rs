@@ -5,8 +5,8 @@ use futures::{StreamExt as _, TryStreamExt as _};
 use postroom_proto::v1::{self, operator_service_server::OperatorService};
 use tonic::{Request, Response, Status};
 
+use super::by;
 use super::page::Page;
-use super::role;
 use crate::backlog::Backlogs;
 use crate::check::{Checker, Steps};
 use crate::observation::Observer;
@@ -84,12 +84,12 @@ impl OperatorService for Operators {
         &self,
         request: Request<v1::ApproveBacklogRequest>,
     ) -> Result<Response<v1::Backlog>, Status> {
-        let by = role(request.extensions())?.to_string();
+        let by = by(request.extensions())?;
         Ok(Response::new(self.backlogs.approve(request.get_ref(), &by).await?))
     }
 
     async fn stop_backlog(&self, request: Request<v1::StopBacklogRequest>) -> Result<Response<v1::Backlog>, Status> {
-        let by = role(request.extensions())?.to_string();
+        let by = by(request.extensions())?;
         Ok(Response::new(self.backlogs.stop(&request.get_ref().mailbox, &by).await?))
     }
 

@@ -43,7 +43,7 @@ impl Scope {
     pub(super) fn only(&self, role: &Role) -> Result<Option<String>, Failure> {
         match role {
             Role::Instance(own) => Ok(Some(self.instance(role, own)?.uid.clone())),
-            Role::Admin | Role::Operator | Role::Viewer | Role::Worker => Ok(None),
+            Role::Admin | Role::Operator | Role::Viewer | Role::Worker(_) => Ok(None),
         }
     }
 

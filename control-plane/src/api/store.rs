@@ -6,7 +6,7 @@ use postroom_proto::reason::Failure;
 use postroom_proto::v1::{self, store_service_server::StoreService};
 use tonic::{Request, Response, Status};
 
-use crate::access::gate::Caller;
+use super::by;
 use crate::binding::Binding;
 use crate::definition::Definitions;
 
@@ -35,7 +35,7 @@ impl StoreService for Service {
         &self,
         request: Request<v1::AdoptStoreRequest>,
     ) -> Result<Response<v1::AdoptStoreResponse>, Status> {
-        let by = request.extensions().get::<Caller>().map_or_else(String::new, |caller| caller.0.clone());
+        let by = by(request.extensions())?;
         let adopted = self.binding.adopt(&request.get_ref().store_id, &by).await?;
         // Whoever looks right after it finds the definitions of the store that was adopted.
         self.definitions.start_over().await.map_err(Failure::from)?;

@@ -3,12 +3,8 @@
 use postroom_proto::v1::{self, worker_service_server::WorkerService};
 use tonic::{Request, Response, Status};
 
-use crate::access::gate::Caller;
+use super::by;
 use crate::fleet::Fleet;
-
-fn by<T>(request: &Request<T>) -> String {
-    request.extensions().get::<Caller>().map_or_else(String::new, |caller| caller.0.clone())
-}
 
 type Answer<T> = Result<Response<T>, Status>;
 
@@ -19,20 +15,20 @@ impl WorkerService for Fleet {
     }
 
     async fn drain_worker(&self, request: Request<v1::DrainWorkerRequest>) -> Answer<v1::Worker> {
-        Ok(Response::new(self.drain(&request.get_ref().worker, true, &by(&request)).await?))
+        Ok(Response::new(self.drain(&request.get_ref().worker, true, &by(request.extensions())?).await?))
     }
 
     async fn undrain_worker(&self, request: Request<v1::UndrainWorkerRequest>) -> Answer<v1::Worker> {
-        Ok(Response::new(self.drain(&request.get_ref().worker, false, &by(&request)).await?))
+        Ok(Response::new(self.drain(&request.get_ref().worker, false, &by(request.extensions())?).await?))
     }
 
     async fn set_worker_role(&self, request: Request<v1::SetWorkerRoleRequest>) -> Answer<v1::Worker> {
         let v1::SetWorkerRoleRequest { worker, role } = request.get_ref();
-        Ok(Response::new(self.set_role(worker, *role, &by(&request)).await?))
+        Ok(Response::new(self.set_role(worker, *role, &by(request.extensions())?).await?))
     }
 
     async fn freeze_workers(&self, request: Request<v1::FreezeWorkersRequest>) -> Answer<v1::Freeze> {
-        let by = by(&request);
+        let by = by(request.extensions())?;
         Ok(Response::new(self.freeze(request.into_inner(), &by).await?))
     }
 
@@ -40,7 +36,7 @@ impl WorkerService for Fleet {
         &self,
         request: Request<v1::UnfreezeWorkersRequest>,
     ) -> Answer<v1::UnfreezeWorkersResponse> {
-        self.unfreeze(&by(&request)).await?;
+        self.unfreeze(&by(request.extensions())?).await?;
         Ok(Response::new(v1::UnfreezeWorkersResponse {}))
     }
 }

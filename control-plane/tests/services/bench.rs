@@ -55,7 +55,7 @@ impl Bench {
         let (admin, worker, instance) = (mint().unwrap(), mint().unwrap(), mint().unwrap());
         let mut tokens = Tokens::default();
         tokens.grant(&admin, Role::Admin);
-        tokens.grant(&worker, Role::Worker);
+        tokens.grant(&worker, Role::Worker(None));
         tokens.grant(&instance, Role::Instance("core2".into()));
         let app = App::start(Config { tokens, ..config }).await.unwrap();
         let channel = Channel::from_shared(format!("http://{}", app.address())).unwrap().connect_lazy();

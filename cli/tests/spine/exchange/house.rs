@@ -46,7 +46,7 @@ impl House {
         let (admin, own) = (mint().unwrap(), mint().unwrap());
         let mut tokens = Tokens::default();
         tokens.grant(&admin, Role::Admin);
-        tokens.grant(&own, Role::Worker);
+        tokens.grant(&own, Role::Worker(None));
         let control_plane = app::App::start(config::Config {
             store: Stage::store_of(&stage.data()).await,
             ..config::Config::new(stage.data(), "127.0.0.1:0".parse().unwrap(), tokens)
