@@ -5,6 +5,8 @@
 use std::collections::BTreeMap;
 use std::ops::Range;
 
+use memchr::memchr;
+
 /// Fields of which the last one counts (RFC 8621 section 4.1.2: where a field may stand once only, the last instance).
 const SINGLE: [&str; 29] = [
     "auto-submitted",
@@ -83,7 +85,7 @@ impl<'m> Fields<'m> {
 /// One line of `raw` from `at`: where it ends, and where the next begins.
 pub(super) fn line(raw: &[u8], at: usize) -> (Range<usize>, usize) {
     let rest = raw.get(at..).unwrap_or_default();
-    match rest.iter().position(|byte| *byte == b'\n') {
+    match memchr(b'\n', rest) {
         Some(length) => {
             let end = if length > 0 && rest[length - 1] == b'\r' { length - 1 } else { length };
             (at..at + end, at + length + 1)
