@@ -10,47 +10,30 @@
 
 use std::collections::{HashMap, VecDeque};
 use std::fmt;
-use std::sync::Arc;
-use std::time::Duration;
 
-use tokio::sync::{OwnedSemaphorePermit, Semaphore};
-use tokio::time::Instant;
+use tokio::sync::OwnedSemaphorePermit;
 
+pub use self::budget::Budget;
+pub use self::pending::next_look;
+use self::rekeying::SOUGHT_WINDOW;
+pub use self::run::{CaughtUp, run};
 use super::backlog::Step;
-use super::batch::{Draft, Item, Known, draft};
+use super::batch::{Draft, Item, draft};
 use super::care::Care;
-use super::commit::{Committer, Stop};
-use super::cursor::{Cursor, Numbering};
+use super::commit::Stop;
+use super::cursor::Cursor;
 use super::imap::command::{Error, Stream};
 use super::imap::connection::Folder;
-use super::imap::fetch::{Summary, bodies, headers, set, summaries, summaries_of};
-use super::imap::settle::{AfterIntake, settle};
-use super::known::{Finder, MOST_SOUGHT, Mark};
+use super::imap::fetch::{Summary, bodies, summaries};
+use super::known::Finder;
 use super::status::now;
 use crate::config::Reading;
 
 mod backlog;
-
-/// Bytes fetched and not yet committed, over all mailboxes of the worker.
-#[derive(Debug, Clone)]
-pub struct Budget {
-    kib: Arc<Semaphore>,
-    total: u32,
-}
-
-impl Budget {
-    /// A budget of `bytes`.
-    pub fn new(bytes: u64) -> Self {
-        let total = u32::try_from((bytes / 1024).clamp(1, Semaphore::MAX_PERMITS as u64)).unwrap_or(u32::MAX);
-        Self { kib: Arc::new(Semaphore::new(total as usize)), total }
-    }
-
-    /// Waits for room. A message larger than the whole budget waits until it has all of it.
-    pub async fn take(&self, bytes: u64) -> Option<OwnedSemaphorePermit> {
-        let kib = u32::try_from(bytes / 1024 + 1).unwrap_or(u32::MAX).min(self.total);
-        self.kib.clone().acquire_many_owned(kib).await.ok()
-    }
-}
+mod budget;
+mod pending;
+mod rekeying;
+mod run;
 
 /// First width of a window, in UIDs.
 const WINDOW: u32 = 2000;
@@ -61,9 +44,6 @@ const MAX_WINDOW: u32 = 1 << 17;
 const MAX_PARSED_HERE: usize = 256 * 1024;
 /// What a message costs at least, in bytes of a larger one.
 const LEAST_WORK: usize = 2 * 1024;
-
-/// First width of a window whose messages are looked for in the ledger.
-const SOUGHT_WINDOW: u32 = MOST_SOUGHT as u32;
 
 /// What is to be done with a message of a window.
 #[derive(Debug, Clone)]
@@ -189,38 +169,6 @@ impl<'f, S: Stream + fmt::Debug> Reader<'f, S> {
         }
     }
 
-    /// Looks which of the pending messages are still there.
-    async fn look_at_pending(&mut self) -> Result<Option<Ready>, Error> {
-        let mut pending = self.cursor.pending();
-        pending.retain(|uid| !self.is_held_back(*uid));
-        if pending.is_empty() || !self.care.tries_pending(Instant::now(), self.reading.pending_retry) {
-            return Ok(None);
-        }
-        let mut known = Vec::new();
-        let mut rest = Vec::new();
-        for uid in pending {
-            match self.care.known(uid) {
-                Some(item) => known.push(item),
-                None => rest.push(uid),
-            }
-        }
-        for uids in rest.chunks(self.care.pending_at_once(rest.len())) {
-            let found = match summaries_of(&mut self.folder.commands, &set(uids), 0).await {
-                Ok(found) => found,
-                Err(error) => {
-                    self.care.blame_pending(&self.cursor, uids, &error);
-                    return Err(error);
-                }
-            };
-            let there = |uid: &u32| found.iter().any(|summary| summary.uid == *uid);
-            known.extend(uids.iter().filter(|uid| !there(uid)).map(|uid| Item::Vanished(*uid)));
-            self.pending.extend(found.into_iter().filter(|summary| uids.contains(&summary.uid)));
-        }
-        self.care.pending_looked_at();
-        let drafts = draft(&mut self.cursor, known, self.reading.batch_messages);
-        Ok(Some(Ready { drafts, room: None }))
-    }
-
     /// Looks at the next window. Only called when nothing is planned, so that the cursor stands behind the last one.
     async fn look_ahead(&mut self) -> Result<(), Broken> {
         let Some(from) = self.cursor.done.checked_add(1) else {
@@ -270,109 +218,6 @@ impl<'f, S: Stream + fmt::Debug> Reader<'f, S> {
             None => self.stage = Stage::Backlog,
         }
         Ok(())
-    }
-
-    /// Looks at the next window of what is looked for in the ledger.
-    async fn look_for_known(&mut self, last: u32) -> Result<(), Broken> {
-        let Some(from) = self.cursor.done.checked_add(1).filter(|from| *from <= last) else {
-            self.cursor.finish_rekeying(now());
-            self.stage = Stage::End;
-            return Ok(());
-        };
-        if let Some(item) = self.care.known(from) {
-            self.planned.push_back(Planned::Ready(item));
-            return Ok(());
-        }
-        let culprit = self.care.next_known(from).map_or(last, |uid| uid - 1);
-        let mut to = from.saturating_add(self.width - 1).min(last).min(culprit);
-        let looked = self.marked(from, to).await;
-        let mut found = match looked {
-            Ok(found) => found,
-            Err(error) => {
-                let only = (to == from).then_some(from);
-                self.care.blame_window(&self.cursor, only, self.width, &error);
-                return Err(error.into());
-            }
-        };
-        if found.len() > MOST_SOUGHT {
-            found.truncate(MOST_SOUGHT);
-            to = found.last().map_or(to, |(summary, _)| summary.uid);
-            self.width = SOUGHT_WINDOW;
-        } else if found.len() < self.width as usize / 10 && self.care.window().is_none() {
-            let widest = if found.is_empty() { MAX_WINDOW } else { WINDOW };
-            self.width = (self.width * 4).min(widest);
-        }
-        let summaries: Vec<Summary> = found.iter().map(|(summary, _)| *summary).collect();
-        let mut known = self.known_among(found).await?;
-        for summary in summaries {
-            self.planned.push_back(match known.remove(&summary.uid) {
-                Some(known) => Planned::Ready(Item::Known(summary, known)),
-                None => match self.plan(summary) {
-                    Planned::Pass(uid) => Planned::Ready(Item::Left(uid)),
-                    planned => planned,
-                },
-            });
-        }
-        self.planned.push_back(Planned::Pass(to));
-        Ok(())
-    }
-
-    /// All that was read, in case that something was passed over that no report has told of: a long way through what is not
-    /// taken must not begin again with every connection.
-    fn so_far(&mut self) -> Ready {
-        let moved = self.cursor != self.told;
-        self.told.clone_from(&self.cursor);
-        let draft = || Draft { messages: Vec::new(), blobs: Vec::new(), next: self.cursor.clone() };
-        Ready { drafts: moved.then(draft).into_iter().collect(), room: None }
-    }
-
-    /// The messages of a window that may be in the ledger although they came into the folder after it was numbered anew, with
-    /// what they are known by. When they are many, the window ends behind the first [`MOST_SOUGHT`].
-    async fn restored(
-        &mut self,
-        found: &mut Vec<Summary>,
-        to: &mut Option<u32>,
-    ) -> Result<Vec<(Summary, Mark)>, Error> {
-        let now = now();
-        let mut restored = found.clone();
-        restored.retain(|summary| self.cursor.may_be_restored(summary.received, now));
-        if restored.len() > MOST_SOUGHT {
-            restored.truncate(MOST_SOUGHT);
-            *to = restored.last().map(|last| last.uid);
-            found.retain(|summary| to.is_none_or(|to| summary.uid <= to));
-        }
-        self.marked_of(restored).await
-    }
-
-    /// Those of these messages that the ledger has, by UID.
-    async fn known_among(&mut self, sought: Vec<(Summary, Mark)>) -> Result<HashMap<u32, Known>, Broken> {
-        if sought.is_empty() {
-            return Ok(HashMap::new());
-        }
-        let originals = self.finder.find(self.cursor.numbering.round, &sought).await?;
-        let known = sought.into_iter().zip(originals).filter(|(_, original)| !original.is_empty());
-        Ok(known
-            .map(|((summary, mark), original)| (summary.uid, Known { original, fingerprint: mark.fingerprint }))
-            .collect())
-    }
-
-    /// What is in a window, and what the headers of the first [`MOST_SOUGHT`] messages are known by.
-    async fn marked(&mut self, from: u32, to: u32) -> Result<Vec<(Summary, Mark)>, Error> {
-        let found = summaries(&mut self.folder.commands, from, Some(to)).await?;
-        self.marked_of(found).await
-    }
-
-    async fn marked_of(&mut self, found: Vec<Summary>) -> Result<Vec<(Summary, Mark)>, Error> {
-        let uids: Vec<u32> = found.iter().take(MOST_SOUGHT).map(|summary| summary.uid).collect();
-        let mut marks: HashMap<u32, Mark> = HashMap::new();
-        if !uids.is_empty() {
-            headers(&mut self.folder.commands, &uids, |uid, header| {
-                marks.insert(uid, Mark::of(header));
-            })
-            .await?;
-        }
-        let marked = |summary: Summary| (summary, marks.remove(&summary.uid).unwrap_or_default());
-        Ok(found.into_iter().map(marked).collect())
     }
 
     fn plan(&self, summary: Summary) -> Planned {
@@ -492,111 +337,6 @@ impl From<Error> for Broken {
     fn from(error: Error) -> Self {
         Self::Imap(error)
     }
-}
-
-/// How a catch-up went.
-#[derive(Debug, Clone, PartialEq, Eq)]
-pub struct CaughtUp {
-    /// The lease is ending: the connection may be in the middle of a command.
-    pub ending: bool,
-    /// There was a reason to stop between two groups: the connection is at rest, and not everything was read.
-    pub stopped: bool,
-    /// What was to be done in the mailbox was refused, with these words.
-    pub settle_refused: Option<String>,
-    /// Some messages are to be tried again soon.
-    pub pending: bool,
-    /// All that was looked for in the ledger is dealt with; what came later is still to be read.
-    pub rekeyed: bool,
-    /// Old messages wait, to be released or for the next step of their release.
-    pub waits: bool,
-}
-
-/// Reads to the end of the folder, commits, and settles in the mailbox what is committed. `stop` is asked between groups;
-/// the group under way is finished.
-pub async fn run<S: Stream + fmt::Debug>(
-    mut reader: Reader<'_, S>,
-    committer: &mut Committer,
-    after: &AfterIntake,
-    stop: impl Fn() -> bool,
-) -> Result<CaughtUp, Broken> {
-    let lease = committer.lease().clone();
-    let rekeys = reader.cursor.rekeys_up_to().is_some();
-    let mut settle_refused = None;
-    let mut ready: Option<Ready> = None;
-    let mut stopped = false;
-    loop {
-        let last = ready.take();
-        stopped = stopped || stop();
-        let commit = async {
-            if let Some(Ready { drafts, room }) = last {
-                for draft in drafts {
-                    committer.commit(draft).await?;
-                }
-                // Ordering: its part of the budget is free only now that the bytes are.
-                drop(room);
-            }
-            Ok::<_, Stop>(())
-        };
-        let fetch = async {
-            if stopped {
-                return Some(Ok(None));
-            }
-            tokio::select! {
-                biased;
-                () = lease.ending() => None,
-                next = reader.next() => Some(next),
-            }
-        };
-        // Ordering: a commit is never dropped because a fetch failed: its outcome would be unknown.
-        let (committed, fetched) = futures::join!(commit, fetch);
-        committed?;
-        let Some(fetched) = fetched else {
-            let (pending, rekeyed, waits) = (false, false, false);
-            return Ok(CaughtUp { ending: true, stopped, settle_refused, pending, rekeyed, waits });
-        };
-        ready = fetched?;
-        if settle_refused.is_none() {
-            settle_refused = settle_committed(reader.folder, reader.cursor.numbering, committer, after).await?;
-        }
-        if ready.is_none() {
-            break;
-        }
-    }
-    committer.flush(&reader.cursor).await?;
-    let pending = reader.cursor.pending().into_iter().any(|uid| !reader.is_held_back(uid));
-    let rekeyed = rekeys && reader.cursor.rekeys_up_to().is_none();
-    Ok(CaughtUp { ending: false, stopped, settle_refused, pending, rekeyed, waits: reader.waits() })
-}
-
-/// Marks or moves what the ledger has. Returns the server's words when it refuses: reading goes on without.
-async fn settle_committed<S: Stream + fmt::Debug>(
-    folder: &mut Folder<S>,
-    numbering: Numbering,
-    committer: &mut Committer,
-    after: &AfterIntake,
-) -> Result<Option<String>, Broken> {
-    if committer.to_settle.is_empty() {
-        return Ok(None);
-    }
-    let mut uids = committer.to_settle.clone();
-    uids.sort_unstable();
-    uids.dedup();
-    if *after != AfterIntake::Leave {
-        committer.lease().may_write().await.map_err(Stop::from)?;
-        match settle(folder, &uids, after).await {
-            Ok(()) => {}
-            Err(Error::Refused { text, .. }) => return Ok(Some(text)),
-            Err(error) => return Err(error.into()),
-        }
-    }
-    committer.mark_settled(numbering, &uids);
-    Ok(None)
-}
-
-/// How soon pending messages ask for another look, at most `poll`.
-pub fn next_look(reading: &Reading, pending: bool) -> Duration {
-    let time = reading.poll.min(reading.idle_renew);
-    if pending { time.min(reading.pending_retry) } else { time }
 }
 
 #[cfg(test)]

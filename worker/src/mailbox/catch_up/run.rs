@@ -1,0 +1,109 @@
+//! To the end of the folder: fetching, committing and settling, side by side as far as their order allows.
+
+use std::fmt;
+
+use super::{Broken, Reader, Ready};
+use crate::mailbox::commit::{Committer, Stop};
+use crate::mailbox::cursor::Numbering;
+use crate::mailbox::imap::command::{Error, Stream};
+use crate::mailbox::imap::connection::Folder;
+use crate::mailbox::imap::settle::{AfterIntake, settle};
+
+/// How a catch-up went.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct CaughtUp {
+    /// The lease is ending: the connection may be in the middle of a command.
+    pub ending: bool,
+    /// There was a reason to stop between two groups: the connection is at rest, and not everything was read.
+    pub stopped: bool,
+    /// What was to be done in the mailbox was refused, with these words.
+    pub settle_refused: Option<String>,
+    /// Some messages are to be tried again soon.
+    pub pending: bool,
+    /// All that was looked for in the ledger is dealt with; what came later is still to be read.
+    pub rekeyed: bool,
+    /// Old messages wait, to be released or for the next step of their release.
+    pub waits: bool,
+}
+
+/// Reads to the end of the folder, commits, and settles in the mailbox what is committed. `stop` is asked between groups;
+/// the group under way is finished.
+pub async fn run<S: Stream + fmt::Debug>(
+    mut reader: Reader<'_, S>,
+    committer: &mut Committer,
+    after: &AfterIntake,
+    stop: impl Fn() -> bool,
+) -> Result<CaughtUp, Broken> {
+    let lease = committer.lease().clone();
+    let rekeys = reader.cursor.rekeys_up_to().is_some();
+    let mut settle_refused = None;
+    let mut ready: Option<Ready> = None;
+    let mut stopped = false;
+    loop {
+        let last = ready.take();
+        stopped = stopped || stop();
+        let commit = async {
+            if let Some(Ready { drafts, room }) = last {
+                for draft in drafts {
+                    committer.commit(draft).await?;
+                }
+                // Ordering: its part of the budget is free only now that the bytes are.
+                drop(room);
+            }
+            Ok::<_, Stop>(())
+        };
+        let fetch = async {
+            if stopped {
+                return Some(Ok(None));
+            }
+            tokio::select! {
+                biased;
+                () = lease.ending() => None,
+                next = reader.next() => Some(next),
+            }
+        };
+        // Ordering: a commit is never dropped because a fetch failed: its outcome would be unknown.
+        let (committed, fetched) = futures::join!(commit, fetch);
+        committed?;
+        let Some(fetched) = fetched else {
+            let (pending, rekeyed, waits) = (false, false, false);
+            return Ok(CaughtUp { ending: true, stopped, settle_refused, pending, rekeyed, waits });
+        };
+        ready = fetched?;
+        if settle_refused.is_none() {
+            settle_refused = settle_committed(reader.folder, reader.cursor.numbering, committer, after).await?;
+        }
+        if ready.is_none() {
+            break;
+        }
+    }
+    committer.flush(&reader.cursor).await?;
+    let pending = reader.cursor.pending().into_iter().any(|uid| !reader.is_held_back(uid));
+    let rekeyed = rekeys && reader.cursor.rekeys_up_to().is_none();
+    Ok(CaughtUp { ending: false, stopped, settle_refused, pending, rekeyed, waits: reader.waits() })
+}
+
+/// Marks or moves what the ledger has. Returns the server's words when it refuses: reading goes on without.
+async fn settle_committed<S: Stream + fmt::Debug>(
+    folder: &mut Folder<S>,
+    numbering: Numbering,
+    committer: &mut Committer,
+    after: &AfterIntake,
+) -> Result<Option<String>, Broken> {
+    if committer.to_settle.is_empty() {
+        return Ok(None);
+    }
+    let mut uids = committer.to_settle.clone();
+    uids.sort_unstable();
+    uids.dedup();
+    if *after != AfterIntake::Leave {
+        committer.lease().may_write().await.map_err(Stop::from)?;
+        match settle(folder, &uids, after).await {
+            Ok(()) => {}
+            Err(Error::Refused { text, .. }) => return Ok(Some(text)),
+            Err(error) => return Err(error.into()),
+        }
+    }
+    committer.mark_settled(numbering, &uids);
+    Ok(None)
+}
