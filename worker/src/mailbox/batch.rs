@@ -28,6 +28,9 @@ pub enum Item {
     Pass(u32),
     /// The folder was numbered anew, and the ledger does not have it: it is left.
     Left(u32),
+    /// It came into a folder that was numbered anew while that was being restored, the ledger does not have it, and it is
+    /// left.
+    LeftRestored(u32),
     /// The folder was numbered anew, and the ledger has it.
     Known(Summary, Known),
     /// It waited for an operator, who does not want it: it was received before this time.
@@ -130,6 +133,10 @@ fn apply(reads: Reads, cursor: &mut Cursor, item: Item) -> Option<(ReportedMessa
         Item::Left(uid) => {
             cursor.count(|it| it.left += 1);
             cursor.pass(uid);
+            None
+        }
+        Item::LeftRestored(uid) => {
+            cursor.leave_restored(uid);
             None
         }
         Item::Known(summary, known) => {

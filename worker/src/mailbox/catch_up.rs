@@ -205,10 +205,10 @@ impl<'f, S: Stream + fmt::Debug> Reader<'f, S> {
         if found.len() < self.width as usize / 10 && self.care.window().is_none() {
             self.width = (self.width * 4).min(MAX_WINDOW);
         }
-        let mut known = self.known_among(restored).await?;
+        let mut decided = self.decided(restored).await?;
         for summary in &found {
-            self.planned.push_back(match known.remove(&summary.uid) {
-                Some(known) => Planned::Ready(Item::Known(*summary, known)),
+            self.planned.push_back(match decided.remove(&summary.uid) {
+                Some(item) => Planned::Ready(item),
                 None => self.plan(*summary),
             });
         }

@@ -82,8 +82,8 @@ pub struct Cursor {
     pub numbering: Numbering,
     /// Every message up to this UID is dealt with, or pending, unless it waits for an operator.
     pub done: u32,
-    /// Messages up to this UID were there at the first reading, or as the folder was numbered anew: `start` decides about
-    /// them, and `renumbered`.
+    /// Messages up to this UID were there at the first reading, or as the folder was numbered anew, or came into it while it
+    /// was being restored: `start` decides about them, and `renumbered`.
     anchor: u32,
     start: Start,
     /// Failed attempts by UID.
@@ -114,10 +114,12 @@ impl Cursor {
     /// after the first reading is always taken, and what it received before it is what the start policy left then: what it
     /// took is in the ledger. Only when not all of that had been read yet, flags have to tell once more.
     pub fn takes(&self, uid: u32, seen: bool, received: Option<i64>) -> bool {
-        if uid > self.anchor || self.is_newer(received) {
-            return true;
-        }
-        if self.renumbered.is_some() && self.may_be_left(uid, received) {
+        uid > self.anchor || self.is_newer(received) || self.takes_old(seen, received)
+    }
+
+    /// The same of a message that is, or passes for, one that was there at the first reading.
+    fn takes_old(&self, seen: bool, received: Option<i64>) -> bool {
+        if self.renumbered.is_some() && self.was_left_for_its_age(received) {
             return false;
         }
         match self.start {

@@ -22,12 +22,20 @@ pub struct Mark {
     pub fingerprint: Vec<u8>,
     identified: bool,
 }
+    /// The server lists the message and gives no headers of it. Whether the ledger has it can only be told when the ledger
+    /// never read its headers either.
+    pub withheld: bool,
 
 impl Mark {
     /// Of a header section, or of the part of it that counts.
     pub fn of(headers: &[u8]) -> Self {
         let content = parse::headers(headers);
-        Self { fingerprint: fingerprint(&content), identified: is_identified(&content) }
+        Self { fingerprint: fingerprint(&content), identified: is_identified(&content), withheld: false }
+    }
+
+    /// Of headers that the server does not give.
+    pub fn withheld() -> Self {
+        Self { withheld: true, ..Self::default() }
     }
 }
 

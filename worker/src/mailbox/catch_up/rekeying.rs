@@ -3,6 +3,7 @@
 use std::collections::HashMap;
 
 use super::{Broken, MAX_WINDOW, Planned, Reader, Ready, Stage, WINDOW};
+use crate::diagnosis::imap::passing;
 use crate::mailbox::batch::{Draft, Item, Known};
 use crate::mailbox::imap::command::{Error, Stream};
 use crate::mailbox::imap::fetch::{Summary, headers, summaries};
@@ -11,6 +12,14 @@ use crate::mailbox::status::now;
 
 /// First width of a window whose messages are looked for in the ledger.
 pub(super) const SOUGHT_WINDOW: u32 = MOST_SOUGHT as u32;
+
+/// When the headers of more messages than these are refused, each of them, it is the command that the server refuses. Then
+/// nothing is put aside, and the mailbox waits until somebody has looked at it.
+const REFUSED_WITH_THE_COMMAND: usize = 8;
+
+/// Why a message is not taken whose headers the server does not give.
+const WITHHELD: &str = "its folder was numbered anew, and the server lists it but does not give its headers, so it cannot be \
+    told whether it was taken before; look at it in the mailbox, and replay it if it was not";
 
 impl<S: Stream + std::fmt::Debug> Reader<'_, S> {
     /// Looks at the next window of what is looked for in the ledger.
@@ -44,10 +53,10 @@ impl<S: Stream + std::fmt::Debug> Reader<'_, S> {
             self.width = (self.width * 4).min(widest);
         }
         let summaries: Vec<Summary> = found.iter().map(|(summary, _)| *summary).collect();
-        let mut known = self.known_among(found).await?;
+        let mut decided = self.decided(found).await?;
         for summary in summaries {
-            self.planned.push_back(match known.remove(&summary.uid) {
-                Some(known) => Planned::Ready(Item::Known(summary, known)),
+            self.planned.push_back(match decided.remove(&summary.uid) {
+                Some(item) => Planned::Ready(item),
                 None => match self.plan(summary) {
                     Planned::Pass(uid) => Planned::Ready(Item::Left(uid)),
                     planned => planned,
@@ -85,16 +94,28 @@ impl<S: Stream + std::fmt::Debug> Reader<'_, S> {
         self.marked_of(restored).await
     }
 
-    /// Those of these messages that the ledger has, by UID.
-    pub(super) async fn known_among(&mut self, sought: Vec<(Summary, Mark)>) -> Result<HashMap<u32, Known>, Broken> {
+    /// What the ledger decides about these messages, by UID: those that it has, those of which that cannot be told, and those
+    /// of a restore that the start policy leaves. About the others it says nothing.
+    pub(super) async fn decided(&mut self, sought: Vec<(Summary, Mark)>) -> Result<HashMap<u32, Item>, Broken> {
         if sought.is_empty() {
             return Ok(HashMap::new());
         }
         let originals = self.finder.find(self.cursor.numbering.round, &sought).await?;
-        let known = sought.into_iter().zip(originals).filter(|(_, original)| !original.is_empty());
-        Ok(known
-            .map(|((summary, mark), original)| (summary.uid, Known { original, fingerprint: mark.fingerprint }))
-            .collect())
+        let now = now();
+        let decided = sought.into_iter().zip(originals).filter_map(|((summary, mark), original)| {
+            let Summary { uid, seen, received, .. } = summary;
+            let item = if !original.is_empty() {
+                Item::Known(summary, Known { original, fingerprint: mark.fingerprint })
+            } else if self.cursor.leaves_restored(uid, seen, received, now) {
+                Item::LeftRestored(uid)
+            } else if mark.withheld && self.cursor.takes(uid, seen, received) {
+                Item::Failed(summary, WITHHELD.into())
+            } else {
+                return None;
+            };
+            Some((uid, item))
+        });
+        Ok(decided.collect())
     }
 
     /// What is in a window, and what the headers of the first [`MOST_SOUGHT`] messages are known by.
@@ -104,15 +125,47 @@ impl<S: Stream + std::fmt::Debug> Reader<'_, S> {
     }
 
     async fn marked_of(&mut self, found: Vec<Summary>) -> Result<Vec<(Summary, Mark)>, Error> {
+        match self.marks_of(&found).await? {
+            (marked, Some(refusal))
+                if marked.len() > REFUSED_WITH_THE_COMMAND && marked.iter().all(|(_, mark)| mark.withheld) =>
+            {
+                Err(refusal)
+            }
+            (marked, _) => Ok(marked),
+        }
+    }
+
+    /// These messages with what their headers are known by, as far as the server gives them, and how it refused some.
+    ///
+    /// A NO for some is halved until it is about one message: the connection is at rest after it, and the others are not to
+    /// wait for that one.
+    pub(super) async fn marks_of(&mut self, found: &[Summary]) -> Result<(Vec<(Summary, Mark)>, Option<Error>), Error> {
         let uids: Vec<u32> = found.iter().take(MOST_SOUGHT).map(|summary| summary.uid).collect();
         let mut marks: HashMap<u32, Mark> = HashMap::new();
-        if !uids.is_empty() {
-            headers(&mut self.folder.commands, &uids, |uid, header| {
+        let mut refusal = None;
+        let mut parts = if uids.is_empty() { Vec::new() } else { vec![uids.to_vec()] };
+        while let Some(part) = parts.pop() {
+            let given = headers(&mut self.folder.commands, &part, |uid, header| {
                 marks.insert(uid, Mark::of(header));
-            })
-            .await?;
+            });
+            match given.await {
+                Ok(too_long) => {
+                    for uid in too_long {
+                        marks.entry(uid).or_default();
+                    }
+                }
+                Err(Error::Refused { text, bad: false, command }) if passing(&text).is_none() => {
+                    let rest: Vec<u32> = part.into_iter().filter(|uid| !marks.contains_key(uid)).collect();
+                    if rest.len() > 1 {
+                        let (first, second) = rest.split_at(rest.len() / 2);
+                        parts.extend([second.to_vec(), first.to_vec()]);
+                    }
+                    refusal = Some(Error::Refused { command, text, bad: false });
+                }
+                Err(error) => return Err(error),
+            }
         }
-        let marked = |summary: Summary| (summary, marks.remove(&summary.uid).unwrap_or_default());
-        Ok(found.into_iter().map(marked).collect())
+        let marked = |summary: &Summary| (*summary, marks.remove(&summary.uid).unwrap_or_else(Mark::withheld));
+        Ok((found.iter().map(marked).collect(), refusal))
     }
 }

@@ -61,6 +61,28 @@ impl Cursor {
         now < renumbered.began.saturating_add(RESTORING) && received.is_none_or(|received| received < renumbered.began)
     }
 
+    /// True when such a message, which the ledger does not have, is left: it is older than the first reading, and the start
+    /// policy left it then. That it lies in the folder only now makes it no new mail.
+    pub fn leaves_restored(&self, uid: u32, seen: bool, received: Option<i64>, now: i64) -> bool {
+        uid > self.anchor
+            && self.may_be_restored(received, now)
+            && !self.is_newer(received)
+            && !self.takes_old(seen, received)
+    }
+
+    /// Such a message is left. From here on it passes for one that was there as the folder was numbered anew, and so do those
+    /// before it: of those, what is newer than the first reading was taken, and what is older was looked for.
+    pub fn leave_restored(&mut self, uid: u32) {
+        self.anchor = self.anchor.max(uid);
+        self.pending.remove(&uid);
+        self.pass(uid);
+    }
+
+    /// True when a message that failed may be in the ledger under another key all the same.
+    pub fn may_be_known(&self, uid: u32, received: Option<i64>, now: i64) -> bool {
+        self.renumbered.is_some() && uid <= self.anchor || self.may_be_restored(received, now)
+    }
+
     /// How the folder was numbered anew the last time. `None`: never.
     pub fn renumbered(&self) -> Option<&Renumbered> {
         self.renumbered.as_ref()
@@ -183,6 +205,59 @@ mod tests {
         failed.fail(3);
         assert_eq!(takes(&failed.renumber(8, 11, since, None, 500)), (false, true), "one was to be tried again");
         assert_eq!(takes(&read(Start::Unseen).renumber(8, 11, since, None, 500)), (false, false));
+    }
+
+    #[test]
+    fn what_a_slow_restore_brings_goes_by_the_start_policy_and_not_by_when_it_came() {
+        let (since, began) = (100 * SECOND + 7, 5000 * SECOND);
+        // Seen anew when it was empty; 1 to 9 come later.
+        let empty = |start| {
+            let mut cursor = read(start).renumber(8, 1, since, None, began);
+            cursor.finish_rekeying(began);
+            cursor
+        };
+        let day = 24 * 3600 * SECOND;
+        for (start, old) in [
+            (Start::Unseen, false),
+            (Start::New, false),
+            (Start::All, true),
+            (Start::Since(50 * SECOND), true),
+            (Start::Since(99 * SECOND + 1), false),
+        ] {
+            let mut cursor = empty(start);
+            for seen in [true, false] {
+                let leaves = |received, now| cursor.leaves_restored(3, seen, received, now);
+                assert_eq!(leaves(Some(99 * SECOND), began + 1), !old, "{start:?}");
+                assert!(!leaves(Some(100 * SECOND), began + 1), "in the second of the first reading: {start:?}");
+                assert!(!leaves(None, began + 1), "nobody says when: {start:?}");
+                assert!(!leaves(Some(99 * SECOND), began + day), "the restore is over: {start:?}");
+                assert!(!leaves(Some(began), began + 1), "new mail: {start:?}");
+            }
+            cursor.settle(4);
+            cursor.settle(6);
+            if !old {
+                cursor.leave_restored(5);
+                let left = Place::BeforeStart { doubtful: false };
+                assert_eq!(cursor.place(5, true, Some(99 * SECOND)), left, "{start:?}");
+                assert_eq!(cursor.place(4, true, Some(100 * SECOND)), Place::Done, "{start:?}");
+            }
+            assert_eq!(cursor.place(6, true, Some(99 * SECOND)), Place::Done, "{start:?}");
+            assert_eq!((cursor.done, cursor.rekeys_up_to()), (6, None));
+            assert_eq!(Cursor::decode(Some(&cursor.encode())), Ok(Some(cursor)));
+        }
+        let mut failed = read(Start::Unseen);
+        failed.fail(3);
+        let mut half = failed.renumber(8, 1, since, None, began);
+        half.finish_rekeying(began);
+        assert!(half.leaves_restored(3, true, Some(0), began + 1), "not all had been read: flags tell");
+        assert!(!half.leaves_restored(3, false, Some(0), began + 1));
+        let mut waited = Cursor::holding(9, 11, Start::All, 7);
+        waited.leave(1, 50 * SECOND);
+        let mut waited = waited.renumber(8, 1, since, Some(50 * SECOND), began);
+        waited.finish_rekeying(began);
+        assert!(waited.leaves_restored(3, false, Some(49 * SECOND), began + 1), "an operator left it for its age");
+        assert!(!waited.leaves_restored(3, false, Some(51 * SECOND), began + 1));
+        assert!(!read(Start::New).leaves_restored(30, false, Some(0), 1), "never numbered anew");
     }
 
     #[test]

@@ -89,8 +89,12 @@ impl Cursor {
 
     /// True when a message that waited may have been left for its age.
     pub(super) fn may_be_left(&self, uid: u32, received: Option<i64>) -> bool {
-        let Some(waiting) = self.waiting.filter(|_| self.is_old(uid)) else { return false };
-        received.is_some_and(|received| received < waiting.left_before)
+        self.is_old(uid) && self.was_left_for_its_age(received)
+    }
+
+    /// The same of any message that passes for one of them.
+    pub(super) fn was_left_for_its_age(&self, received: Option<i64>) -> bool {
+        self.waiting.is_some_and(|waiting| received.is_some_and(|received| received < waiting.left_before))
     }
 }
 

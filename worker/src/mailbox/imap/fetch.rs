@@ -74,12 +74,14 @@ pub async fn summaries_of<S: Stream + fmt::Debug>(
 }
 
 /// The header fields by which a message is known again, of the messages with these UIDs, one by one as they come: what is in
-/// memory is one of them. What the server does not give is missing.
+/// memory is one of them. What the server does not give is missing. When it refuses, some may have come before. Returns the
+/// UIDs of those whose header was too long and was thrown away; none of them is known by its headers.
 pub async fn headers<S: Stream + fmt::Debug>(
     commands: &mut Commands<S>,
     uids: &[u32],
     mut each: impl FnMut(u32, &[u8]),
-) -> Result<(), Error> {
+) -> Result<Vec<u32>, Error> {
+    commands.notes().oversized.clear();
     let fields = "UID BODY.PEEK[HEADER.FIELDS (MESSAGE-ID DATE FROM TO SUBJECT)]";
     commands
         .run(&format!("UID FETCH {} ({fields})", set(uids)), |untagged| {
@@ -90,9 +92,10 @@ pub async fn headers<S: Stream + fmt::Debug>(
             }
         })
         .await?;
-    // One that is too long was thrown away: that message is not known by its headers.
-    commands.notes().oversized.clear();
-    Ok(())
+    let oversized = std::mem::take(&mut commands.notes().oversized);
+    // One without a UID may be any of them.
+    let known = |uid: Option<u32>| uid.map_or(uids.to_vec(), |uid| vec![uid]);
+    Ok(oversized.into_iter().flat_map(|one| known(one.uid)).collect())
 }
 
 /// The raw messages with these UIDs. One that the server has no longer, or cannot give, is missing from the answer.

@@ -17,6 +17,8 @@ pub(crate) enum Body {
     Good(Vec<u8>),
     /// It is listed and never given.
     Missing,
+    /// As it should, but for its headers alone: they are refused (`true`), or never given.
+    NoHeader(Vec<u8>, bool),
     /// Giving it breaks the connection's answers.
     Broken,
     /// A literal of this size is announced.
@@ -42,7 +44,7 @@ pub(crate) struct Server {
 impl Server {
     pub(crate) fn put(&self, uid: u32, seen: bool, body: Body) {
         let size = match &body {
-            Body::Good(raw) => raw.len() as u64,
+            Body::Good(raw) | Body::NoHeader(raw, _) => raw.len() as u64,
             _ => 10,
         };
         self.mails.lock().expect("mails").insert(uid, Mail { seen, size, body, minute: 0 });
@@ -114,11 +116,15 @@ impl Server {
         if let ["UID", verb, set, ..] = words.as_slice() {
             let uids = members(set, &mails);
             for (at, uid) in uids.iter().enumerate() {
+            let refused = |uid: &u32| matches!(mails[uid].body, Body::NoHeader(_, true));
+            if command.contains("HEADER.FIELDS") && uids.iter().any(refused) {
+                return format!("{tag} NO it cannot be converted\r\n").into_bytes();
+            }
                 let mail = mails.get_mut(uid).expect("a member");
                 let seq = at + 1;
                 match *verb {
                     "FETCH" if command.contains("BODY.PEEK[]") => match &mail.body {
-                        Body::Good(raw) => {
+                        Body::Good(raw) | Body::NoHeader(raw, _) => {
                             out.extend(format!("* {seq} FETCH (UID {uid} BODY[] {{{}}}\r\n", raw.len()).bytes());
                             out.extend(raw);
                             out.extend(b")\r\n");

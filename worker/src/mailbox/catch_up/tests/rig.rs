@@ -205,10 +205,15 @@ impl Rig {
 
     /// The folder is another one now, in which reading has begun in minute `since`.
     pub(super) async fn renumber(&mut self, server: Server, since: i64) {
+        self.renumber_at(server, since, 5).await;
+    }
+
+    /// The same, noticed at this time in microseconds since 1970: for a day messages are restored into it.
+    pub(super) async fn renumber_at(&mut self, server: Server, since: i64, began: i64) {
         let next = server.mails.lock().expect("mails").keys().max().map_or(1, |uid| uid + 1);
         self.server = server;
         self.care = Care::default();
-        let cursor = self.cursor().renumber(8, next, (MINUTES + since) * 60_000_000, None, 5);
+        let cursor = self.cursor().renumber(8, next, (MINUTES + since) * 60_000_000, None, began);
         self.committer.forget_unsettled();
         self.committer.flush(&cursor).await.expect("the beginning");
     }
