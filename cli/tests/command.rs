@@ -264,7 +264,7 @@ async fn a_faulty_model_is_not_sent() {
     insta::assert_snapshot!(message, @r#"
     error: FILE: 2 fields are at fault
       line 1, queues[0].start: "never" is not known; write unseen or new or all or since
-      line 1, queues[0].afterIntake: "burn" is not known; write seen or move or leave
+      line 1, queues[0].afterIntake: "burn" is not known; write seen or move or leave or delete
     help: correct the file; nothing was changed
     "#);
     assert!(plane.state().calls.is_empty());

@@ -8,7 +8,7 @@ use jiff::Timestamp;
 use jiff::civil::Date;
 use jiff::tz::TimeZone;
 use postroom_proto::reason::FieldFault;
-use postroom_proto::{convert, v1};
+use postroom_proto::{convert, span, v1};
 
 use super::{Address, File, Guard, IncomingServer, Instance, Lines, OutgoingServer, Queue, Secret, Start};
 use crate::Environment;
@@ -269,13 +269,25 @@ impl Reading<'_> {
 
     fn after_intake(&mut self, path: &str, after: &str) -> v1::AfterIntake {
         if let Some(folder) = after.strip_prefix("move:").map(str::trim).filter(|folder| !folder.is_empty()) {
-            return v1::AfterIntake { policy: v1::AfterIntakePolicy::Move.into(), folder: folder.into() };
+            let policy = v1::AfterIntakePolicy::Move.into();
+            return v1::AfterIntake { policy, folder: folder.into(), ..Default::default() };
+        }
+        if let Some(keep) = after.strip_prefix("delete:") {
+            let read = span::read(keep);
+            if read.is_none() {
+                self.fault(
+                    path,
+                    format!("{keep:?} is no time to keep messages for; write \"delete:30d\" or \"delete:12h\""),
+                );
+            }
+            let policy = v1::AfterIntakePolicy::Delete.into();
+            return v1::AfterIntake { policy, keep: read.map(convert::to_duration), ..Default::default() };
         }
         if after == "move" || after.starts_with("move:") {
             self.fault(path, "needs a folder; write \"move:Processed\"");
             return v1::AfterIntake::default();
         }
-        v1::AfterIntake { policy: self.word(path, Some(after), words::after_intake), folder: String::new() }
+        v1::AfterIntake { policy: self.word(path, Some(after), words::after_intake), ..Default::default() }
     }
 
     fn secret(&mut self, path: &str, secret: Option<Secret>) -> Option<v1::SecretInput> {

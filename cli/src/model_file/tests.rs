@@ -165,7 +165,7 @@ queues:
     addresses:
       - {email: x@y.example, server: a, password: {env: A, value: b}}
       - {email: x@y.example, server: a, password: {}}
-  - {name: r, instance: core1, start: {since: 2026-01-31T08:00}, afterIntake: delete}
+  - {name: r, instance: core1, start: {since: 2026-01-31T08:00}, afterIntake: burn}
 "
     ));
 }
@@ -209,6 +209,24 @@ fn a_secret_comes_from_a_file_beside_the_model_without_its_line_break() {
     assert_eq!(model.incoming_servers[0].secret.as_ref().unwrap().value, " s3cret");
 }
 
+#[test]
+fn a_time_to_keep_messages_is_read_and_written_as_people_do() {
+    let of = |after: &str| {
+        let text = format!("queues: [{{name: q, instance: i, afterIntake: {after:?}}}]\n");
+        let model = read_here(&text).unwrap();
+        let after = model.queues[0].after_intake.clone().unwrap();
+        assert_eq!(after.policy(), v1::AfterIntakePolicy::Delete);
+        (after.keep.map(|keep| keep.seconds), after_intake(&after).unwrap())
+    };
+    assert_eq!(of("delete"), (None, "delete".into()));
+    assert_eq!(of("delete:30d"), (Some(2_592_000), "delete:30d".into()));
+    assert_eq!(of("delete: 1h30m"), (Some(5400), "delete:90m".into()));
+    for wrong in ["delete:", "delete:soon", "delete:-1d", "delete:30"] {
+        let said = refused(&format!("queues: [{{name: q, instance: i, afterIntake: {wrong:?}}}]\n"));
+        assert!(said.contains("queues[0].afterIntake") && said.contains("delete:30d"), "{said}");
+    }
+}
+
 const HOSTILE: [&str; 24] = [
     "Münster / \"Büro\" #1 🙂",
     "yes",
@@ -242,7 +260,11 @@ fn hostile_names_survive() {
     let queues = HOSTILE.map(|name| v1::Queue {
         name: name.into(),
         instance: name.into(),
-        after_intake: Some(v1::AfterIntake { policy: v1::AfterIntakePolicy::Move.into(), folder: "A/B: c".into() }),
+        after_intake: Some(v1::AfterIntake {
+            policy: v1::AfterIntakePolicy::Move.into(),
+            folder: "A/B: c".into(),
+            keep: None,
+        }),
         addresses: vec![v1::Address { email: name.into(), server: name.into(), ..Default::default() }],
         ..Default::default()
     });

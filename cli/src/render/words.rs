@@ -44,7 +44,7 @@ words! {
     security: Security, "SECURITY_";
     /// `unseen`, `new`, `all`, `since`.
     start: StartPolicy, "START_POLICY_";
-    /// `seen`, `move`, `leave`.
+    /// `seen`, `move`, `leave`, `delete`.
     after_intake: AfterIntakePolicy, "AFTER_INTAKE_POLICY_";
     /// `unassigned`, `connecting`, `catching-up`, `rekeying`, `idle`, `failing`, `backlog`.
     mailbox_state: MailboxState, "MAILBOX_STATE_";

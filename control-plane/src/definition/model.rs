@@ -4,6 +4,7 @@
 
 use std::collections::{BTreeMap, HashMap};
 use std::sync::Arc;
+use std::time::Duration;
 
 use postroom_proto::id::MailboxUid;
 use serde::{Deserialize, Serialize};
@@ -23,6 +24,8 @@ pub const DEFAULT_MAX_MESSAGE_BYTES: u64 = 26_214_400;
 /// Messages that a mailbox may have to take at its first reading without waiting for an operator, unless another number is
 /// named.
 pub const DEFAULT_BACKLOG_GUARD: u32 = 1000;
+/// How long a message stays in the mailbox after its intake, when it is deleted then.
+pub const DEFAULT_KEEP: Duration = Duration::from_secs(7 * 24 * 3600);
 /// TCP port of IMAP inside TLS (RFC 8314 section 3.2).
 pub const DEFAULT_IMAP_PORT: u16 = 993;
 /// Pool of workers unless another is named.
@@ -176,6 +179,24 @@ pub enum AfterIntake {
     Move(String),
     /// Nothing.
     Leave,
+    /// \Seen is set, and so many seconds later it is deleted. As written; may be 0. Objects of formats before 5 have none.
+    Delete(u64),
+}
+
+impl AfterIntake {
+    /// How long after its intake a message is deleted. `None`: never.
+    pub fn keep(&self) -> Option<Duration> {
+        match self {
+            Self::Seen | Self::Move(_) | Self::Leave => None,
+            Self::Delete(0) => Some(DEFAULT_KEEP),
+            Self::Delete(seconds) => Some(Duration::from_secs(*seconds)),
+        }
+    }
+
+    /// True when messages do not stay in the folder.
+    pub fn takes_away(&self) -> bool {
+        matches!(self, Self::Move(_) | Self::Delete(_))
+    }
 }
 
 /// When a mailbox waits for an operator before its old messages are read.

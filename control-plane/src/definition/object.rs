@@ -13,8 +13,8 @@ pub(super) const MAX_BYTES: usize = 512 * 1024;
 
 /// The format that is written. A newer one is refused rather than half understood. Format 1 knew no system settings, no
 /// outgoing servers and no proxies; format 2 knew no outgoing server's host, scope, CA file, proxy and copy of sent mail;
-/// format 3 knew no guard of a queue against backlogs.
-const FORMAT: u32 = 4;
+/// format 3 knew no guard of a queue against backlogs; format 4 knew no deletion after intake.
+const FORMAT: u32 = 5;
 
 /// Uid and name of the system settings, of which there is one set.
 pub(super) const SYSTEM: &str = "system";

@@ -1,5 +1,6 @@
 //! A mailbox's definition as a worker needs it: effective values, secrets opened.
 
+use postroom_proto::convert::to_duration;
 use postroom_proto::id::MailboxUid;
 use postroom_proto::reason::{Failure, Reason};
 use postroom_proto::v1;
@@ -30,7 +31,11 @@ pub fn resolve(model: &Model, vault: &Vault, mailbox: &MailboxUid) -> Result<v1:
         password,
         max_message_bytes: queue.max_message_bytes(),
         start: Some(wire::start(queue.start)),
-        after_intake: Some(wire::after_intake(&queue.after_intake)),
+        // With its defaults: a reader knows of none.
+        after_intake: Some(v1::AfterIntake {
+            keep: queue.after_intake.keep().map(to_duration),
+            ..wire::after_intake(&queue.after_intake)
+        }),
         backlog_guard: queue.backlog_guard(),
         credentials_digest: credentials_digest(server, address),
         ..of_server(vault, server)?

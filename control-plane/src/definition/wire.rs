@@ -4,8 +4,9 @@
 //! other faults are found in the same call.
 
 use std::collections::HashSet;
+use std::time::Duration;
 
-use postroom_proto::convert::{from_timestamp, to_timestamp};
+use postroom_proto::convert::{from_timestamp, to_duration, to_timestamp};
 use postroom_proto::reason::FieldFault;
 use postroom_proto::v1;
 use secrecy::SecretString;
@@ -19,6 +20,9 @@ use super::normalise;
 mod outgoing;
 
 pub use self::outgoing::{outgoing_authentication, outgoing_server, smtp_security};
+
+/// Longest time for which a message may be kept before it is deleted after intake: 10 years.
+const LONGEST_KEEP_SECONDS: u64 = 10 * 366 * 24 * 3600;
 
 /// What was asked for, before it meets what is stored. Uids, revisions and sealed secrets are still empty.
 #[derive(Debug, Default)]
@@ -217,7 +221,10 @@ fn read_backlog_guard(wire: v1::BacklogGuard, path: &str, fault: &mut Fault<'_>)
 
 fn read_after_intake(wire: v1::AfterIntake, path: &str, fault: &mut Fault<'_>) -> AfterIntake {
     use v1::AfterIntakePolicy as Wire;
-    let folder = trim(&wire.folder);
+    let (folder, keep) = (trim(&wire.folder), wire.keep);
+    if keep.is_some() && wire.policy != Wire::Delete as i32 {
+        fault(path.into(), "names a time, which only goes with delete; write delete:30d, or leave the time out".into());
+    }
     match Wire::try_from(wire.policy) {
         Ok(Wire::Move) => {
             if folder.is_empty() {
@@ -232,10 +239,25 @@ fn read_after_intake(wire: v1::AfterIntake, path: &str, fault: &mut Fault<'_>) -
             );
         }
         Ok(Wire::Leave) => return AfterIntake::Leave,
+        Ok(Wire::Delete) => return AfterIntake::Delete(keep.map_or(0, |keep| read_keep(&keep, path, fault))),
         Ok(Wire::Unspecified | Wire::Seen) => {}
-        Err(_) => fault(path.into(), "is not known here; write seen, leave or move:<folder>".into()),
+        Err(_) => fault(path.into(), "is not known here; write seen, leave, delete or move:<folder>".into()),
     }
     AfterIntake::Seen
+}
+
+/// In seconds.
+fn read_keep(wire: &prost_types::Duration, path: &str, fault: &mut Fault<'_>) -> u64 {
+    let seconds = u64::try_from(wire.seconds).ok().filter(|seconds| (1..=LONGEST_KEEP_SECONDS).contains(seconds));
+    match seconds {
+        Some(seconds) if wire.nanos == 0 => seconds,
+        _ => {
+            let description = "is delete after a time that is no whole number of seconds from 1 s to 10 years; write for \
+                               example delete:30d, or delete alone for 7 days";
+            fault(path.into(), description.into());
+            0
+        }
+    }
 }
 
 fn secret(wire: Option<v1::SecretInput>, path: &str, fault: &mut Fault<'_>) -> Asked {
@@ -369,10 +391,12 @@ fn backlog_guard(guard: BacklogGuard) -> v1::BacklogGuard {
 }
 
 pub(super) fn after_intake(after_intake: &AfterIntake) -> v1::AfterIntake {
-    let (policy, folder) = match after_intake {
-        AfterIntake::Seen => (v1::AfterIntakePolicy::Seen, String::new()),
-        AfterIntake::Move(folder) => (v1::AfterIntakePolicy::Move, folder.clone()),
-        AfterIntake::Leave => (v1::AfterIntakePolicy::Leave, String::new()),
+    let (policy, folder, seconds) = match after_intake {
+        AfterIntake::Seen => (v1::AfterIntakePolicy::Seen, String::new(), 0),
+        AfterIntake::Move(folder) => (v1::AfterIntakePolicy::Move, folder.clone(), 0),
+        AfterIntake::Leave => (v1::AfterIntakePolicy::Leave, String::new(), 0),
+        AfterIntake::Delete(seconds) => (v1::AfterIntakePolicy::Delete, String::new(), *seconds),
     };
-    v1::AfterIntake { policy: policy.into(), folder }
+    let keep = (seconds > 0).then(|| to_duration(Duration::from_secs(seconds)));
+    v1::AfterIntake { policy: policy.into(), folder, keep }
 }

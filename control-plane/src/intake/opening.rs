@@ -1,11 +1,12 @@
 //! Opening mailboxes: the fence is raised, and the worker gets all it needs to read.
 
-use postroom_proto::convert::to_timestamp;
+use postroom_proto::convert::{from_duration, to_timestamp};
 use postroom_proto::id::{Epoch, MailboxUid, SessionId};
 use postroom_proto::reason::{Failure, Reason, name};
 use postroom_proto::v1;
 
 use super::{Intake, check, mailbox, session};
+use crate::clock;
 use crate::definition;
 use crate::ledger::backlog::Release;
 use crate::store::{get_all, key};
@@ -20,6 +21,13 @@ fn release(release: Option<Release>) -> v1::BacklogRelease {
             v1::BacklogRelease { released: true, since_time: since.map(to_timestamp), rate_per_minute }
         }
     }
+}
+
+/// How long, in microseconds, the mailbox keeps messages after intake, when it deletes them then.
+fn keep(definition: &v1::MailboxDefinition) -> Option<i64> {
+    let after = definition.after_intake.as_ref().filter(|after| after.policy() == v1::AfterIntakePolicy::Delete)?;
+    let keep = after.keep.as_ref().and_then(from_duration)?;
+    Some(i64::try_from(keep.as_micros()).unwrap_or(i64::MAX))
 }
 
 impl Intake {
@@ -80,11 +88,16 @@ impl Intake {
         let definition = definition::resolve(&model, &self.vault, &uid).inspect_err(|failure| {
             tracing::warn!(mailbox = %uid, failure = failure.message, "a mailbox cannot be opened");
         })?;
+        // Read after the fence: what a former holder has settled is not named again.
+        let unsettled_source_keys = match keep(&definition) {
+            None => opened.unsettled,
+            Some(keep) => self.ledger.due(&uid, clock::now().saturating_sub(keep)).await?,
+        };
         Ok(v1::OpenedMailbox {
             generation: fence.generation.0,
             definition: Some(definition),
             cursor: Some(v1::Cursor { protocol: opened.cursor.protocol, value: opened.cursor.value }),
-            unsettled_source_keys: opened.unsettled,
+            unsettled_source_keys,
             status: opened.status,
             reading_since_time: opened.reading_since.map(to_timestamp),
             backlog_release: opened.release.map(release),

@@ -253,6 +253,10 @@ pub trait Ledger: Send + Sync + 'static {
     /// Raises the fence of a mailbox, never lowers it. `None`: a higher one stands, or another session's equal one.
     async fn open(&self, mailbox: &MailboxUid, fence: &Fence) -> Result<Option<Opened>, Error>;
 
+    /// Messages of the mailbox, in its present numbering, that are to be deleted there when what was taken in before
+    /// `taken_before` is: contacts and bounces of the outbox that are not yet settled, oldest first, at most 500 keys.
+    async fn due(&self, mailbox: &MailboxUid, taken_before: Micros) -> Result<Vec<String>, Error>;
+
     /// Commits a batch; the last one, repeated, returns its stored answer.
     async fn report(&self, batch: Batch, now: Micros) -> Result<Result<v1::ReportResponse, NotCommitted>, Error>;
 

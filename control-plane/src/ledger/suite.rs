@@ -233,6 +233,42 @@ pub(crate) async fn settling_is_remembered(ledger: impl Ledger) {
     assert_eq!(ledger.open(&uid, &fence(1, "s1")).await.unwrap().unwrap().unsettled, ["1:2"]);
 }
 
+/// Of contacts alone, and of none twice: what was put aside, is settled or was taken in too lately is never named.
+pub(crate) async fn what_is_to_be_deleted_is_what_was_taken_in_long_enough_ago(ledger: impl Ledger) {
+    let uid = mailbox("a@x.example");
+    let due = async |before| ledger.due(&uid, before).await.unwrap();
+    assert!(due(1000).await.is_empty(), "it was never opened");
+    ledger.open(&uid, &fence(1, "s1")).await.unwrap().unwrap();
+    let aside = |key: &str, disposition| Message { disposition, content: None, raw: Raw::None, ..message(key, 5) };
+    let first = vec![
+        message("1:1", 5),
+        aside("1:2", Disposition::Quarantined),
+        aside("1:3", Disposition::TooLarge),
+        aside("1:4", Disposition::Vanished),
+        message("1:5", 5),
+        message("1:6", 5),
+    ];
+    ledger.report(batch("a@x.example", fence(1, "s1"), 0, 1, first), 10).await.unwrap().unwrap();
+    let later = batch("a@x.example", fence(1, "s1"), 1, 2, vec![message("1:7", 5)]);
+    ledger.report(Batch { settled: vec!["1:6".into()], ..later }, 20).await.unwrap().unwrap();
+    assert_eq!(due(10).await, Vec::<String>::new());
+    assert_eq!(due(11).await, ["1:1", "1:5"]);
+    assert_eq!(due(21).await, ["1:1", "1:5", "1:7"]);
+    let settled = Batch { settled: vec!["1:1".into()], ..batch("a@x.example", fence(1, "s1"), 2, 3, vec![]) };
+    ledger.report(settled, 30).await.unwrap().unwrap();
+    assert_eq!(due(31).await, ["1:5", "1:7"], "deleted once");
+    // Numbered anew: a key means another message now, or none.
+    let renumbered = Batch { numbering: 1, ..batch("a@x.example", fence(1, "s1"), 3, 4, vec![]) };
+    ledger.report(renumbered, 40).await.unwrap().unwrap();
+    assert!(due(1000).await.is_empty());
+    let id = ledger.standing_of(&uid, &["1:5".to_owned()]).await.unwrap()[0].id;
+    let copy = Message { duplicate_of: Some(id), ..aside("9.1:2", Disposition::Duplicate) };
+    let known = Batch { numbering: 1, ..batch("a@x.example", fence(1, "s1"), 4, 5, vec![copy]) };
+    ledger.report(known, 50).await.unwrap().unwrap();
+    assert_eq!((due(50).await, due(51).await), (vec![], vec!["9.1:2".to_owned()]), "under its new key");
+    assert!(ledger.due(&mailbox("b@x.example"), 1000).await.unwrap().is_empty());
+}
+
 pub(crate) async fn only_the_holder_says_how_reading_goes(ledger: impl Ledger) {
     let uid = mailbox("a@x.example");
     ledger.open(&uid, &fence(7, "s1")).await.unwrap().unwrap();
@@ -273,6 +309,7 @@ mod sqlite {
         one_refused_report_leaves_the_others_of_its_group_alone,
         what_is_not_a_contact_is_recorded_all_the_same,
         settling_is_remembered,
+        what_is_to_be_deleted_is_what_was_taken_in_long_enough_ago,
         the_best_contacts_come_first,
         an_allocation_fits_an_answer,
         a_repeated_request_holds_the_same_contacts,

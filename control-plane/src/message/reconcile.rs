@@ -25,7 +25,6 @@ use tokio::sync::OwnedSemaphorePermit;
 
 use super::Messages;
 use crate::definition;
-use crate::definition::model::AfterIntake;
 use crate::errand::Asked;
 use crate::ledger::SharedLedger;
 use crate::ledger::message::Standing;
@@ -48,7 +47,7 @@ impl Messages {
         let model = self.model.borrow().clone();
         let definition = definition::resolve(&model, &self.vault, &uid)?;
         let place = model.mailbox(&uid);
-        let moves = place.is_some_and(|place| matches!(place.queue.after_intake, AfterIntake::Move(_)));
+        let moves = place.is_some_and(|place| place.queue.after_intake.takes_away());
         let cursor = self.ledger.cursor(&uid).await?;
         let (last, total) = self.ledger.extent(&uid).await?;
         let cursor = Some(v1::Cursor { protocol: cursor.protocol, value: cursor.value });
@@ -168,7 +167,7 @@ pub struct Comparison {
 }
 
 impl Comparison {
-    /// Nothing compared yet. `moves`: messages are moved away after intake.
+    /// Nothing compared yet. `moves`: messages are moved away, or deleted, after intake.
     pub fn new(mailbox: &str, moves: bool, all: bool) -> Self {
         let summary = ReconcileSummary { mailbox: mailbox.into(), clean: true, ..ReconcileSummary::default() };
         Self { seen: Rows::default(), summary, moves, all }

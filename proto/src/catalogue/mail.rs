@@ -34,6 +34,14 @@ super::entries! {
         "messages are read, but cannot be marked as seen",
         "the account may read the mailbox but not change it",
         "give the account the right to change the mailbox, or set the queue's `afterIntake` to leave";
+    DELETE_REFUSED: Mailbox,
+        "messages are read, but cannot be deleted",
+        "the account may read the mailbox but not delete from it, or the mailbox is under a hold",
+        "give the account the right to delete in the mailbox, or set the queue's `afterIntake` to seen, move:<folder> or leave";
+    EXPUNGE_UNSUPPORTED: Configuration,
+        "messages are marked as deleted, and stay in the mailbox",
+        "the server cannot remove single messages (it has no UIDPLUS, RFC 4315), and a plain EXPUNGE would remove what others have marked, too",
+        "expunge the folder with a mail program from time to time, or set the queue's `afterIntake` to seen, move:<folder> or leave";
     THROTTLED: Throttled,
         "the mail server asks to slow down",
         "the mailbox's work budget is used up, often by other programs that read it too",

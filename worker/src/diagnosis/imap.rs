@@ -112,6 +112,16 @@ pub fn settle_refused(text: &str, folder: Option<&str>) -> Diagnosis {
     }
 }
 
+/// Deleting after intake was refused; reading goes on.
+pub fn delete_refused(text: &str) -> Diagnosis {
+    passing(text).unwrap_or_else(|| said(&mail::DELETE_REFUSED, text))
+}
+
+/// What is to be deleted after intake can only be marked as deleted; reading goes on.
+pub fn expunge_unsupported() -> Diagnosis {
+    Diagnosis::of(&mail::EXPUNGE_UNSUPPORTED, mail::EXPUNGE_UNSUPPORTED.title)
+}
+
 /// A command was refused that a working server grants.
 pub fn command_refused(command: &str, text: &str) -> Diagnosis {
     if is_not_connected(text) {

@@ -284,6 +284,8 @@ mod tests {
             imap::connection_lost(None),
             imap::malformed("no"),
         ];
+            imap::delete_refused("no"),
+            imap::expunge_unsupported(),
         for found in found {
             assert!(catalogue::find(&found.code).is_some(), "{found:?}");
             assert!(!found.cause.is_empty() && !found.remedy.is_empty(), "{found:?}");

@@ -45,19 +45,23 @@ async fn all_faults_are_told_at_once_in_the_words_of_the_model_file() {
             priority: 2000,
             language: "_".into(),
             start: Some(v1::Start { policy: v1::StartPolicy::Since.into(), since_time: None }),
-            after_intake: Some(v1::AfterIntake { policy: v1::AfterIntakePolicy::Move.into(), folder: " ".into() }),
+            after_intake: Some(v1::AfterIntake {
+                policy: v1::AfterIntakePolicy::Move.into(),
+                folder: " ".into(),
+                keep: None,
+            }),
             ..queue("q", vec![address("Sales@Contoso.example", NAME)])
         },
         v1::Queue {
             start: Some(v1::Start { policy: 99, since_time: None }),
-            after_intake: Some(v1::AfterIntake { policy: 99, folder: String::new() }),
+            after_intake: Some(v1::AfterIntake { policy: 99, ..Default::default() }),
             max_message_bytes: u64::MAX,
             ..queue(&"🙂".repeat(201), vec![])
         },
         v1::Queue {
             start: Some(v1::Start { policy: 2, since_time: Some(Default::default()) }),
             backlog_guard: Some(v1::BacklogGuard { message_count: 7, off: true }),
-            after_intake: Some(v1::AfterIntake { policy: 1, folder: "Done".into() }),
+            after_intake: Some(v1::AfterIntake { policy: 1, folder: "Done".into(), keep: None }),
             ..queue(" ", vec![])
         },
     ]);
@@ -109,6 +113,44 @@ async fn all_faults_are_told_at_once_in_the_words_of_the_model_file() {
     assert_eq!(paths, expected, "{found:#?}");
     assert_eq!(definitions.model().revision(), 0, "nothing was stored");
     assert!(!format!("{found:?}").contains("planted"));
+}
+
+#[tokio::test]
+async fn a_time_to_keep_messages_goes_with_deletion_alone_and_has_bounds() {
+    let store = store().await;
+    let definitions = definitions(&store).await;
+    let delete = v1::AfterIntakePolicy::Delete;
+    let with = |policy: v1::AfterIntakePolicy, seconds, nanos, folder: &str| {
+        let keep = Some(prost_types::Duration { seconds, nanos });
+        let mut model = sample();
+        model.queues[0].after_intake = Some(v1::AfterIntake { policy: policy.into(), keep, folder: folder.into() });
+        model
+    };
+    let ten_years = 10 * 366 * 24 * 3600;
+    for (model, said) in [
+        (with(delete, 0, 0, ""), "from 1 s"),
+        (with(delete, -1, 0, ""), "from 1 s"),
+        (with(delete, 5, 1, ""), "whole number"),
+        (with(delete, ten_years + 1, 0, ""), "10 years"),
+        (with(v1::AfterIntakePolicy::Seen, 5, 0, ""), "only goes with delete"),
+        (with(delete, 5, 0, "Done"), "only goes with move"),
+    ] {
+        let found = faults(&definitions, model).await;
+        assert_eq!(found.len(), 1, "{found:?}");
+        assert!(found[0].field == "queues[0].afterIntake" && found[0].description.contains(said), "{found:?}");
+    }
+    apply_model(&definitions, with(delete, ten_years, 0, "")).await.unwrap();
+    let shown = wire::model(&definitions.model());
+    assert_eq!(shown.queues[0].after_intake.as_ref().unwrap().keep.unwrap().seconds, ten_years);
+    // Left out it has its default, which is shown to the reader alone.
+    let mut model = sample();
+    model.queues[0].after_intake = Some(v1::AfterIntake { policy: delete.into(), ..Default::default() });
+    apply_model(&definitions, model).await.unwrap();
+    let stored = definitions.model();
+    assert_eq!(wire::model(&stored).queues[0].after_intake.as_ref().unwrap().keep, None);
+    let (uid, _) = stored.mailboxes().find(|(_, found)| found.queue.name == sample().queues[0].name).unwrap();
+    let read = resolve(&stored, &vault(1), uid).unwrap().after_intake.unwrap();
+    assert_eq!((read.policy(), read.keep.unwrap().seconds), (delete, 7 * 24 * 3600));
 }
 
 #[tokio::test]

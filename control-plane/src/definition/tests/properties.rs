@@ -63,12 +63,13 @@ prop_compose! {
         (uid, name, instance, language) in (any_text(), any_text(), any_text(), any_text()),
         priority: u32, max_message_bytes: u64, revision: u64,
         start in prop::option::of((-1..7i32, prop::option::of((any::<i64>(), any::<i32>())))),
-        after in prop::option::of((-1..7i32, any_text())),
+        after in prop::option::of((-1..7i32, any_text(), prop::option::of((-2..9i64, 0..2i32)))),
         (addresses, guard) in (prop::collection::vec(any_address(), 0..5), prop::option::of((0..3u32, any::<bool>()))),
     ) -> v1::Queue {
         let time = |(seconds, nanos)| prost_types::Timestamp { seconds, nanos };
         let start = start.map(|(policy, since)| v1::Start { policy, since_time: since.map(time) });
-        let after_intake = after.map(|(policy, folder)| v1::AfterIntake { policy, folder });
+        let length = |(seconds, nanos)| prost_types::Duration { seconds, nanos };
+        let after_intake = after.map(|(policy, folder, keep)| v1::AfterIntake { policy, folder, keep: keep.map(length) });
         let backlog_guard = guard.map(|(message_count, off)| v1::BacklogGuard { message_count, off });
         v1::Queue {
             uid, name, instance, language, priority, max_message_bytes, start, after_intake, addresses, revision, backlog_guard,
@@ -127,7 +128,7 @@ prop_compose! {
     fn valid_model()(
         instances in prop::collection::btree_set("[a-z][a-z0-9-]{0,9}", 1..4),
         servers in prop::collection::btree_map("\\PC{1,12}", (0..3i32, "( |)[A-Za-z0-9-]{1,9}", 0..3u32), 1..4),
-        queues in prop::collection::btree_map("\\PC{1,12}", (0..=1000u32, 0..5i32, -9_000_000_000i64..9_000_000_000, 0..4i32, prop::collection::vec((any::<prop::sample::Index>(), 0..=1000u32, any::<bool>()), 0..5)), 0..6),
+        queues in prop::collection::btree_map("\\PC{1,12}", (0..=1000u32, 0..5i32, -9_000_000_000i64..9_000_000_000, 0..5i32, prop::collection::vec((any::<prop::sample::Index>(), 0..=1000u32, any::<bool>()), 0..5)), 0..6),
         index: prop::sample::Index,
         senders in prop::collection::btree_map("\\PC{1,12}", (0..4i32, any::<bool>()), 0..4),
         system in prop::option::of((prop_oneof![Just(""), Just("de ")], 0..=1000u32)),
@@ -162,7 +163,11 @@ prop_compose! {
                 backlog_guard: [None, Some((0, true)), Some((0, false)), Some((seconds as u32, false))][policy as usize % 4]
                     .map(|(message_count, off)| v1::BacklogGuard { message_count, off }),
                 start: Some(v1::Start { policy, since_time }),
-                after_intake: Some(v1::AfterIntake { policy: after, folder: if after == 2 { " Done".into() } else { String::new() } }),
+                after_intake: Some(v1::AfterIntake {
+                    policy: after,
+                    folder: if after == 2 { " Done".into() } else { String::new() },
+                    keep: (after == 4 && priority % 2 == 0).then_some(prost_types::Duration { seconds: 3600, nanos: 0 }),
+                }),
                 ..queue(&name, addresses)
             }
         }).collect();

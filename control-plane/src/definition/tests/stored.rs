@@ -111,7 +111,7 @@ async fn a_damaged_or_missing_object_is_told() {
 #[tokio::test]
 async fn a_newer_format_is_refused() {
     let store = store().await;
-    let head = r#"{"format":5,"anything":"else"}"#;
+    let head = r#"{"format":6,"anything":"else"}"#;
     store.commit(vec![], vec![store::Write::Put(key::MODEL_HEAD.into(), head.into())]).await.unwrap();
     let error = Definitions::load(Arc::clone(&store)).await.unwrap_err();
     assert!(error.to_string().contains("install the newer version"), "{error}");

@@ -1,11 +1,11 @@
 //! The fence of a mailbox.
 
 use postroom_proto::id::MailboxUid;
-use postroom_proto::v1;
+use postroom_proto::v1::{self, Disposition};
 use prost::Message as _;
 use sqlx::{SqliteConnection, SqlitePool};
 
-use super::super::{Cursor, Fence, Opened};
+use super::super::{Cursor, Fence, Micros, Opened};
 use super::backlog;
 use super::row::int;
 
@@ -54,6 +54,32 @@ pub(super) async fn raise(
     let status = status.and_then(|bytes| v1::MailboxStatus::decode(bytes.as_slice()).ok());
     let release = backlog::release(connection, id).await?;
     Ok(Some(Opened { cursor: Cursor { protocol, value }, unsettled, status, reading_since, release }))
+}
+
+/// Unsettled messages of the present numbering that are contacts, or bounces of the outbox, since before `taken_before`. One
+/// that is in the ledger under a former key counts from when it was first taken in, and not before it was known again.
+pub(super) async fn due(
+    readers: &SqlitePool,
+    mailbox: &MailboxUid,
+    taken_before: Micros,
+) -> Result<Vec<String>, sqlx::Error> {
+    sqlx::query_scalar(
+        "SELECT message.source_key FROM message
+         JOIN mailbox ON mailbox.id = message.mailbox
+         JOIN message AS original ON original.id = coalesce(message.duplicate_of, message.id)
+         LEFT JOIN contact ON contact.message = original.id
+         WHERE mailbox.uid = ?1 AND message.unsettled = 1 AND message.numbering = mailbox.numbering
+           AND original.disposition IN (?2, ?3)
+           AND max(message.recorded_at, coalesce(contact.created_at, original.recorded_at)) < ?4
+         ORDER BY message.id LIMIT ?5",
+    )
+    .bind(mailbox.as_str())
+    .bind(i64::from(Disposition::Contact as i32))
+    .bind(i64::from(Disposition::Filtered as i32))
+    .bind(taken_before)
+    .bind(UNSETTLED)
+    .fetch_all(readers)
+    .await
 }
 
 /// How far a mailbox is read; the first cursor when it never was.

@@ -174,6 +174,10 @@ impl Ledger for Sqlite {
         self.write("open a mailbox", move |c| Box::pin(fence::raise(c, mailbox, fence))).await
     }
 
+    async fn due(&self, mailbox: &MailboxUid, taken_before: Micros) -> Result<Vec<String>, Error> {
+        fence::due(&self.database.readers, mailbox, taken_before).await.map_err(reading("read what is to be deleted"))
+    }
+
     async fn report(&self, batch: Batch, now: Micros) -> Result<Result<v1::ReportResponse, NotCommitted>, Error> {
         self.write("commit a report", move |c| Box::pin(report::commit(c, batch, now))).await
     }

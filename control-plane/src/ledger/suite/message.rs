@@ -138,6 +138,8 @@ pub(crate) async fn a_replayed_message_is_one_contact(ledger: impl Ledger) {
     let opened = ledger.open(&mailbox(EMAIL), &fence(1, "s1")).await.unwrap().unwrap();
     assert_eq!(opened.unsettled, ["1:1", "1:2", "1:3", "1:5"], "its after-intake step is to be done");
     assert_eq!(opened.cursor, cursor(5), "reading goes on where it was");
+    let due = ledger.due(&mailbox(EMAIL), 1000).await.unwrap();
+    assert_eq!(due, ["1:1"], "what was replayed is kept in the mailbox from then on");
     let record = ledger.mailboxes(&[mailbox(EMAIL)]).await.unwrap().remove(0);
     assert_eq!((record.message_count, record.contact_count, record.quarantined_count), (5, 4, 0));
 }
