@@ -239,6 +239,7 @@ fn describe(uid: &MailboxUid, mailbox: &MailboxRef<'_>, reader: Reader, record: 
         (Some(_), None) => MailboxState::Connecting,
         (Some(_), Some(status)) => status.state(),
     };
+    let activity = current.and_then(|status| status.activity.clone());
     let backlog = record.as_ref().and_then(|record| record.backlog.as_ref());
     let backlog = backlog.filter(|backlog| backlog.state != BacklogState::Finished);
     let backlog = backlog.map(|backlog| backlog.describe(uid.as_str(), &mailbox.address.email));
@@ -262,5 +263,24 @@ fn describe(uid: &MailboxUid, mailbox: &MailboxRef<'_>, reader: Reader, record: 
         unassigned_reason: unassigned.into(),
         pool: mailbox.instance.pool().to_owned(),
         backlog,
+        next: next(state, activity.as_ref()).to_owned(),
+        activity,
+    }
+}
+
+/// What comes after this state, for people; or after what in it lasts.
+fn next(state: MailboxState, activity: Option<&v1::MailboxActivity>) -> &str {
+    if let Some(activity) = activity.filter(|activity| !activity.next.is_empty()) {
+        return &activity.next;
+    }
+    match state {
+        MailboxState::Unspecified => "",
+        MailboxState::Unassigned => "is read as soon as a worker has it",
+        MailboxState::Connecting => "looks what is new",
+        MailboxState::CatchingUp => "waits for new mail once all is read",
+        MailboxState::Rekeying => "reads what came meanwhile",
+        MailboxState::Idle => "looks what is new when the server tells of mail, and from time to time by itself",
+        MailboxState::Failing => "tries again",
+        MailboxState::Backlog => "reads new mail as it comes, and the old mail when an operator approves it",
     }
 }

@@ -72,6 +72,9 @@ pub struct Reading {
     pub step_timeout: Duration,
     /// Longest wait for a token.
     pub token_timeout: Duration,
+    /// Longest time in which nothing moves while a mailbox waits for the control plane, for its turn or for memory; then its
+    /// reading begins anew.
+    pub longest_stall: Duration,
     /// Longest time for a mailbox to finish its report when it is handed over.
     pub drain_timeout: Duration,
     /// How fast mailboxes begin to connect.
@@ -115,6 +118,7 @@ impl Default for Reading {
             connect_timeout: Duration::from_secs(15),
             step_timeout: Duration::from_secs(60),
             token_timeout: Duration::from_secs(15),
+            longest_stall: Duration::from_secs(1800),
             drain_timeout: Duration::from_secs(10),
             start: Start::default(),
             batch_messages: 200,

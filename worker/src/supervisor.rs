@@ -12,10 +12,12 @@ use std::time::Duration;
 use futures::FutureExt as _;
 use postroom_proto::id::{Epoch, MailboxUid};
 use tokio::sync::{mpsc, watch};
+use tokio::time::Instant;
 use tokio_util::task::TaskTracker;
 
 use crate::mailbox::lease::{Lease, Switch, Trust};
 use crate::mailbox::session::{Ended, Session, Shared};
+use crate::mailbox::standing::watchdog;
 
 /// Events waiting to be taken. Tasks wait when it is full.
 const EVENTS: usize = 1024;
@@ -193,7 +195,7 @@ impl Task {
         let _ = self.events.send(event).await;
     }
 
-    /// One session after the other, until one ends other than by a panic.
+    /// One session after the other, until one ends other than by a panic or by standing still.
     async fn lives(&self) -> Ended {
         let mut failures = 0;
         loop {
@@ -202,14 +204,23 @@ impl Task {
             let running = self.running.clone();
             let mut session =
                 Session::new(self.shared.clone(), self.mailbox.clone(), self.epoch, lease, newest).telling(running);
-            // A session that panicked is thrown away with all its state: nothing of it is used again.
-            match AssertUnwindSafe(session.run()).catch_unwind().await {
-                Ok(ended) => return ended,
-                Err(_) => {
+            let begun = Instant::now();
+            let (standing, teller) = session.watched();
+            let life = tokio::select! {
+                biased;
+                life = AssertUnwindSafe(session.run()).catch_unwind() => Ok(life),
+                stalled = watchdog::watch(standing, &self.shared.reading, teller) => Err(stalled),
+            };
+            // A session that panicked or stood still is thrown away with all its state: nothing of it is used again, and
+            // whatever it was at is dropped where it stands, as when a mailbox is closed.
+            match life {
+                Ok(Ok(ended)) => return ended,
+                Ok(Err(_)) => {
                     failures += 1;
                     tracing::error!(mailbox = %self.mailbox, "the reading of a mailbox panicked; it begins anew");
                     session.panicked(failures, offered).await;
                 }
+                Err(stalled) => failures = session.stalled(&stalled, failures, begun.elapsed(), offered).await,
             }
         }
     }
@@ -222,8 +233,8 @@ mod tests {
 
     use async_trait::async_trait;
     use bytes::Bytes;
-    use postroom_proto::v1;
-    use tokio::time::{Instant, timeout};
+    use postroom_proto::v1::{self, ProblemKind};
+    use tokio::time::timeout;
 
     use super::*;
     use crate::config::Reading;
@@ -236,6 +247,8 @@ mod tests {
         opens: Mutex<HashMap<String, usize>>,
         panics: AtomicUsize,
         lost: String,
+        /// Those that are never answered.
+        deaf: Mutex<Vec<String>>,
     }
 
     #[async_trait]
@@ -247,6 +260,9 @@ mod tests {
                 *count += 1;
                 *count
             };
+            if self.deaf.lock().expect("deaf").contains(&lease.mailbox) {
+                return std::future::pending().await;
+            }
             if lease.mailbox == self.lost {
                 if opens == 1 {
                     self.panics.fetch_add(1, Ordering::SeqCst);
@@ -283,7 +299,8 @@ mod tests {
         let board = Arc::new(Board::new());
         let trust = Trust::new();
         trust.extend(Instant::now() + Duration::from_secs(600));
-        let shared = Shared::new(Reading::default(), control.clone(), board.clone());
+        let reading = Reading { longest_stall: Duration::from_millis(50), ..Reading::default() };
+        let shared = Shared::new(reading, control.clone(), board.clone());
         let (supervisor, events) = Supervisor::new(shared, trust);
         (supervisor, events, control, board)
     }
@@ -318,6 +335,28 @@ mod tests {
         // A newer definition cuts the waiting short, and the second life ends as it should.
         supervisor.reopen(&bad, 2);
         assert_eq!(next(&mut events).await, Event::LeaseLost { mailbox: bad, epoch: Epoch(2) });
+        timeout(Duration::from_secs(60), supervisor.stop()).await.expect("stops");
+    }
+
+    #[tokio::test]
+    async fn a_mailbox_that_stands_still_is_told_and_begun_anew() {
+        let stuck = mailbox("stuck");
+        let (mut supervisor, _events, control, board) = rig("");
+        control.deaf.lock().expect("deaf").push(stuck.to_string());
+        supervisor.open(&stuck, Epoch(1), 1, false);
+        let told = loop {
+            tokio::time::sleep(Duration::from_millis(5)).await;
+            if let Some(told) = board.take().pop() {
+                break told;
+            }
+        };
+        let problem = told.problem.expect("a problem");
+        assert_eq!((problem.code.as_str(), problem.kind()), ("STALLED", ProblemKind::Transient));
+        assert!(problem.cause.contains("asks the control plane what to read"), "{problem:?}");
+        while control.opens.lock().expect("opens")[stuck.as_str()] < 3 {
+            tokio::time::sleep(Duration::from_millis(5)).await;
+        }
+        supervisor.close(&stuck);
         timeout(Duration::from_secs(60), supervisor.stop()).await.expect("stops");
     }
 

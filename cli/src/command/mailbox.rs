@@ -111,8 +111,15 @@ fn show(mailbox: &v1::Mailbox, now: Timestamp) -> String {
         ("server", mailbox.server.clone()),
         ("state", words::mailbox_state(mailbox.state)),
         ("since", when(&mailbox.since_time)),
-        ("worker", worker(mailbox)),
     ];
+    if let Some(activity) = &mailbox.activity {
+        pairs.extend([
+            ("at", activity.doing.clone()),
+            ("at it since", when(&activity.since_time)),
+            ("at it until", when(&activity.until_time)),
+        ]);
+    }
+    pairs.extend([("next", mailbox.next.clone()), ("worker", worker(mailbox))]);
     if let Some(holder) = &mailbox.holder {
         pairs.extend([
             ("held since", when(&holder.since_time)),
@@ -202,6 +209,7 @@ mod tests {
             message_count: 12,
             contact_count: 11,
             last_report_time: at(-30),
+            next: "looks what is new when the server tells of mail".into(),
             ..Default::default()
         }
     }
@@ -255,6 +263,19 @@ mod tests {
         assert!(under_way.contains("re-keying since") && under_way.contains("40 known, 2 new, 7 left"), "{under_way}");
         assert!(done.contains("re-keyed ") && !done.contains("re-keying since"), "{done}");
         assert!(!show(&healthy(), now()).contains("re-key"));
+    }
+
+    #[test]
+    fn what_a_reader_is_at_for_long_is_shown_with_its_end() {
+        let activity = v1::MailboxActivity {
+            doing: "waits for its turn to connect".into(),
+            since_time: at(-60),
+            until_time: at(1740),
+            next: "signs in".into(),
+        };
+        let shown = v1::Mailbox { activity: Some(activity), next: "signs in".into(), ..healthy() };
+        insta::assert_snapshot!(show(&shown, now()));
+        assert!(!show(&healthy(), now()).contains("at it"));
     }
 
     #[test]

@@ -44,4 +44,11 @@ async fn mailboxes_of_a_host_that_answers_nobody_do_not_hold_up_those_of_another
     })
     .await;
     assert_eq!(connecting().await, DEAD, "{}", worker.log());
+    eventually("it is told what they wait for, and for how long at most", || async {
+        let mailboxes = client.list_mailboxes().await.unwrap().mailboxes;
+        let told = mailboxes.into_iter().filter_map(|it| it.activity);
+        let waits = told.filter(|it| it.doing.starts_with("waits for its turn") && it.until_time.is_some());
+        waits.count() >= DEAD - 10
+    })
+    .await;
 }

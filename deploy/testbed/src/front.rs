@@ -12,6 +12,7 @@
 //! | wrong sizes and numbers, missing data, placeholders, hostile answers, odd codes | [`Front::change`] |
 //! | hangs up on those whose commands it refuses too often | [`Front::set_patience`] |
 //! | breaks off without a word, or says nothing more while the connection stands | [`Front::cut`], [`Front::stall`] |
+//! | gives no answer, and says that it is still there | [`Front::change`] with [`Change::Chatter`] |
 //!
 //! `UID FETCH n:*` is answered with the last message also when its UID is below n, as RFC 9051 section 9 has it: Dovecot
 //! does that by itself.

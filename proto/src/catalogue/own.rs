@@ -17,6 +17,10 @@ super::entries! {
         "the host cannot be reached",
         "the host is down, nothing listens on the port, or a firewall or a missing route is in the way",
         "if it lasts, check name, port, DNS, routes and firewalls between the worker and that host";
+    STALLED: Transient,
+        "the reading of the mailbox stood still, and was begun anew",
+        "what it waited for did not come: an answer of the mail server, a turn to connect, room in the worker's memory or a word of the control plane",
+        "nothing to do: it begins anew; if it lasts, look at what the cause names";
     TIMED_OUT: Transient,
         "the host stopped answering",
         "it is overloaded, or something on the way drops packets without a word",

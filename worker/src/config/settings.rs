@@ -103,6 +103,12 @@ const SETTINGS: &[Setting] = &[
         help: "Longest wait for an OAuth token",
     },
     Setting {
+        name: "reading.longest-stall",
+        value: "TIME",
+        default: Default::Is("30m"),
+        help: "Longest time in which nothing moves while a mailbox waits for the control plane, its turn or memory; then it begins anew",
+    },
+    Setting {
         name: "reading.drain-timeout",
         value: "TIME",
         default: Default::Is("10s"),
@@ -220,6 +226,7 @@ fn reading(settings: &mut Settings) -> Reading {
         connect_timeout: time("reading.connect-timeout"),
         step_timeout: time("reading.step-timeout"),
         token_timeout: time("reading.token-timeout"),
+        longest_stall: time("reading.longest-stall"),
         drain_timeout: time("reading.drain-timeout"),
         byte_budget,
         start,

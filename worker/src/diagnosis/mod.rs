@@ -113,6 +113,12 @@ pub fn timed_out(host: &str, step: &str) -> Diagnosis {
     Diagnosis::of(&own::TIMED_OUT, format!("{host} did not answer in time to {step}"))
 }
 
+/// A session stood still; `doing` says at what, and `lasted` for how long.
+pub fn stalled(doing: &str, lasted: Duration) -> Diagnosis {
+    let lasted = postroom_proto::span::write(lasted.as_secs());
+    Diagnosis::of(&own::STALLED, format!("the reading of the mailbox stood still for {lasted}: it {doing}"))
+}
+
 /// The proxy of the definition has a form that is not known.
 pub fn proxy_invalid(detail: &str) -> Diagnosis {
     Diagnosis::of(&own::PROXY_INVALID, format!("the proxy of the incoming server cannot be used ({detail})"))
@@ -247,6 +253,7 @@ mod tests {
             host_not_found("h", "d"),
             unreachable("h", "d"),
             timed_out("h", "d"),
+            stalled("waits", Duration::from_secs(1)),
             proxy_invalid("d"),
             proxy_unreachable("p", "d"),
             proxy_refused("p", "h", "d"),
@@ -277,6 +284,8 @@ mod tests {
             imap::folder_refused("f", "no"),
             imap::settle_refused("no", None),
             imap::settle_refused("no", Some("f")),
+            imap::delete_refused("no"),
+            imap::expunge_unsupported(),
             imap::command_refused("NOOP", "no"),
             imap::command_refused("NOOP", "[UNAVAILABLE] no"),
             imap::command_refused("NOOP", "too many simultaneous connections"),
@@ -284,8 +293,6 @@ mod tests {
             imap::connection_lost(None),
             imap::malformed("no"),
         ];
-            imap::delete_refused("no"),
-            imap::expunge_unsupported(),
         for found in found {
             assert!(catalogue::find(&found.code).is_some(), "{found:?}");
             assert!(!found.cause.is_empty() && !found.remedy.is_empty(), "{found:?}");

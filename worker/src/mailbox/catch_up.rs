@@ -26,6 +26,7 @@ use super::imap::command::{Error, Stream};
 use super::imap::connection::Folder;
 use super::imap::fetch::{Summary, bodies, summaries};
 use super::known::Finder;
+use super::standing::{Activity, Standing};
 use super::status::now;
 use crate::config::Reading;
 
@@ -71,6 +72,7 @@ pub struct Reader<'f, S: Stream + fmt::Debug> {
     stage: Stage,
     width: u32,
     finder: Finder,
+    standing: Standing,
     /// All that was read is committed, as far as this reader can know: nothing was handed out since it was asked last.
     committed: bool,
     /// The cursor of the last report that was handed out.
@@ -123,6 +125,7 @@ impl<'f, S: Stream + fmt::Debug> Reader<'f, S> {
             stage: Stage::Pending,
             width,
             finder,
+            standing: Standing::default(),
             committed: false,
             told,
             step: None,
@@ -131,8 +134,15 @@ impl<'f, S: Stream + fmt::Debug> Reader<'f, S> {
         }
     }
 
+    /// The same reader, which tells there at what it is.
+    pub fn standing(mut self, standing: Standing) -> Self {
+        self.standing = standing;
+        self
+    }
+
     /// The next reports, or `None` at the end of the folder, or of what is looked for in the ledger.
     async fn next(&mut self) -> Result<Option<Ready>, Broken> {
+        let _looking = self.standing.moving(Activity::Looking, self.folder.commands.moves());
         loop {
             if let Some(summary) = self.pending.pop_front() {
                 return Ok(Some(self.fetch(vec![Planned::Fetch(summary)]).await?));
@@ -260,7 +270,14 @@ impl<'f, S: Stream + fmt::Debug> Reader<'f, S> {
             .collect();
         // In memory it is there twice for a while: as it came, and as it is sent.
         let estimate = wanted.iter().map(|summary| summary.size.max(2048)).sum::<u64>().saturating_mul(2);
-        let room = if wanted.is_empty() { None } else { self.budget.take(estimate).await };
+        let room = match wanted.is_empty() {
+            true => None,
+            false => {
+                let _waiting = self.standing.moving(Activity::Room, self.budget.given());
+                self.budget.take(estimate).await
+            }
+        };
+        let _fetching = self.standing.moving(Activity::Fetching, self.folder.commands.moves());
         let uids: Vec<u32> = wanted.iter().map(|summary| summary.uid).collect();
         let mut got = super::imap::fetch::Bodies::default();
         if !uids.is_empty() {
@@ -302,6 +319,7 @@ impl<'f, S: Stream + fmt::Debug> Reader<'f, S> {
         if bytes.sum::<usize>() < MAX_PARSED_HERE {
             return draft(&mut self.cursor, items, most);
         }
+        let _parsing = self.standing.at(Activity::Parsing);
         let mut cursor = self.cursor.clone();
         let parsed = tokio::task::spawn_blocking(move || {
             let drafts = draft(&mut cursor, items, most);

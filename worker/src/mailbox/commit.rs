@@ -10,6 +10,7 @@ use super::batch::Draft;
 use super::cursor::{Cursor, Numbering, source_key, uid_of};
 use super::known::Finder;
 use super::lease::{Closed, Lease};
+use super::standing::{Activity, Standing};
 use super::status::now;
 use crate::diagnosis::{Diagnosis, control_plane};
 use crate::report::{Error, Reporter};
@@ -58,10 +59,13 @@ pub struct Committer {
     backlog: Option<v1::BacklogProgress>,
     /// Messages in the ledger that are still to be marked or moved, UIDs ascending as far as they were committed so.
     pub to_settle: Vec<u32>,
+    /// Messages in the ledger that are to be deleted now.
+    pub to_delete: Vec<u32>,
     /// Done in the mailbox, to be told with the next report.
     pub settled: Vec<String>,
     /// The ledger has more to settle than is remembered here.
     more_to_settle: bool,
+    standing: Standing,
 }
 
 impl std::fmt::Debug for Committer {
@@ -90,9 +94,22 @@ impl Committer {
             // One that cannot be read is told when it is to be gone on from.
             backlog: Cursor::decode(opened.cursor.as_ref()).ok().flatten().and_then(|cursor| cursor.progress()),
             to_settle: Vec::new(),
+            to_delete: Vec::new(),
             settled: Vec::new(),
             more_to_settle: false,
+            standing: Standing::default(),
         }
+    }
+
+    /// The same committer, which tells there at what it is.
+    pub fn standing(mut self, standing: Standing) -> Self {
+        self.standing = standing;
+        self
+    }
+
+    /// Where it is told at what this mailbox is.
+    pub fn stands(&self) -> Standing {
+        self.standing.clone()
     }
 
     /// Remembers what the opening named as not yet settled, as far as it belongs to this numbering.
@@ -103,10 +120,18 @@ impl Committer {
         self.more_to_settle |= keys.len() >= MAX_UNSETTLED && self.to_settle.len() > before;
     }
 
+    /// Remembers what the opening named as to be deleted now, as far as it belongs to this numbering.
+    pub fn recall_due(&mut self, numbering: Numbering, keys: &[String]) {
+        self.to_delete = keys.iter().filter_map(|key| uid_of(key, numbering)).collect();
+        self.to_delete.sort_unstable();
+        self.more_to_settle = keys.len() >= MAX_UNSETTLED && !self.to_delete.is_empty();
+    }
+
     /// The folder was numbered anew: UIDs that were remembered mean other messages now, or none. What is still to be settled
     /// is named as its messages are known again.
     pub fn forget_unsettled(&mut self) {
         self.to_settle.clear();
+        self.to_delete.clear();
         self.more_to_settle = false;
     }
 
@@ -117,12 +142,14 @@ impl Committer {
 
     /// Asks what the ledger has of a folder that is numbered anew.
     pub fn finder(&self) -> Finder {
-        Finder::new(self.reporter.clone(), self.lease.clone(), &self.mailbox, self.epoch, self.generation)
+        let standing = self.standing.clone();
+        Finder::new(self.reporter.clone(), self.lease.clone(), &self.mailbox, self.epoch, self.generation, standing)
     }
 
     /// True when everything known is settled and told, and the next opening will name more.
     pub fn has_more_to_settle(&self) -> bool {
-        self.more_to_settle && self.to_settle.is_empty() && self.settled.is_empty()
+        let known = [&self.to_settle, &self.to_delete];
+        self.more_to_settle && known.iter().all(|uids| uids.is_empty()) && self.settled.is_empty()
     }
 
     /// The cursor that the ledger has.
@@ -146,6 +173,7 @@ impl Committer {
 
     /// Commits one report, with uploads before it. Repeats until the outcome is known; waits while trust has lapsed.
     pub async fn commit(&mut self, draft: Draft) -> Result<(), Stop> {
+        let _committing = self.standing.beside(Activity::Committing);
         let numbering = draft.next.numbering;
         let settled = self.settled.len().min(MAX_SETTLED);
         let backlog = self.backlog_of(&draft);
@@ -217,6 +245,13 @@ impl Committer {
     /// These messages, UIDs ascending, are done in the mailbox.
     pub fn mark_settled(&mut self, numbering: Numbering, uids: &[u32]) {
         self.settled.extend(uids.iter().map(|uid| source_key(numbering, *uid)));
+        self.to_settle.retain(|uid| uids.binary_search(uid).is_err());
+        self.to_delete.retain(|uid| uids.binary_search(uid).is_err());
+    }
+
+    /// What is to be done with these messages, UIDs ascending, right after their intake is done; another step is left for
+    /// later, and the ledger will name them.
+    pub fn settled_for_now(&mut self, uids: &[u32]) {
         self.to_settle.retain(|uid| uids.binary_search(uid).is_err());
     }
 

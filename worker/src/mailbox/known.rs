@@ -9,6 +9,7 @@ use postroom_proto::v1;
 use super::commit::{Patience, Stop};
 use super::imap::fetch::Summary;
 use super::lease::Lease;
+use super::standing::{Activity, Standing};
 use crate::contact::parse;
 use crate::report::Reporter;
 
@@ -21,10 +22,10 @@ pub struct Mark {
     /// Made of the headers; empty when they could not be had.
     pub fingerprint: Vec<u8>,
     identified: bool,
-}
     /// The server lists the message and gives no headers of it. Whether the ledger has it can only be told when the ledger
     /// never read its headers either.
     pub withheld: bool,
+}
 
 impl Mark {
     /// Of a header section, or of the part of it that counts.
@@ -46,6 +47,7 @@ pub struct Finder {
     mailbox: String,
     epoch: u64,
     generation: u64,
+    standing: Standing,
 }
 
 impl std::fmt::Debug for Finder {
@@ -56,12 +58,20 @@ impl std::fmt::Debug for Finder {
 
 impl Finder {
     /// For a mailbox that was opened in this generation.
-    pub fn new(reporter: Arc<dyn Reporter>, lease: Lease, mailbox: &str, epoch: u64, generation: u64) -> Self {
-        Self { reporter, lease, mailbox: mailbox.to_owned(), epoch, generation }
+    pub fn new(
+        reporter: Arc<dyn Reporter>,
+        lease: Lease,
+        mailbox: &str,
+        epoch: u64,
+        generation: u64,
+        standing: Standing,
+    ) -> Self {
+        Self { reporter, lease, mailbox: mailbox.to_owned(), epoch, generation, standing }
     }
 
     /// What the ledger calls each of these messages, empty where it does not have it. Repeats until there is an answer.
     pub async fn find(&mut self, round: u32, messages: &[(Summary, Mark)]) -> Result<Vec<String>, Stop> {
+        let _asking = self.standing.at(Activity::Asking);
         let sought = messages.iter().map(|(summary, mark)| v1::SoughtMessage {
             fingerprint: mark.fingerprint.clone(),
             identified: mark.identified,

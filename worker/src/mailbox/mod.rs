@@ -4,7 +4,8 @@
 //! it has read), [`catch_up`] (from the cursor to the last message), [`known`] (what the ledger has of a folder
 //! that was numbered anew), [`batch`] (messages into reports), [`commit`]
 //! (reports into the ledger), [`status`] (what operators see), [`retry`] (when to try again), [`recall`] (when to ask what
-//! else there is to settle), [`backlog`] (how fast old messages come that waited for an operator).
+//! else there is to settle), [`backlog`] (how fast old messages come that waited for an operator), [`standing`]
+//! (what it is at, and whether that goes on).
 
 pub mod backlog;
 pub mod batch;
@@ -18,4 +19,5 @@ pub mod lease;
 pub mod recall;
 pub mod retry;
 pub mod session;
+pub mod standing;
 pub mod status;

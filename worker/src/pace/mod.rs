@@ -7,6 +7,7 @@
 //! pure).
 
 use std::collections::HashMap;
+use std::sync::atomic::Ordering;
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 
 use postroom_proto::v1::MailboxDefinition;
@@ -14,6 +15,7 @@ use tokio::sync::oneshot;
 use tokio::time::{Instant, sleep_until};
 
 use crate::config::Start;
+use crate::mailbox::standing::Moves;
 use postroom_proto::lease::Moment;
 use ramp::{Line, Ramp};
 
@@ -31,7 +33,15 @@ pub struct Pace {
 #[derive(Debug)]
 struct State {
     ramp: Ramp,
-    waiting: HashMap<u64, oneshot::Sender<Moment>>,
+    waiting: HashMap<u64, Waiting>,
+}
+
+#[derive(Debug)]
+struct Waiting {
+    line: Line,
+    answer: oneshot::Sender<Moment>,
+    /// Counts how often somebody before it is done.
+    moves: Moves,
 }
 
 /// Leave to connect, sign in and select the folder. Given back when it is dropped.
@@ -50,14 +60,15 @@ impl Pace {
         Self { state: Arc::new(Mutex::new(state)), start: Instant::now() }
     }
 
-    /// Waits until a mailbox may connect. Dropped while it waits, it gives its place up.
-    pub async fn permit(&self, definition: &MailboxDefinition) -> Permit {
+    /// Waits until a mailbox may connect. Dropped while it waits, it gives its place up. `moves` goes on as long as somebody for
+    /// the same host or tenant is done.
+    pub async fn permit(&self, definition: &MailboxDefinition, moves: Moves) -> Permit {
         let line = Line { host: definition.imap_host.clone(), tenant: definition.authority.clone() };
         let (answer, admitted) = oneshot::channel();
         let id = {
             let mut state = self.lock();
             let id = state.ramp.ask(line.clone());
-            state.waiting.insert(id, answer);
+            state.waiting.insert(id, Waiting { line: line.clone(), answer, moves });
             id
         };
         // Ordering: from here on its drop gives back whatever was given.
@@ -74,9 +85,9 @@ impl Pace {
         let now = self.start.elapsed();
         let mut state = self.lock();
         while let Some((id, moment)) = state.ramp.admit(now, rand::random()) {
-            if let Some(answer) = state.waiting.remove(&id) {
+            if let Some(waiting) = state.waiting.remove(&id) {
                 // Whoever is gone gives the place back by its permit.
-                let _ = answer.send(moment);
+                let _ = waiting.answer.send(moment);
             }
         }
     }
@@ -100,6 +111,11 @@ impl Drop for Permit {
             let mut state = self.pace.lock();
             state.waiting.remove(&self.id);
             state.ramp.leave(&self.line, self.id, self.used);
+            let before =
+                |waiting: &&Waiting| waiting.line.host == self.line.host || waiting.line.tenant == self.line.tenant;
+            for waiting in state.waiting.values().filter(before) {
+                waiting.moves.fetch_add(1, Ordering::Relaxed);
+            }
         }
         self.pace.admit();
     }
@@ -126,18 +142,18 @@ mod tests {
     async fn a_host_that_answers_nobody_holds_up_no_other() {
         let pace = Pace::new(limits());
         let (dead, alive) = (at("dead"), at("alive"));
-        let held = [pace.permit(&dead).await, pace.permit(&dead).await];
-        let mut waiting: Vec<_> = (0..100).map(|_| Box::pin(pace.permit(&dead))).collect();
+        let held = [pace.permit(&dead, Moves::default()).await, pace.permit(&dead, Moves::default()).await];
+        let mut waiting: Vec<_> = (0..100).map(|_| Box::pin(pace.permit(&dead, Moves::default()))).collect();
         for one in &mut waiting {
             assert!(one.now_or_never().is_none());
         }
         for _ in 0..100 {
-            let permit = timeout(Duration::from_secs(60), pace.permit(&alive)).await;
+            let permit = timeout(Duration::from_secs(60), pace.permit(&alive, Moves::default())).await;
             permit.expect("without waiting for the dead one").used();
         }
         drop(held);
         drop(waiting);
-        let permit = timeout(Duration::from_secs(60), pace.permit(&dead)).await;
+        let permit = timeout(Duration::from_secs(60), pace.permit(&dead, Moves::default())).await;
         assert!(permit.is_ok(), "whoever gave up is in nobody's way");
         assert!(pace.lock().waiting.is_empty());
     }
@@ -146,11 +162,15 @@ mod tests {
     async fn a_permit_goes_to_the_next_when_it_is_given_back() {
         let pace = Pace::new(limits());
         let host = at("host");
-        let first = pace.permit(&host).await;
-        let _second = pace.permit(&host).await;
-        let mut third = Box::pin(pace.permit(&host));
+        let first = pace.permit(&host, Moves::default()).await;
+        let _second = pace.permit(&host, Moves::default()).await;
+        let moves = Moves::default();
+        let mut third = Box::pin(pace.permit(&host, moves.clone()));
         assert!((&mut third).now_or_never().is_none());
+        drop(pace.permit(&at("another"), Moves::default()).await);
+        let seen = moves.load(Ordering::Relaxed);
         drop(first);
+        assert!(moves.load(Ordering::Relaxed) > seen, "the line moves");
         third.await;
     }
 }

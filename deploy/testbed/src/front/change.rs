@@ -55,6 +55,8 @@ pub enum Change {
     BareCodes,
     /// The server can do this.
     Capabilities(String),
+    /// No answer comes. From time to time the server says that it is still there, until the client hangs up.
+    Chatter,
 }
 
 /// What is said in place of an answer.

@@ -26,6 +26,8 @@ use crate::{sasl::claimed_name, script::Met};
 const NEWS: Duration = Duration::from_secs(60);
 /// How often the server is asked for it.
 const ASKING: Duration = Duration::from_millis(50);
+/// Between two words of a server that gives no answer.
+const CHATTER: Duration = Duration::from_millis(100);
 /// The tag of the front's own commands; no client uses it.
 const OWN_TAG: &str = "front";
 /// Longest time for a clean end.
@@ -282,6 +284,10 @@ impl Session<'_> {
                 self.say(format!("{text}\r\n").as_bytes()).await?;
                 Ok(Continue(None))
             }
+            Met::Answer(Act::Change(Change::Chatter)) => loop {
+                self.say(b"* OK Still here\r\n").await?;
+                tokio::time::sleep(CHATTER).await;
+            },
             Met::Answer(Act::Change(change)) => Ok(Continue(Some(change))),
         }
     }

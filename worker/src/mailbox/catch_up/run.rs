@@ -1,13 +1,17 @@
 //! To the end of the folder: fetching, committing and settling, side by side as far as their order allows.
 
 use std::fmt;
+use std::time::Duration;
 
 use super::{Broken, Reader, Ready};
 use crate::mailbox::commit::{Committer, Stop};
 use crate::mailbox::cursor::Numbering;
 use crate::mailbox::imap::command::{Error, Stream};
 use crate::mailbox::imap::connection::Folder;
-use crate::mailbox::imap::settle::{AfterIntake, settle};
+use crate::mailbox::imap::fetch::set;
+use crate::mailbox::imap::settle::{AfterIntake, delete, settle};
+use crate::mailbox::standing::Activity;
+use crate::mailbox::status::now;
 
 /// How a catch-up went.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -35,6 +39,7 @@ pub async fn run<S: Stream + fmt::Debug>(
     stop: impl Fn() -> bool,
 ) -> Result<CaughtUp, Broken> {
     let lease = committer.lease().clone();
+    reader = reader.standing(committer.stands());
     let rekeys = reader.cursor.rekeys_up_to().is_some();
     let mut settle_refused = None;
     let mut ready: Option<Ready> = None;
@@ -83,27 +88,68 @@ pub async fn run<S: Stream + fmt::Debug>(
     Ok(CaughtUp { ending: false, stopped, settle_refused, pending, rekeyed, waits: reader.waits() })
 }
 
-/// Marks or moves what the ledger has. Returns the server's words when it refuses: reading goes on without.
+/// Marks, moves or deletes what the ledger has. Returns the server's words when it refuses: reading goes on without.
 async fn settle_committed<S: Stream + fmt::Debug>(
     folder: &mut Folder<S>,
     numbering: Numbering,
     committer: &mut Committer,
     after: &AfterIntake,
 ) -> Result<Option<String>, Broken> {
-    if committer.to_settle.is_empty() {
+    if committer.to_settle.is_empty() && committer.to_delete.is_empty() {
         return Ok(None);
     }
-    let mut uids = committer.to_settle.clone();
-    uids.sort_unstable();
-    uids.dedup();
-    if *after != AfterIntake::Leave {
-        committer.lease().may_write().await.map_err(Stop::from)?;
-        match settle(folder, &uids, after).await {
-            Ok(()) => {}
-            Err(Error::Refused { text, .. }) => return Ok(Some(text)),
-            Err(error) => return Err(error.into()),
+    let _settling = committer.stands().moving(Activity::Settling, folder.commands.moves());
+    if !committer.to_settle.is_empty() {
+        let mut uids = committer.to_settle.clone();
+        uids.sort_unstable();
+        uids.dedup();
+        if *after != AfterIntake::Leave {
+            committer.lease().may_write().await.map_err(Stop::from)?;
+            if let Some(text) = refusal(settle(folder, &uids, after).await)? {
+                return Ok(Some(text));
+            }
+        }
+        match after {
+            AfterIntake::Delete(_) => committer.settled_for_now(&uids),
+            AfterIntake::Seen | AfterIntake::Move(_) | AfterIntake::Leave => committer.mark_settled(numbering, &uids),
         }
     }
-    committer.mark_settled(numbering, &uids);
+    if let AfterIntake::Delete(keep) = after
+        && !committer.to_delete.is_empty()
+    {
+        let uids = committer.to_delete.clone();
+        committer.lease().may_write().await.map_err(Stop::from)?;
+        match delete(folder, &uids, received_before(now(), *keep)).await {
+            // The ledger is told that nothing is left to do with them, or they would be named again and again.
+            Ok(kept) if !kept.is_empty() => {
+                tracing::warn!(
+                    uids = set(&kept),
+                    "messages are not deleted: their server says that they are younger than what was taken in"
+                );
+            }
+            deleted => {
+                if let Some(text) = refusal(deleted.map(drop))? {
+                    return Ok(Some(text));
+                }
+            }
+        }
+        committer.mark_settled(numbering, &uids);
+    }
     Ok(None)
+}
+
+/// The server's words when it refused.
+fn refusal(done: Result<(), Error>) -> Result<Option<String>, Error> {
+    match done {
+        Ok(()) => Ok(None),
+        Err(Error::Refused { text, .. }) => Ok(Some(text)),
+        Err(error) => Err(error),
+    }
+}
+
+/// What was taken in at least `keep` ago was received before this time, in microseconds since 1970, by a server whose clock is
+/// an hour ahead at most.
+fn received_before(now: i64, keep: Duration) -> i64 {
+    const CLOCKS: i64 = 3600 * 1_000_000;
+    now.saturating_sub(i64::try_from(keep.as_micros()).unwrap_or(i64::MAX)).saturating_add(CLOCKS)
 }

@@ -14,6 +14,7 @@ use crate::mailbox::imap::sim::{Body, Server};
 use crate::mailbox::lease::Switch;
 
 mod backlog;
+mod deleting;
 mod rekeying;
 mod rig;
 

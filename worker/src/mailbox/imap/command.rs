@@ -5,7 +5,7 @@
 
 use std::fmt;
 use std::sync::Arc;
-use std::sync::atomic::AtomicU64;
+use std::sync::atomic::{AtomicU64, Ordering};
 use std::time::Duration;
 
 use async_imap::Session;
@@ -92,6 +92,7 @@ impl Error {
 pub struct Commands<S: Stream + fmt::Debug> {
     session: Session<Guard<S>>,
     progress: Arc<AtomicU64>,
+    moves: Arc<AtomicU64>,
     step: Duration,
     /// Invariant: true from the first byte of a command to its tagged end, so that a command whose future was dropped
     /// leaves it true.
@@ -164,6 +165,12 @@ impl<S: Stream + fmt::Debug> Commands<S> {
         std::mem::take(&mut self.news)
     }
 
+    /// Counts what moves: bytes of messages, data that were asked for, and ends of commands. A server that only says that it is
+    /// still there moves nothing.
+    pub fn moves(&self) -> Arc<AtomicU64> {
+        self.moves.clone()
+    }
+
     /// What the guard noticed.
     pub fn notes(&mut self) -> &mut Notes {
         self.session.get_mut().notes()
@@ -198,6 +205,14 @@ impl<S: Stream + fmt::Debug> Commands<S> {
             Answer::Untagged(Untagged::Expunged) => self.exists = self.exists.saturating_sub(1),
             _ => {}
         }
+        let moves = match &answer {
+            Answer::Untagged(untagged) => {
+                matches!(untagged, Untagged::Fetched(_) | Untagged::Expunged | Untagged::Searched(_))
+            }
+            Answer::Done { .. } => true,
+            Answer::Bye(_) => false,
+        };
+        self.moves.fetch_add(u64::from(moves), Ordering::Relaxed);
         Ok(answer)
     }
 }

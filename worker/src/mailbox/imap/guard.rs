@@ -126,6 +126,7 @@ pub struct Guard<S> {
     written: usize,
     notes: Notes,
     progress: Arc<AtomicU64>,
+    moves: Arc<AtomicU64>,
 }
 
 impl<S> std::fmt::Debug for Guard<S> {
@@ -153,6 +154,7 @@ impl<S> Guard<S> {
             written: 0,
             notes: Notes::default(),
             progress: Arc::default(),
+            moves: Arc::default(),
         }
     }
 
@@ -166,6 +168,12 @@ impl<S> Guard<S> {
         self.progress.clone()
     }
 
+    /// Counts what is worth waiting for: bytes of literals, and whatever else somebody adds. Unlike [`Guard::progress`] it does
+    /// not go on because a server says that it is still there.
+    pub fn moves(&self) -> Arc<AtomicU64> {
+        self.moves.clone()
+    }
+
     /// Looks at what has arrived and decides how much may be handed on.
     fn scan(&mut self) -> Result<(), Violation> {
         loop {
@@ -173,12 +181,14 @@ impl<S> Guard<S> {
             match self.mode {
                 Mode::Literal(left) => {
                     let take = rest.min(usize::try_from(left).unwrap_or(usize::MAX));
+                    self.moves.fetch_add(take as u64, Ordering::Relaxed);
                     self.ready += take;
                     self.searched = self.ready;
                     self.mode = if left == take as u64 { Mode::Line } else { Mode::Literal(left - take as u64) };
                 }
                 Mode::Discard(left) => {
                     let take = rest.min(usize::try_from(left).unwrap_or(usize::MAX));
+                    self.moves.fetch_add(take as u64, Ordering::Relaxed);
                     self.inbox.drain(self.ready..self.ready + take);
                     self.searched = self.ready;
                     self.mode = if left == take as u64 { Mode::Line } else { Mode::Discard(left - take as u64) };

@@ -1,10 +1,11 @@
-//! Marks or moves in the mailbox what is safely in the ledger.
+//! Marks, moves or deletes in the mailbox what is safely in the ledger.
 
 use std::fmt;
+use std::time::Duration;
 
 use super::command::{Error, Stream};
 use super::connection::{Folder, quote};
-use super::fetch::set;
+use super::fetch::{Summary, set, summaries_of};
 use crate::diagnosis::imap;
 
 /// What to do with a message after intake.
@@ -16,6 +17,8 @@ pub enum AfterIntake {
     Move(String),
     /// Nothing.
     Leave,
+    /// Set `\Seen`, and delete it this long after its intake.
+    Delete(Duration),
 }
 
 /// Does it for `uids`, ascending. Messages that are gone are no error. When it fails, some may be done. Doing it again
@@ -30,13 +33,49 @@ pub async fn settle<S: Stream + fmt::Debug>(
         let set = set(uids);
         match after {
             AfterIntake::Leave => {}
-            AfterIntake::Seen => {
+            AfterIntake::Seen | AfterIntake::Delete(_) => {
                 folder.commands.run(&format!("UID STORE {set} +FLAGS.SILENT (\\Seen)"), |_| {}).await?
             }
             AfterIntake::Move(target) => move_to(folder, &set, target).await?,
         }
     }
     Ok(())
+}
+
+/// Deletes those of `uids`, ascending, that the server received before `before`, in microseconds since 1970, and returns the
+/// others that are there. Messages that are gone are no error. When it fails, some may be done; doing it again does no harm.
+///
+/// A server that cannot expunge single messages (RFC 4315) keeps them, marked as deleted: a plain EXPUNGE would also remove
+/// what others have marked.
+pub async fn delete<S: Stream + fmt::Debug>(
+    folder: &mut Folder<S>,
+    uids: &[u32],
+    before: i64,
+) -> Result<Vec<u32>, Error> {
+    let mut kept = Vec::new();
+    for uids in uids.chunks(500) {
+        // Invariant: what is deleted is at least as old as what was taken in. A server that gives a UID out twice without a
+        // word gives it to a younger message, which nobody has.
+        let mut there = summaries_of(&mut folder.commands, &set(uids), 0).await?;
+        there.retain(|summary| uids.contains(&summary.uid));
+        let old = |summary: &Summary| summary.received.is_some_and(|received| received < before);
+        kept.extend(there.iter().filter(|summary| !old(summary)).map(|summary| summary.uid));
+        there.retain(old);
+        if there.is_empty() {
+            continue;
+        }
+        let set = set(&there.iter().map(|summary| summary.uid).collect::<Vec<_>>());
+        folder.commands.run(&format!("UID STORE {set} +FLAGS.SILENT (\\Deleted)"), |_| {}).await?;
+        if can_expunge(folder) {
+            folder.commands.run(&format!("UID EXPUNGE {set}"), |_| {}).await?;
+        }
+    }
+    Ok(kept)
+}
+
+/// True when the server can remove single messages.
+pub fn can_expunge<S: Stream + fmt::Debug>(folder: &Folder<S>) -> bool {
+    folder.can("UIDPLUS")
 }
 
 /// Moves into the folder `target`, which is created when it is not there yet.
@@ -60,7 +99,7 @@ async fn transfer<S: Stream + fmt::Debug>(folder: &mut Folder<S>, set: &str, tar
     if folder.can("MOVE") {
         return folder.commands.run(&format!("UID MOVE {set} {target}"), |_| {}).await;
     }
-    if !folder.can("UIDPLUS") {
+    if !can_expunge(folder) {
         // A plain EXPUNGE would also remove what others have marked as deleted.
         let text = "the server can neither MOVE nor expunge single messages (UIDPLUS)".to_owned();
         return Err(Error::Refused { command: "UID MOVE", text, bad: false });

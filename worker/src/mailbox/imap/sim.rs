@@ -28,6 +28,7 @@ pub(crate) enum Body {
 #[derive(Debug, Clone)]
 pub(crate) struct Mail {
     pub(crate) seen: bool,
+    pub(crate) deleted: bool,
     pub(crate) size: u64,
     pub(crate) body: Body,
     /// INTERNALDATE: minutes behind 2024-01-01 10:00 UTC, below 60.
@@ -47,7 +48,7 @@ impl Server {
             Body::Good(raw) | Body::NoHeader(raw, _) => raw.len() as u64,
             _ => 10,
         };
-        self.mails.lock().expect("mails").insert(uid, Mail { seen, size, body, minute: 0 });
+        self.mails.lock().expect("mails").insert(uid, Mail { seen, deleted: false, size, body, minute: 0 });
     }
 
     /// Another folder with these messages, by the UIDs that they had and those that they get.
@@ -115,11 +116,11 @@ impl Server {
         let words: Vec<&str> = command.split(' ').collect();
         if let ["UID", verb, set, ..] = words.as_slice() {
             let uids = members(set, &mails);
-            for (at, uid) in uids.iter().enumerate() {
             let refused = |uid: &u32| matches!(mails[uid].body, Body::NoHeader(_, true));
             if command.contains("HEADER.FIELDS") && uids.iter().any(refused) {
                 return format!("{tag} NO it cannot be converted\r\n").into_bytes();
             }
+            for (at, uid) in uids.iter().enumerate() {
                 let mail = mails.get_mut(uid).expect("a member");
                 let seq = at + 1;
                 match *verb {
@@ -155,7 +156,12 @@ impl Server {
                             .bytes(),
                         );
                     }
+                    "STORE" if command.contains("Deleted") => mail.deleted = true,
                     "STORE" => mail.seen = true,
+                    "EXPUNGE" if !mail.deleted => {}
+                    "EXPUNGE" => {
+                        mails.remove(uid);
+                    }
                     "MOVE" => {
                         mails.remove(uid);
                     }

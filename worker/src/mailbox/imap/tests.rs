@@ -11,7 +11,7 @@ use super::fetch::{bodies, summaries};
 use super::guard::{Limits, Violation};
 use super::idle::{Woken, poll, wait};
 use super::peer::{Script, opened, opening};
-use super::settle::{AfterIntake, settle};
+use super::settle::{AfterIntake, can_expunge, delete, settle};
 use crate::token::Token;
 
 const LONG: Duration = Duration::from_secs(60);
@@ -290,6 +290,30 @@ async fn settling_uses_what_the_server_can() {
     settle(&mut folder, &[1], &target).await.expect("moved");
     let mut folder = opened(with("", &[])).await.expect("open");
     assert!(settle(&mut folder, &[1], &target).await.is_err());
+}
+
+#[tokio::test]
+async fn only_what_is_old_enough_by_the_server_too_is_deleted_and_never_what_others_marked() {
+    const OK: &str = "{tag} OK\r\n";
+    const LOOK: &str = "UID FETCH 1:3,5 (UID FLAGS INTERNALDATE RFC822.SIZE)";
+    // 2 is gone, 3 is younger, 5 has no time that can be read; 9 is not asked for.
+    let there = "* 1 FETCH (UID 1 FLAGS () INTERNALDATE \"01-Jan-2024 10:00:00 +0000\" RFC822.SIZE 1)\r\n\
+        * 2 FETCH (UID 3 FLAGS () INTERNALDATE \"01-Jan-2024 10:00:01 +0000\" RFC822.SIZE 1)\r\n\
+        * 3 FETCH (UID 5 FLAGS () INTERNALDATE \"yesterday\" RFC822.SIZE 1)\r\n\
+        * 4 FETCH (UID 9 FLAGS () INTERNALDATE \"01-Jan-2020 10:00:00 +0000\" RFC822.SIZE 1)\r\n{tag} OK\r\n";
+    let before = 1_704_103_201_000_000;
+    let mark = ("UID STORE 1 +FLAGS.SILENT (\\Deleted)", OK);
+    let mut folder = opened(then(&[(LOOK, there), mark, ("UID EXPUNGE 1", OK)])).await.expect("open");
+    assert_eq!(delete(&mut folder, &[1, 2, 3, 5], before).await.expect("deleted"), [3, 5]);
+    // Without UIDPLUS it stays, marked.
+    let mut folder = opened(with("MOVE", &[(LOOK, there), mark])).await.expect("open");
+    assert_eq!(delete(&mut folder, &[1, 2, 3, 5], before).await.expect("marked"), [3, 5]);
+    assert!(!can_expunge(&folder));
+    let refused = then(&[(LOOK, there), (mark.0, "{tag} NO it is on hold\r\n")]);
+    let mut folder = opened(refused).await.expect("open");
+    assert!(matches!(delete(&mut folder, &[1, 2, 3, 5], before).await, Err(Error::Refused { .. })));
+    let mut folder = opened(then(&[("UID FETCH 7", OK)])).await.expect("open");
+    assert!(delete(&mut folder, &[7], before).await.expect("nothing").is_empty());
 }
 
 #[tokio::test]

@@ -8,6 +8,7 @@ use crate::mailbox::backlog::Release;
 use crate::mailbox::commit::Committer;
 use crate::mailbox::cursor::{Cursor, Start};
 use crate::mailbox::imap::fetch::summaries_of;
+use crate::mailbox::standing::Activity;
 use crate::mailbox::status::now;
 
 /// The committed cursor, or the first one, committed now: it anchors what "new" means.
@@ -19,6 +20,7 @@ pub(super) async fn first_cursor(
     if let Some(cursor) = decode(committer.committed())? {
         return Ok(cursor);
     }
+    let anchoring = committer.stands().moving(Activity::Anchoring, folder.commands.moves());
     let uid_next = uid_next(folder).await?;
     let start = Start::of(definition.start.as_ref());
     let lease = committer.lease().clone();
@@ -41,6 +43,7 @@ pub(super) async fn first_cursor(
             Cursor::holding(validity, uid_next, start, count)
         }
     };
+    drop(anchoring);
     committer.flush(&cursor).await?;
     Ok(cursor)
 }
@@ -63,6 +66,7 @@ pub(super) async fn present_cursor(
     release: Option<&Release>,
     committer: &mut Committer,
 ) -> Result<Cursor, Trouble> {
+    let anchoring = committer.stands().moving(Activity::Anchoring, folder.commands.moves());
     let validity = folder.selected.uid_validity;
     if cursor.numbering.validity == validity && !went_back(folder, &cursor).await? {
         return Ok(cursor);
@@ -75,6 +79,7 @@ pub(super) async fn present_cursor(
     let since = committer.reading_since();
     let since = since.ok_or_else(|| diagnosis::uid_validity(cursor.numbering.validity, validity))?;
     let present = cursor.renumber(validity, uid_next(folder).await?, since, release.and_then(Release::since), now());
+    drop(anchoring);
     committer.forget_unsettled();
     committer.flush(&present).await?;
     Ok(present)

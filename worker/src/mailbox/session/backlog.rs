@@ -12,6 +12,7 @@ use crate::mailbox::catch_up::CaughtUp;
 use crate::mailbox::cursor::Start;
 use crate::mailbox::imap::command::Error;
 use crate::mailbox::imap::search::{self, Sought};
+use crate::mailbox::standing::Activity;
 
 /// How many messages the start policy takes of a folder that was never read, when they are more than the guard of the
 /// queue allows. `None`: they are not. `last`: the last UID that is there.
@@ -57,6 +58,7 @@ impl Session {
             return;
         }
         self.asked = Instant::now();
+        let _asking = self.standing.at(Activity::Asking);
         let lease = v1::MailboxLease { mailbox: self.mailbox.to_string(), epoch: self.epoch.0 };
         match self.shared.reporter.open(lease).await {
             Ok(opened) => {

@@ -5,7 +5,7 @@ use std::sync::atomic::{AtomicU64, Ordering};
 use std::time::Duration;
 
 use postroom_proto::id::{Epoch, MailboxUid};
-use postroom_proto::v1::{self, AfterIntakePolicy, MailboxDefinition, MailboxState};
+use postroom_proto::v1::{self, MailboxDefinition, MailboxState};
 use tokio::sync::watch;
 use tokio::time::Instant;
 
@@ -19,10 +19,11 @@ use crate::mailbox::cursor::{Cursor, Renumbered};
 use crate::mailbox::imap::command::Error as ImapError;
 use crate::mailbox::imap::connection::Folder;
 use crate::mailbox::imap::idle;
-use crate::mailbox::imap::settle::AfterIntake;
+use crate::mailbox::imap::settle::{AfterIntake, can_expunge};
 use crate::mailbox::lease::Lease;
 use crate::mailbox::recall::Recalls;
 use crate::mailbox::retry;
+use crate::mailbox::standing::{Activity, Stalled, Standing};
 use crate::mailbox::status::{Board, Teller, now};
 use crate::net::Secure;
 use crate::pace::Pace;
@@ -38,6 +39,7 @@ const ASK_AGAIN: Duration = Duration::from_secs(10);
 mod anchor;
 mod backlog;
 mod beside;
+mod settling;
 pub(crate) mod sign_in;
 mod trouble;
 
@@ -116,6 +118,10 @@ pub struct Session {
     release: Option<Release>,
     /// When that was asked for.
     asked: Instant,
+    /// When it was asked what is to be deleted.
+    asked_what_is_due: Instant,
+    /// What it is at.
+    standing: Standing,
 }
 
 impl Session {
@@ -131,12 +137,32 @@ impl Session {
         let recalled = shared.recalls.subscribe(mailbox.as_str());
         let running = Arc::default();
         let (worked, release, asked) = (false, None, Instant::now());
-        Self { shared, mailbox, epoch, lease, revision, recalled, running, teller, worked, release, asked }
+        let asked_what_is_due = asked;
+        Self {
+            shared,
+            mailbox,
+            epoch,
+            lease,
+            revision,
+            recalled,
+            running,
+            teller,
+            worked,
+            release,
+            asked,
+            asked_what_is_due,
+            standing: Standing::default(),
+        }
     }
 
     /// Tells there by which revision of its definition the mailbox is read.
     pub fn telling(self, running: Arc<AtomicU64>) -> Self {
         Self { running, ..self }
+    }
+
+    /// What it is at, and who tells of it: for whoever watches it.
+    pub fn watched(&self) -> (Standing, Teller) {
+        (self.standing.clone(), self.teller.clone())
     }
 
     /// Lives until told to let go or until the lease is lost.
@@ -166,6 +192,19 @@ impl Session {
         self.pause(delay, revision).await;
     }
 
+    /// Tells that it stood still and was ended, and waits before the next life, as after a panic. `failures`: lives in a row that
+    /// ended badly before. How many now.
+    pub async fn stalled(&mut self, stalled: &Stalled, failures: u32, lasted: Duration, revision: u64) -> u32 {
+        let line = stalled.activity.line();
+        let found = diagnosis::stalled(line.doing, stalled.lasted).mended_by(line.remedy);
+        let failures = retry::in_a_row(failures, self.worked, lasted);
+        let delay = retry::delay(&found, failures, rand::random());
+        tracing::warn!(mailbox = %self.mailbox, code = found.code, cause = found.cause, ?delay, "reading begins anew");
+        self.teller.fails(&found, delay);
+        self.pause(delay, revision).await;
+        failures
+    }
+
     /// Raises the fence and learns what to read.
     async fn open(&mut self) -> Result<v1::OpenedMailbox, Ended> {
         let mut failures = 0;
@@ -174,16 +213,22 @@ impl Session {
                 return Err(Ended::Released);
             }
             let ending = self.lease.clone();
-            tokio::select! {
-                biased;
-                () = ending.ending() => return Err(Ended::Released),
-                allowed = self.lease.may_write() => allowed.map_err(|_| Ended::Released)?,
+            {
+                let _suspended = self.standing.at(Activity::Suspended);
+                tokio::select! {
+                    biased;
+                    () = ending.ending() => return Err(Ended::Released),
+                    allowed = self.lease.may_write() => allowed.map_err(|_| Ended::Released)?,
+                }
             }
             let offered = self.offered();
             // Ordering: before it is asked, so that what comes meanwhile is asked for again.
             self.recalled.mark_unchanged();
             let lease = v1::MailboxLease { mailbox: self.mailbox.to_string(), epoch: self.epoch.0 };
-            let (found, after) = match self.shared.reporter.open(lease).await {
+            let opening = self.standing.at(Activity::Opening);
+            let opened = self.shared.reporter.open(lease).await;
+            drop(opening);
+            let (found, after) = match opened {
                 Ok(opened) if opened.definition.is_some() => return Ok(opened),
                 Ok(_) => (diagnosis::definition_not_found("the control plane named no definition"), None),
                 Err(report::Error::LeaseLost) => return Err(Ended::LeaseLost),
@@ -218,6 +263,7 @@ impl Session {
         self.teller.recall(opened.generation, opened.status.as_ref());
         self.recall_refusals(&definition, opened.status.as_ref());
         self.asked = Instant::now();
+        self.asked_what_is_due = self.asked;
         self.release = Release::of(opened.backlog_release.as_ref(), self.asked);
         let mut committer = Committer::new(
             self.shared.reporter.clone(),
@@ -225,7 +271,8 @@ impl Session {
             self.mailbox.as_str(),
             self.epoch.0,
             &opened,
-        );
+        )
+        .standing(self.standing.clone());
         let mut unsettled = Some(opened.unsettled_source_keys);
         let mut care = Care::default();
         let mut failures = 0;
@@ -295,6 +342,7 @@ impl Session {
         let trouble = match self.read(&mut folder, definition, committer, care, unsettled).await {
             Ok(trouble) => {
                 // Between two commands: a clean end, but not a long one.
+                let _leaving = self.standing.at(Activity::Leaving);
                 let _ = tokio::time::timeout(Duration::from_secs(2), folder.log_out()).await;
                 return trouble;
             }
@@ -328,13 +376,19 @@ impl Session {
             let (was, is) = (former.validity, cursor.numbering.validity);
             tracing::warn!(mailbox = %self.mailbox, email = definition.email, was, is, "a folder was numbered anew: its messages are re-keyed");
         }
-        committer.recall_unsettled(cursor.numbering, &unsettled.take().unwrap_or_default());
-        let after = after_intake(definition);
+        let after = settling::after_intake(definition);
+        match &after {
+            AfterIntake::Delete(_) => committer.recall_due(cursor.numbering, &unsettled.take().unwrap_or_default()),
+            _ => committer.recall_unsettled(cursor.numbering, &unsettled.take().unwrap_or_default()),
+        }
         let mut idles = folder.can("IDLE");
         loop {
             // From what is committed: after a failure that is behind what was read.
             let cursor = anchor::decode(committer.committed())?.unwrap_or_else(|| cursor.clone());
             self.teller.renumbered(cursor.renumbered());
+            if let AfterIntake::Delete(keep) = after {
+                self.ask_what_is_due(definition, keep, cursor.numbering, committer).await;
+            }
             match cursor.rekeys_up_to() {
                 Some(_) => self.teller.works(MailboxState::Rekeying),
                 None if !self.worked => self.teller.works(MailboxState::CatchingUp),
@@ -369,15 +423,9 @@ impl Session {
             }
             self.worked = true;
             let time = next_look(&reading, caught_up.pending);
-            match &caught_up.settle_refused {
+            match settling::trouble(&after, caught_up.settle_refused.as_deref(), can_expunge(folder)) {
                 None => self.tell_caught_up(&caught_up),
-                Some(text) => {
-                    let target = match &after {
-                        AfterIntake::Move(target) => Some(target.as_str()),
-                        _ => None,
-                    };
-                    self.teller.fails(&imap::settle_refused(text, target), time);
-                }
+                Some(found) => self.teller.fails(&found, time),
             }
             let released = self.release.filter(|_| caught_up.waits).map(|release| release.wait(Instant::now()));
             if released.is_some_and(|wait| wait.is_zero()) {
@@ -385,7 +433,9 @@ impl Session {
             }
             let time = released.map_or(time, |wait| wait.min(time));
             let stop = self.called(definition.revision);
+            let waiting = self.standing.lasting(Activity::Waiting, time);
             let woken = if idles { idle::wait(folder, time, stop).await } else { idle::poll(folder, time, stop).await };
+            drop(waiting);
             match woken {
                 Ok(idle::Woken::Stop) => return Ok(Trouble::Called),
                 Ok(idle::Woken::Mail | idle::Woken::Time) => {}
@@ -426,19 +476,11 @@ impl Session {
     /// Waits, unless something changes that makes another try worth while: also when it changed while the last try, under
     /// `revision`, still went on.
     async fn pause(&self, delay: Duration, revision: u64) {
+        let _resting = self.standing.lasting(Activity::Resting, delay);
         tokio::select! {
             () = tokio::time::sleep(delay) => {}
             () = self.called(revision) => {}
         }
-    }
-}
-
-fn after_intake(definition: &MailboxDefinition) -> AfterIntake {
-    let Some(after) = &definition.after_intake else { return AfterIntake::Seen };
-    match after.policy() {
-        AfterIntakePolicy::Seen | AfterIntakePolicy::Unspecified => AfterIntake::Seen,
-        AfterIntakePolicy::Move => AfterIntake::Move(after.folder.clone()),
-        AfterIntakePolicy::Leave => AfterIntake::Leave,
     }
 }
 

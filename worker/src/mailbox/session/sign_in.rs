@@ -11,6 +11,7 @@ use crate::diagnosis::claims::{self, Claims};
 use crate::diagnosis::{self, Diagnosis};
 use crate::mailbox::imap::connection::{self, SignIn, Unopened};
 use crate::mailbox::imap::guard::Limits;
+use crate::mailbox::standing::{Activity, Moves};
 use crate::mailbox::status::now;
 use crate::net::{self, Place};
 use crate::token::broker::{self, Issued};
@@ -19,10 +20,15 @@ use crate::token::{Credential, CredentialDigest, Token};
 impl Session {
     /// Connects, signs in and selects the folder, once it is this mailbox's turn.
     pub(super) async fn connect(&mut self, definition: &MailboxDefinition) -> Result<Mail, Trouble> {
-        let mut permit = self.shared.pace.permit(definition).await;
+        let moves = Moves::default();
+        let turn = self.standing.moving(Activity::Turn, moves.clone());
+        let mut permit = self.shared.pace.permit(definition, moves).await;
+        drop(turn);
         self.announce_try(definition).await?;
         let limits = Limits::for_messages(definition.max_message_bytes);
+        let signing_in = self.standing.at(Activity::SigningIn);
         let signed_in = sign_in(&self.shared, definition, limits, || permit.used()).await;
+        drop(signing_in);
         self.tell_refusals(definition).await;
         signed_in
     }
@@ -38,6 +44,7 @@ impl Session {
         }
         times.push(now());
         self.teller.refused(&definition.credentials_digest, times);
+        let _telling = self.standing.at(Activity::Asking);
         let told = self.shared.reporter.status(vec![self.teller.status()]).await;
         told.map_err(|error| Trouble::Problem(diagnosis::control_plane(&error.to_string())))
     }
@@ -47,6 +54,7 @@ impl Session {
         let times = self.shared.broker.lockout().times(CredentialDigest::of(definition), now());
         let refused = !times.is_empty();
         self.teller.refused(&definition.credentials_digest, times);
+        let _telling = self.standing.at(Activity::Asking);
         if refused && let Err(error) = self.shared.reporter.status(vec![self.teller.status()]).await {
             tracing::warn!(mailbox = %self.mailbox, %error, "a refused password could not be recorded yet");
         }

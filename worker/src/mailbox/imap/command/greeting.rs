@@ -99,7 +99,10 @@ fn signed_in<S: Stream + fmt::Debug>(
     step: Duration,
 ) -> Result<Commands<S>, Error> {
     match result {
-        Ok(session) => Ok(Commands { session, progress, step, busy: false, exists: 0, news: false }),
+        Ok(mut session) => {
+            let moves = session.get_mut().moves();
+            Ok(Commands { session, progress, moves, step, busy: false, exists: 0, news: false })
+        }
         Err((error, mut client)) => {
             let remark = client.get_mut().notes().remark.take();
             Err(match error {
