@@ -64,3 +64,8 @@ SMTP_PACKAGES=(postfix)
 PYTHON_PACKAGES=(python3 python3-venv)
 # shellcheck disable=SC2034
 ETCD_PACKAGES=(etcd-server etcd-client)
+# What makes and tries the packages. docker-compose only reads compose files here.
+# shellcheck disable=SC2034
+DEBIAN_PACKAGES=(debhelper dpkg-dev fakeroot binutils)
+# shellcheck disable=SC2034
+REHEARSAL_PACKAGES=(debootstrap iproute2 systemd lintian docker-compose python3 python3-venv)
