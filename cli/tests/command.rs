@@ -36,7 +36,7 @@ async fn every_call_carries_the_token() {
     let clean = v1::ReconcileSummary { clean: true, ..Default::default() };
     let reconciliation = vec![v1::reconcile_mailbox_response::Told::Summary(clean)];
     let plane = ControlPlane::start(State { raw: vec![b""], reconciliation, ..State::default() }).await;
-    let calls: [&[&str]; 27] = [
+    let calls: [&[&str]; 28] = [
         &["export"],
         &["instance", "list"],
         &["instance", "show", "x"],
@@ -47,6 +47,7 @@ async fn every_call_carries_the_token() {
         &["mailbox", "list"],
         &["mailbox", "show", "x"],
         &["status"],
+        &["version"],
         &["contact", "list"],
         &["contact", "show", "x"],
         &["contact", "take", "--instance", "core1", "--max", "1"],

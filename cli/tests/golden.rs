@@ -102,6 +102,7 @@ const ELSEWHERE: &[(&str, &str)] = &[
     ("backup restore", "tests/spine"),
     ("backup verify", "tests/spine"),
     ("up", "tests/spine"),
+    ("version", "tests/command.rs"),
 ];
 
 /// Command lines that are wrong, or name what is not there.

@@ -5,7 +5,7 @@
 //! Reading order: [`v1`] (what is on the wire), [`id`] (who is meant), [`lease`] (the times that worker and leader agree
 //! on), [`limits`], [`reason`] (why a call failed), [`catalogue`] (why a mailbox
 //! does not work), [`fingerprint`] (a message under whatever key), [`convert`] (values that protobuf spells differently), [`span`] (lengths
-//! of time as people write them).
+//! of time as people write them), [`version`].
 //!
 //! Behind the feature `process` stands what the binaries share: `settings` (where a value comes from, and every fault of
 //! them) and `log` (the only thing here that writes).
@@ -24,6 +24,7 @@ mod redact;
 #[cfg(feature = "process")]
 pub mod settings;
 pub mod span;
+pub mod version;
 
 /// Wire types and gRPC stubs, generated from `proto/postroom/v1/*.proto`. Their manual is in those files.
 #[allow(missing_docs, unreachable_pub, clippy::all, rustdoc::invalid_html_tags, rustdoc::broken_intra_doc_links)]

@@ -98,7 +98,7 @@ impl App {
         let leases = Leases {
             registration: v1::RegisterRequest {
                 worker_name: config.name,
-                build: env!("CARGO_PKG_VERSION").into(),
+                build: postroom_proto::version::full(),
                 pool: config.pool,
                 role: config.role.into(),
                 capacity: config.capacity,

@@ -25,6 +25,7 @@ pub use self::outgoing_server::OutgoingServer;
 pub use self::shell::{Completions, Man};
 pub use self::status::Status;
 pub use self::store::Store;
+pub use self::version::Version;
 pub use self::worker::{Role, Worker};
 use crate::error::EXIT_CODES;
 use crate::up;
@@ -42,11 +43,12 @@ mod outgoing_server;
 mod shell;
 mod status;
 mod store;
+mod version;
 mod worker;
 
 /// E-mail for contact centres: every message once, in priority order.
 #[derive(Debug, Parser)]
-#[command(name = "postroom", version, after_help = EXIT_CODES, max_term_width = 100, subcommand_required = true, arg_required_else_help = true)]
+#[command(name = "postroom", version = postroom_proto::version::full(), after_help = EXIT_CODES, max_term_width = 100, subcommand_required = true, arg_required_else_help = true)]
 pub struct Cli {
     /// How data is written to standard output.
     #[arg(short, long, global = true, value_enum, default_value = "table", value_name = "FORMAT")]
@@ -203,6 +205,9 @@ pub enum Command {
     /// Copies of a whole installation: made while it runs, checked, and brought back.
     #[command(subcommand)]
     Backup(Backup),
+    /// Show the version of this command and of the control plane.
+    #[command(after_help = "Examples:\n  postroom version\n  postroom version --client    # without a control plane")]
+    Version(Version),
     /// Write the completion script of a shell to standard output.
     #[command(
         after_help = "Examples:\n  postroom completions bash > /etc/bash_completion.d/postroom\n  postroom completions zsh > \"${fpath[1]}/_postroom\"\n  postroom completions fish > ~/.config/fish/completions/postroom.fish"

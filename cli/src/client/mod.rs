@@ -348,6 +348,11 @@ impl Client {
         self.read(v1::GetStatusRequest {}, async |r| self.operator().get_status(r).await).await
     }
 
+    /// Which version the control plane is.
+    pub async fn get_version(&self) -> Result<v1::Version, Error> {
+        self.read(v1::GetVersionRequest {}, async |r| self.operator().get_version(r).await).await
+    }
+
     /// Opens an answer in parts; `patience` is how long each part may take.
     async fn parts<Req: Clone, Part>(
         &self,

@@ -28,6 +28,7 @@ mod rollout;
 mod shell;
 mod status;
 mod store;
+mod version;
 mod worker;
 
 /// Runs a command.
@@ -56,6 +57,7 @@ async fn run_verb(command: Command, session: &mut Session<'_, '_>) -> Result<(),
         Command::Up(_) => Ok(()),
         Command::Completions(args) => shell::completions(session, &args),
         Command::Man(args) => shell::man(session, &args),
+        Command::Version(args) => version::run(session, &args).await,
         Command::Status(args) => status::run(session, &args).await,
         Command::Apply(args) => model::apply(session, &args).await,
         Command::Export => model::export(session).await,

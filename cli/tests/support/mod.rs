@@ -344,6 +344,11 @@ impl OperatorService for Fake {
         Ok(Response::new(self.0.lock().unwrap().status.clone()))
     }
 
+    async fn get_version(&self, request: Request<v1::GetVersionRequest>) -> Answer<v1::Version> {
+        self.enter("GetVersion", request).await?;
+        Ok(Response::new(v1::Version { version: "7.0.0".into(), commit: "3f2a9c1d0b7e".into() }))
+    }
+
     async fn check_mailbox(&self, request: Request<v1::CheckMailboxRequest>) -> Answer<Self::CheckMailboxStream> {
         self.enter("CheckMailbox", request).await?;
         Ok(Response::new(steps(&self.0.lock().unwrap().steps)))

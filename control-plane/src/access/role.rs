@@ -69,6 +69,7 @@ const WORKER: &[Kind] = &[Kind::Worker];
 const ADMIN: &[Kind] = &[Kind::Admin];
 const OPERATORS: &[Kind] = &[Kind::Admin, Kind::Operator];
 const PEOPLE: &[Kind] = &[Kind::Admin, Kind::Operator, Kind::Viewer];
+const EVERYBODY: &[Kind] = &[Kind::Admin, Kind::Operator, Kind::Viewer, Kind::Worker, Kind::Instance];
 const TAKERS: &[Kind] = &[Kind::Admin, Kind::Instance];
 
 /// Invariant: instances' own contacts are checked besides, by [`Role::may_serve`], wherever `Kind::Instance` stands.
@@ -127,6 +128,7 @@ const TABLE: &[(&str, &[Kind])] = &[
     ("/postroom.v1.OperatorService/CheckIncomingServer", OPERATORS),
     ("/postroom.v1.OperatorService/CheckOutgoingServer", OPERATORS),
     ("/postroom.v1.OperatorService/GetStatus", PEOPLE),
+    ("/postroom.v1.OperatorService/GetVersion", EVERYBODY),
     ("/postroom.v1.WorkerService/ListWorkers", PEOPLE),
     ("/postroom.v1.WorkerService/DrainWorker", OPERATORS),
     ("/postroom.v1.WorkerService/UndrainWorker", OPERATORS),

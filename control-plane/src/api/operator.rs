@@ -3,6 +3,7 @@
 use futures::stream::BoxStream;
 use futures::{StreamExt as _, TryStreamExt as _};
 use postroom_proto::v1::{self, operator_service_server::OperatorService};
+use postroom_proto::version;
 use tonic::{Request, Response, Status};
 
 use super::by;
@@ -95,5 +96,9 @@ impl OperatorService for Operators {
 
     async fn get_status(&self, _: Request<v1::GetStatusRequest>) -> Result<Response<v1::Status>, Status> {
         Ok(Response::new(self.overview.status().await?))
+    }
+
+    async fn get_version(&self, _: Request<v1::GetVersionRequest>) -> Result<Response<v1::Version>, Status> {
+        Ok(Response::new(version::own()))
     }
 }

@@ -42,7 +42,7 @@ impl Program {
             }
         });
         Command::new(self.name)
-            .version(env!("CARGO_PKG_VERSION"))
+            .version(crate::version::full())
             .about(self.about)
             .after_help(format!(
                 "Flags beat the environment, which beats the file, which beats the defaults. In the file a setting has \
