@@ -14,6 +14,7 @@ use crate::render::style::{self, Style};
 use crate::streams::Streams;
 
 pub mod args;
+pub mod blobs_choice;
 pub mod client;
 pub mod command;
 pub mod context;

@@ -13,13 +13,14 @@ use postroom_control_plane as control_plane;
 use postroom_control_plane::access::context as installed;
 use postroom_control_plane::access::role::Role;
 use postroom_control_plane::access::token::{self, Tokens};
-use postroom_control_plane::config::StoreChoice;
+use postroom_control_plane::config::{BlobsChoice, StoreChoice};
 use postroom_proto::lease::LeaseTerms;
 use postroom_proto::log;
 use postroom_worker as worker;
 use secrecy::SecretString;
 use tokio::signal::unix::{SignalKind, signal};
 
+use crate::blobs_choice::BlobsArgs;
 use crate::client::Client;
 use crate::context::{self, Context};
 use crate::error::{Error, Kind, chain};
@@ -47,6 +48,9 @@ pub struct Args {
     /// Where definitions and leases are kept.
     #[command(flatten)]
     pub store: StoreArgs,
+    /// Where large messages are kept.
+    #[command(flatten)]
+    pub blobs: BlobsArgs,
 }
 
 /// What `up` is asked to do.
@@ -56,6 +60,8 @@ pub struct Options {
     pub data: PathBuf,
     /// Where definitions and leases are kept.
     pub store: StoreChoice,
+    /// Where large messages are kept.
+    pub blobs: BlobsChoice,
     /// Address to serve on.
     pub listen: SocketAddr,
     /// Model file to apply at start.
@@ -127,6 +133,7 @@ impl Installation {
         let control_plane = control_plane::app::App::start(control_plane::config::Config {
             insecure: options.insecure,
             store: options.store.clone(),
+            blobs: options.blobs.clone(),
             terms: terms(&options.store),
             ..control_plane::config::Config::new(options.data.clone(), options.listen, tokens)
         })

@@ -51,7 +51,7 @@ use crate::backup::making::{self, Backups};
 use crate::binding::{self, Binding};
 use crate::blob::Blobs;
 use crate::check::Checker;
-use crate::config::{Config, Invalid, StoreChoice};
+use crate::config::{BlobsChoice, Config, Invalid, StoreChoice};
 use crate::contact::arrival::Arrivals;
 use crate::contact::taking::Allocator;
 use crate::definition::Definitions;
@@ -113,7 +113,7 @@ pub enum StartError {
     /// The ledger cannot be used.
     #[error(transparent)]
     Ledger(#[from] ledger::Error),
-    /// The folder of large bodies cannot be used.
+    /// The folder or bucket of large bodies cannot be used.
     #[error(transparent)]
     Blobs(#[from] blob::Error),
     /// The key of the secrets cannot be used.
@@ -236,7 +236,7 @@ impl App {
     async fn run(&mut self, listener: TcpListener, config: Config) -> Result<(), StartError> {
         // Where it is alone no worker of a former process lives.
         let quiet = if config.alone { Duration::ZERO } else { config.terms.ttl };
-        let ground = self.open(&config.data, &config.store, quiet).await?;
+        let ground = self.open(&config.data, &config.store, &config.blobs, quiet).await?;
         let definitions = Arc::new(Definitions::load(ground.store.clone()).await?);
         let (following, told) = (definitions.clone(), self.keeping.clone());
         self.keep("definitions", async move { following.run(told).await });
@@ -339,7 +339,13 @@ impl App {
     }
 
     /// `quiet`: as long nobody leads after an adoption.
-    async fn open(&mut self, data: &Path, choice: &StoreChoice, quiet: Duration) -> Result<Ground, StartError> {
+    async fn open(
+        &mut self,
+        data: &Path,
+        choice: &StoreChoice,
+        bodies: &BlobsChoice,
+        quiet: Duration,
+    ) -> Result<Ground, StartError> {
         let file = data.join(folder::STORE);
         let opened = Opened::open(choice, &file).await?;
         self.store = Some(opened.clone());
@@ -367,7 +373,7 @@ impl App {
         };
         let binding = Binding::open(ground).await?;
         self.keep("binding", binding.clone().watch_over(self.keeping.clone()));
-        let blobs = Blobs::folder(&data.join(folder::BLOBS))?;
+        let blobs = Blobs::open(bodies, &data.join(folder::BLOBS)).await?;
         let vault = Arc::new(Vault::open_or_create(&data.join(folder::KEY))?);
         let backups = Backups::new(
             making::Ground {

@@ -7,6 +7,8 @@ use std::time::Duration;
 use postroom_proto::lease::{InvalidTerms, LeaseTerms};
 
 use crate::access::token::Tokens;
+use crate::blob;
+pub use crate::blob::choice::{BlobsChoice, S3Settings};
 use crate::outbox::Terms;
 use crate::store::choice;
 pub use crate::store::choice::{EtcdSettings, StoreChoice};
@@ -20,6 +22,8 @@ pub struct Config {
     pub data: PathBuf,
     /// Where definitions, sessions, assignments and leadership are.
     pub store: StoreChoice,
+    /// Where large bodies are.
+    pub blobs: BlobsChoice,
     /// Where to listen for gRPC. Port 0 takes a free one.
     pub listen: SocketAddr,
     /// Listens beyond loopback without TLS.
@@ -51,6 +55,9 @@ pub enum Invalid {
     /// The settings of the store do not fit together.
     #[error(transparent)]
     Store(#[from] choice::Invalid),
+    /// The settings of the blob store do not fit together.
+    #[error(transparent)]
+    Blobs(#[from] blob::choice::Invalid),
     /// The terms do not fit together.
     #[error("the lease terms do not fit together")]
     Terms(#[from] InvalidTerms),
@@ -62,6 +69,7 @@ impl Config {
         Self {
             data,
             store: StoreChoice::Sqlite,
+            blobs: BlobsChoice::Folder,
             listen,
             insecure: false,
             replica: format!("up-{}", std::process::id()),
@@ -79,6 +87,7 @@ impl Config {
             return Err(Invalid::Exposed(self.listen));
         }
         self.store.check()?;
+        self.blobs.check()?;
         self.terms.check()?;
         Ok(())
     }

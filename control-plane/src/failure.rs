@@ -43,7 +43,7 @@ impl From<blob::Error> for Failure {
         let reason = match &error {
             blob::Error::Invalid(_) => Reason::BlobInvalid,
             blob::Error::Missing(_) => Reason::NotFound,
-            blob::Error::Backend { .. } => Reason::StorageFailed,
+            blob::Error::Refused(_) | blob::Error::Backend { .. } | blob::Error::Bucket { .. } => Reason::StorageFailed,
         };
         Self::new(reason, chain(&error))
     }

@@ -8,8 +8,8 @@ use std::{env, fs, io};
 use postroom_control_plane::access::context::{self, Context};
 use postroom_control_plane::access::role::Role;
 use postroom_control_plane::app::App;
-use postroom_control_plane::config::StoreChoice;
 use postroom_control_plane::config::settings::{self, Launch, PROGRAM};
+use postroom_control_plane::config::{BlobsChoice, StoreChoice};
 use postroom_control_plane::store::choice::password_in;
 use postroom_proto::log;
 use postroom_proto::settings::{Refusal, Settings, Sources, refusal};
@@ -51,7 +51,7 @@ async fn run() -> Result<(), Refusal> {
 
 /// Serves until it is told to stop, by SIGINT or SIGTERM. A second signal ends the process at once.
 async fn serve(launch: Launch) -> Result<(), Refusal> {
-    let Launch { mut config, worker_token_file, store_password_file, .. } = launch;
+    let Launch { mut config, worker_token_file, store_password_file, blobs_secret_key_file, .. } = launch;
     // Ordering: signals are caught before anything runs that would have to be stopped.
     let mut signals = Signals::catch()?;
     fs::create_dir_all(&config.data).map_err(|error| {
@@ -63,6 +63,12 @@ async fn serve(launch: Launch) -> Result<(), Refusal> {
             let message = format!("the password of the store in {}: {why}", file.display());
             Refusal::new(refusal::USAGE, message, "write it into the file as its only line")
         })?);
+    }
+    if let (BlobsChoice::S3(s3), Some(file)) = (&mut config.blobs, blobs_secret_key_file) {
+        s3.secret_key = password_in(&file).map_err(|why| {
+            let message = format!("the secret key of the bucket in {}: {why}", file.display());
+            Refusal::new(refusal::USAGE, message, "write it into the file as its only line")
+        })?;
     }
     let admin = context::admin_token(&config.data).map_err(|error| no_token(&error))?;
     config.tokens.grant(&admin, Role::Admin);

@@ -37,8 +37,9 @@ pub async fn run(cli: Cli, environment: Environment<'_>, streams: &mut Streams<'
     if let Command::Up(args) = cli.command {
         let data = context::data_dir(connection.data.as_deref(), environment)?;
         let store = args.store.choose(environment)?;
-        let options =
-            up::Options { data, store, listen: args.listen, model: args.model, insecure: connection.insecure };
+        let blobs = args.blobs.choose(environment)?;
+        let (listen, model) = (args.listen, args.model);
+        let options = up::Options { data, store, blobs, listen, model, insecure: connection.insecure };
         return Box::pin(up::run(options, environment, streams)).await;
     }
     // Ordering: after `up`, which stops in an order of its own.

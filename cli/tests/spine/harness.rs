@@ -138,7 +138,17 @@ queues:
 
     /// The same with this store, whatever the environment says.
     pub(crate) async fn up_over(&self, store: &StoreChoice, data: &Path, model: Option<&Path>) -> Up {
-        self.start(Command::new(env!("CARGO_BIN_EXE_postroom")), false, store, data, model).await
+        let mut command = Command::new(env!("CARGO_BIN_EXE_postroom"));
+        command.arg("up");
+        self.start(command, false, store, data, model).await
+    }
+
+    /// The same as [`Stage::up`], with further arguments.
+    pub(crate) async fn up_with(&self, args: &[&str]) -> Up {
+        let mut command = Command::new(env!("CARGO_BIN_EXE_postroom"));
+        command.arg("up").args(args);
+        let store = Self::store_of(&self.data()).await;
+        self.start(command, false, &store, &self.data(), Some(&self.model_file())).await
     }
 
     /// The same as [`Stage::up`], with a small file system of its own mounted on `folder`: the data folder, or one in it.
@@ -148,7 +158,10 @@ queues:
             shift 2; exec "$@""#;
         std::fs::create_dir_all(folder).unwrap();
         let mut command = Command::new("unshare");
-        command.args(["--mount", "sh", "-c", MOUNT, "sh", size]).arg(folder).arg(env!("CARGO_BIN_EXE_postroom"));
+        command
+            .args(["--mount", "sh", "-c", MOUNT, "sh", size])
+            .arg(folder)
+            .args([env!("CARGO_BIN_EXE_postroom"), "up"]);
         let store = Self::store_of(&self.data()).await;
         self.start(command, true, &store, &self.data(), Some(&self.model_file())).await
     }
@@ -164,7 +177,7 @@ queues:
     ) -> Up {
         let log = File::options().create(true).append(true).open(self.log()).unwrap();
         let before = log.metadata().unwrap().len();
-        command.args(["up", "--listen", "127.0.0.1:0", "--data"]).arg(data);
+        command.args(["--listen", "127.0.0.1:0", "--data"]).arg(data);
         command.args(["--store", &store.to_string()]);
         if let Some(model) = model {
             command.arg("-f").arg(model);

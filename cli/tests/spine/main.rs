@@ -6,6 +6,7 @@
 mod backlog;
 mod backup;
 mod broken;
+mod bucket;
 mod crash;
 mod disk;
 mod exchange;

@@ -31,6 +31,8 @@ use crate::{blob, clock, folder, ledger, store};
 const SCRATCH: &str = "backup";
 /// Bytes that are read at once.
 const PIECE: usize = 256 * 1024;
+/// Bodies that are looked for at one time.
+const LOOKS: usize = 16;
 /// Bytes of the archive that are sent at once, at least; what one piece brings comes on top.
 const CHUNK: usize = 64 * 1024;
 /// Longest silence while it copies.
@@ -214,21 +216,25 @@ async fn copy(ground: Arc<Ground>, include_key: bool) -> Result<Copies, Error> {
     if ledger.highest_epoch > store.revision.0 {
         return Err(Error::Apart { epoch: ledger.highest_epoch, revision: store.revision.0 });
     }
-    let mut bodies = ledger::sqlite::copy::bodies(&ledger_path).await?;
+    let bodies = ledger::sqlite::copy::bodies(&ledger_path).await?;
     let (mut body_bytes, mut missing, mut missing_bodies) = (0, Vec::new(), 0);
     let mut found = Vec::with_capacity(bodies.len());
-    for body in bodies.drain(..) {
-        let digest = data_encoding::HEXLOWER.encode(&body);
-        match ground.blobs.size(&digest).await? {
-            Some(size) => {
+    // Several at once: a bucket takes its time for each.
+    let mut looks = futures::stream::iter(bodies)
+        .map(|body| {
+            let blobs = &ground.blobs;
+            let digest = data_encoding::HEXLOWER.encode(&body);
+            async move { blobs.size(&digest).await.map(|size| (body, digest, size)) }
+        })
+        .buffered(LOOKS);
+    while let Some(looked) = looks.next().await {
+        match looked? {
+            (body, _, Some(size)) => {
                 body_bytes += size;
                 found.push(body);
             }
-            None => {
-                tracing::error!(
-                    digest,
-                    "a message body is missing from the data folder; the backup goes on without it"
-                );
+            (_, digest, None) => {
+                tracing::error!(digest, "a message body is missing; the backup goes on without it");
                 missing_bodies += 1;
                 if missing.len() < NAMED {
                     missing.push(digest);
@@ -236,6 +242,7 @@ async fn copy(ground: Arc<Ground>, include_key: bool) -> Result<Copies, Error> {
             }
         }
     }
+    drop(looks);
     let key = match include_key {
         true => std::fs::read(ground.data.join(folder::KEY)).map_err(Error::Key)?,
         false => Vec::new(),

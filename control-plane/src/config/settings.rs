@@ -10,8 +10,9 @@ use postroom_proto::log;
 use postroom_proto::settings::{Default, Program, Refusal, Setting, Settings, form};
 use secrecy::SecretString;
 
-use super::{Config, StoreChoice};
+use super::{BlobsChoice, Config, StoreChoice};
 use crate::access::token::Tokens;
+use crate::blob::choice::{REGION, endpoint};
 use crate::outbox::Terms;
 use crate::outbox::draft::MOST_RECIPIENTS;
 use crate::store::etcd::SHORTEST_TENURE;
@@ -31,7 +32,8 @@ const SETTINGS: &[Setting] = &[
         name: "data",
         value: "DIR",
         default: Default::Required,
-        help: "Folder with the ledger, large bodies, the key of the secrets and the tokens; one process at a time",
+        help: "Folder with the ledger, large bodies unless they are elsewhere, the key of the secrets and the tokens; one \
+               process at a time",
     },
     Setting {
         name: "store",
@@ -87,6 +89,43 @@ const SETTINGS: &[Setting] = &[
         value: "FILE",
         default: Default::Nothing("worker.token in the data folder"),
         help: "Holds the token by which workers call; made at the first start when it is missing",
+    },
+    Setting {
+        name: "blobs.url",
+        value: "URL",
+        default: Default::Is("folder"),
+        help: "Where messages above 1 MiB are kept: folder (in the data folder), or s3://BUCKET[/PREFIX]",
+    },
+    Setting {
+        name: "blobs.endpoint",
+        value: "URL",
+        default: Default::Nothing("that of Amazon in the region"),
+        help: "The server of the bucket: https://HOST[:PORT]; http only on this machine, or with blobs.insecure",
+    },
+    Setting { name: "blobs.region", value: "NAME", default: Default::Is(REGION), help: "Region of the bucket" },
+    Setting {
+        name: "blobs.access-key",
+        value: "ID",
+        default: Default::Nothing("a folder asks for none"),
+        help: "Id of the access key, which may read and write objects in the bucket",
+    },
+    Setting {
+        name: "blobs.secret-key-file",
+        value: "FILE",
+        default: Default::Nothing("a folder asks for none"),
+        help: "Holds the secret of the access key",
+    },
+    Setting {
+        name: "blobs.ca-file",
+        value: "FILE",
+        default: Default::Nothing("the CA certificates of the system"),
+        help: "PEM file with further CA certificates to trust for the bucket",
+    },
+    Setting {
+        name: "blobs.insecure",
+        value: "",
+        default: Default::Is("false"),
+        help: "Mail may go to the bucket in plaintext, where something else protects the connection",
     },
     Setting {
         name: "lease.heartbeat",
@@ -213,6 +252,8 @@ pub struct Launch {
     pub worker_token_file: PathBuf,
     /// Where the password of the etcd user is; to be read into the store's settings before the start.
     pub store_password_file: Option<PathBuf>,
+    /// Where the secret of the bucket's access key is; to be read into the settings of the bucket before the start.
+    pub blobs_secret_key_file: Option<PathBuf>,
     /// What is logged.
     pub log_filter: String,
     /// How it is logged.
@@ -227,6 +268,7 @@ pub fn read(settings: &mut Settings, host: &str) -> Result<Launch, Refusal> {
     let replica = settings.optional("replica", form::name).unwrap_or_else(|| name_of(host));
     let worker_token_file = settings.path("worker-token-file").unwrap_or_else(|| data.join("worker.token"));
     let (store, store_password_file) = store(settings);
+    let (blobs, blobs_secret_key_file) = blobs(settings);
     let terms = terms(settings);
     if matches!(store, StoreChoice::Etcd(_)) && terms.leader_ttl < SHORTEST_TENURE {
         // Or the loss of a leader would take longer than the terms were checked for.
@@ -243,6 +285,7 @@ pub fn read(settings: &mut Settings, host: &str) -> Result<Launch, Refusal> {
     let listen = listen.unwrap_or_else(|| SocketAddr::from(([127, 0, 0, 1], 0)));
     let config = Config {
         store,
+        blobs,
         insecure,
         replica,
         terms,
@@ -250,7 +293,7 @@ pub fn read(settings: &mut Settings, host: &str) -> Result<Launch, Refusal> {
         alone: false,
         ..Config::new(data, listen, Tokens::default())
     };
-    Ok(Launch { config, worker_token_file, store_password_file, log_filter, log_format })
+    Ok(Launch { config, worker_token_file, store_password_file, blobs_secret_key_file, log_filter, log_format })
 }
 
 /// The store but for its password, and the file of that.
@@ -280,6 +323,31 @@ fn store(settings: &mut Settings) -> (StoreChoice, Option<PathBuf>) {
         settings.fault("store", error.to_string());
     }
     (store, password)
+}
+
+/// Where large bodies are, but for the secret, and the file of that.
+fn blobs(settings: &mut Settings) -> (BlobsChoice, Option<PathBuf>) {
+    let mut blobs = settings.value("blobs.url", |text| text.parse::<BlobsChoice>().map_err(|error| error.to_string()));
+    let endpoint = settings.optional("blobs.endpoint", |text| endpoint(text).map_err(|error| error.to_string()));
+    let region = settings.optional("blobs.region", form::text);
+    let access_key = settings.optional("blobs.access-key", form::text);
+    let secret = settings.path("blobs.secret-key-file");
+    let ca_file = settings.path("blobs.ca-file");
+    let insecure = settings.value("blobs.insecure", form::switch);
+    let BlobsChoice::S3(s3) = &mut blobs else { return (blobs, None) };
+    s3.endpoint = endpoint;
+    s3.region = region.unwrap_or_else(|| REGION.to_owned());
+    s3.access_key = access_key.unwrap_or_default();
+    s3.ca_file = ca_file;
+    s3.insecure = insecure;
+    if secret.is_some() {
+        // What is in the file is looked at when it is used; whether there has to be one is known already.
+        s3.secret_key = SecretString::from("in the file");
+    }
+    if let Err(error) = blobs.check() {
+        settings.fault("blobs.url", error.to_string());
+    }
+    (blobs, secret)
 }
 
 fn terms(settings: &mut Settings) -> LeaseTerms {
@@ -381,6 +449,24 @@ mod tests {
         assert!(told.iter().any(|it| it.contains("--store-password-file")), "{told:?}");
         let told = faults("data = \"/d\"\nstore = \"zookeeper://a\"\n");
         assert!(told[0].contains("names no store"), "{told:?}");
+    }
+
+    #[test]
+    fn a_bucket_is_a_line_and_what_it_needs() {
+        let launch = read(&mut settings("data = \"/d\""), "host").unwrap();
+        assert_eq!((launch.config.blobs, launch.blobs_secret_key_file), (BlobsChoice::Folder, None));
+        let text = "data = \"/d\"\n[blobs]\nurl = \"s3://post/a\"\nendpoint = \"https://minio:9000\"\n\
+                    access-key = \"id\"\nsecret-key-file = \"s3.secret\"\n";
+        let launch = read(&mut settings(text), "host").unwrap();
+        assert_eq!(launch.blobs_secret_key_file.as_deref(), Some(Path::new("/etc/s3.secret")));
+        let BlobsChoice::S3(s3) = launch.config.blobs else { panic!("a bucket") };
+        assert_eq!((s3.bucket.as_str(), s3.prefix.as_str(), s3.region.as_str()), ("post", "a", REGION));
+        let told = faults("data = \"/d\"\n[blobs]\nurl = \"s3://post\"\n");
+        assert!(told.len() == 1 && told[0].contains("--blobs-access-key"), "{told:?}");
+        let told = faults("data = \"/d\"\n[blobs]\nurl = \"s3://post\"\naccess-key = \"id\"\n");
+        assert!(told.len() == 1 && told[0].contains("--blobs-secret-key-file"), "{told:?}");
+        let told = faults(&format!("{text}insecure = false\nregion = \"eu-central-1\"\n").replace("https", "http"));
+        assert!(told.len() == 1 && told[0].contains("--blobs-insecure"), "{told:?}");
     }
 
     #[test]

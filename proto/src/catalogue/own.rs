@@ -95,8 +95,8 @@ super::entries! {
         "nothing is lost: it is repeated; if it lasts, look at the control plane and its storage";
     STORAGE_FAILED: Transient,
         "the control plane cannot store what is reported of the mailbox",
-        "the disk of its data folder is full or faulty",
-        "free space on the disk of the control plane's data folder; nothing is lost: what was not stored is reported again, and nothing is marked or moved in the mailbox before it is stored";
+        "the disk of its data folder is full or faulty, or the bucket of large messages does not answer or refuses",
+        "free space on the disk of the control plane's data folder, or see that the bucket answers and its access key may write; nothing is lost: what was not stored is reported again, and nothing is marked or moved in the mailbox before it is stored";
     NOT_TRIED: Configuration,
         "this cannot be tried without a mailbox",
         "the incoming server signs in as the account of a mailbox, whose password belongs to the address",
