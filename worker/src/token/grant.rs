@@ -18,7 +18,7 @@ use oauth2::{
 use secrecy::ExposeSecret as _;
 use serde::{Deserialize, Deserializer, Serialize};
 
-use super::{Credential, Grant, Token};
+use super::{Credential, CredentialDigest, Grant, Token};
 use crate::diagnosis::entra::{self, Refusal};
 use crate::diagnosis::{self, Diagnosis};
 use crate::http_client::{self, Content};
@@ -78,6 +78,31 @@ pub async fn request(
     let host = url.url().host_str().unwrap_or_default().to_owned();
     let client = http_client::Client::new(&tls, &host, &credential.proxy, deadline, plain).map_err(Error::failed)?;
     let http = Http { client, deadline };
+    ask(credential, url, &http).await
+}
+
+/// What is made of an answer, whatever asked for it: `status`, `Retry-After` in seconds, and the body.
+pub async fn understand(status: u16, retry_after: Option<u64>, body: &[u8]) -> Result<Granted, Error> {
+    const HOST: &str = "login.microsoftonline.com";
+    let url = token_url(&format!("https://{HOST}/tenant"), false)?;
+    let credential = Credential {
+        authority: format!("https://{HOST}/tenant"),
+        client_id: "client".into(),
+        client_secret: "secret".to_owned().into(),
+        scope: "scope".into(),
+        grant: Grant::Service,
+        ca_file: String::new(),
+        proxy: String::new(),
+        digest: CredentialDigest([0; 32]),
+    };
+    ask(&credential, url, &Answered { host: HOST, status, retry_after, body }).await
+}
+
+async fn ask<H>(credential: &Credential, url: TokenUrl, http: &H) -> Result<Granted, Error>
+where
+    H: for<'c> AsyncHttpClient<'c, Error = HttpError> + Sync,
+{
+    let host = url.url().host_str().unwrap_or_default().to_owned();
     let mut client: TokenClient = Client::new(ClientId::new(credential.client_id.clone()));
     let secret = credential.client_secret.expose_secret();
     if !secret.is_empty() {
@@ -87,11 +112,11 @@ pub async fn request(
     let client = client.set_auth_type(AuthType::RequestBody).set_token_uri(url);
     let scopes: Vec<Scope> = credential.scope.split_whitespace().map(|scope| Scope::new(scope.into())).collect();
     let answer = match &credential.grant {
-        Grant::Service => client.exchange_client_credentials().add_scopes(scopes).request_async(&http).await,
+        Grant::Service => client.exchange_client_credentials().add_scopes(scopes).request_async(http).await,
         Grant::User { account, password } => {
             let user = ResourceOwnerUsername::new(account.clone());
             let password = ResourceOwnerPassword::new(password.expose_secret().to_owned());
-            client.exchange_password(&user, &password).add_scopes(scopes).request_async(&http).await
+            client.exchange_password(&user, &password).add_scopes(scopes).request_async(http).await
         }
     };
     match answer {
@@ -260,29 +285,46 @@ impl Http {
             return Err(HttpError(found));
         }
         let retry_after = answer.header("retry-after").and_then(|value| value.trim().parse::<u64>().ok());
-        self.normalise(answer.status, retry_after, &answer.body).map_err(|found| HttpError(Box::new(found)))
+        normalise(self.client.host(), answer.status, retry_after, &answer.body)
     }
+}
 
-    /// Makes of any answer one that the crate reads as it should: 200 for a token, else 400, and never a media type.
-    fn normalise(&self, status: u16, retry_after: Option<u64>, body: &[u8]) -> Result<HttpResponse, Diagnosis> {
-        let parsed: Option<serde_json::Map<String, serde_json::Value>> = serde_json::from_slice(body).ok();
-        let retry_after = retry_after.map(|seconds| seconds.min(3600));
-        let Some(mut fields) = parsed else {
-            let wait = retry_after.map(Duration::from_secs);
-            return Err(match status {
-                429 | 500.. => entra::of_status(self.client.host(), status).after(wait),
-                _ => diagnosis::strange_token_answer(self.client.host()),
-            });
-        };
-        let granted = (200..300).contains(&status) && fields.contains_key("access_token");
-        if !granted {
-            fields.insert("postroom_status".into(), status.into());
-            fields.insert("postroom_retry_after".into(), retry_after.into());
-        }
-        let body = serde_json::to_vec(&fields).unwrap_or_default();
-        let mut answer = http::Response::new(body);
-        *answer.status_mut() = if granted { http::StatusCode::OK } else { http::StatusCode::BAD_REQUEST };
-        Ok(answer)
+/// Makes of any answer one that the crate reads as it should: 200 for a token, else 400, and never a media type.
+fn normalise(host: &str, status: u16, retry_after: Option<u64>, body: &[u8]) -> Result<HttpResponse, HttpError> {
+    let parsed: Option<serde_json::Map<String, serde_json::Value>> = serde_json::from_slice(body).ok();
+    let retry_after = retry_after.map(|seconds| seconds.min(3600));
+    let Some(mut fields) = parsed else {
+        let wait = retry_after.map(Duration::from_secs);
+        return Err(HttpError(Box::new(match status {
+            429 | 500.. => entra::of_status(host, status).after(wait),
+            _ => diagnosis::strange_token_answer(host),
+        })));
+    };
+    let granted = (200..300).contains(&status) && fields.contains_key("access_token");
+    if !granted {
+        fields.insert("postroom_status".into(), status.into());
+        fields.insert("postroom_retry_after".into(), retry_after.into());
+    }
+    let body = serde_json::to_vec(&fields).unwrap_or_default();
+    let mut answer = http::Response::new(body);
+    *answer.status_mut() = if granted { http::StatusCode::OK } else { http::StatusCode::BAD_REQUEST };
+    Ok(answer)
+}
+
+/// An answer that has come already.
+struct Answered<'a> {
+    host: &'a str,
+    status: u16,
+    retry_after: Option<u64>,
+    body: &'a [u8],
+}
+
+impl<'c> AsyncHttpClient<'c> for Answered<'_> {
+    type Error = HttpError;
+    type Future = std::future::Ready<Result<HttpResponse, HttpError>>;
+
+    fn call(&'c self, _request: HttpRequest) -> Self::Future {
+        std::future::ready(normalise(self.host, self.status, self.retry_after, self.body))
     }
 }
 

@@ -122,6 +122,8 @@ pub struct Guard<S> {
     /// Bytes of the present response, literals included.
     size: u64,
     eof: bool,
+    /// Told once everything before it was handed on, so that it does not matter how the network cuts what comes.
+    violated: Option<Violation>,
     outgoing: Vec<u8>,
     written: usize,
     notes: Notes,
@@ -150,6 +152,7 @@ impl<S> Guard<S> {
             depth: 0,
             size: 0,
             eof: false,
+            violated: None,
             outgoing: Vec::new(),
             written: 0,
             notes: Notes::default(),
@@ -318,6 +321,9 @@ impl<S: AsyncRead + Unpin> AsyncRead for Guard<S> {
                 this.hand_on(buf);
                 return Poll::Ready(Ok(()));
             }
+            if let Some(violation) = &this.violated {
+                return Poll::Ready(Err(io::Error::new(io::ErrorKind::InvalidData, violation.clone())));
+            }
             if this.eof || buf.remaining() == 0 {
                 return Poll::Ready(Ok(()));
             }
@@ -346,7 +352,7 @@ impl<S: AsyncRead + Unpin> AsyncRead for Guard<S> {
                 continue;
             }
             this.inbox.extend_from_slice(read);
-            this.scan().map_err(|violation| io::Error::new(io::ErrorKind::InvalidData, violation))?;
+            this.violated = this.scan().err();
         }
     }
 }
@@ -449,6 +455,20 @@ mod tests {
             let (out, _) = through(input.as_bytes(), 64).await;
             let error = out.expect_err(input);
             assert_eq!((error.kind(), error.to_string().as_str()), (io::ErrorKind::InvalidData, want));
+        }
+    }
+
+    #[tokio::test]
+    async fn what_came_before_a_hostile_answer_is_handed_on_first() {
+        let input = "* 1 FETCH (UID 5 FLAGS ())\r\n* 1 FETCH (BODY[] {400000000}\r\n";
+        let (mut server, client) = tokio::io::duplex(1 << 16);
+        server.write_all(input.as_bytes()).await.expect("room");
+        let mut guard = Guard::new(client, LIMITS);
+        let mut out = [0; 100];
+        let count = guard.read(&mut out).await.expect("what came before");
+        assert_eq!(&out[..count], b"* 1 FETCH (UID 5 FLAGS ())\r\n");
+        for _ in 0..2 {
+            assert_eq!(guard.read(&mut out).await.expect_err("a violation").kind(), io::ErrorKind::InvalidData);
         }
     }
 
