@@ -2,8 +2,11 @@
 
 use postroom_testbed::Testbed;
 
+/// Largest message that is taken unless something else is measured: the default of a queue.
+pub(crate) const USUAL: u64 = 26_214_400;
+
 /// A model file. Everything is read, and nothing is marked or moved: the mailboxes stay as they are for the next one.
-pub(crate) fn model(testbed: &Testbed, mailboxes: &[String]) -> String {
+pub(crate) fn model(testbed: &Testbed, mailboxes: &[String], most_bytes: u64) -> String {
     let service = testbed.service();
     let address = |email: &String| format!("      - {{email: {email}, server: tenant}}\n");
     let addresses: String = mailboxes.iter().map(address).collect();
@@ -13,7 +16,7 @@ pub(crate) fn model(testbed: &Testbed, mailboxes: &[String]) -> String {
          \x20   clientId: {client}\n    secret: {{value: \"{secret}\"}}\n    scope: {scope}\n\
          \x20   imap: {{host: {host}, port: {port}}}\n    caFile: {ca}\n\
          queues:\n  - name: queue\n    instance: core1\n    start: all\n    afterIntake: leave\n    backlogGuard: off\n\
-         \x20   addresses:\n{addresses}",
+         \x20   maxMessageBytes: {most_bytes}\n    addresses:\n{addresses}",
         authority = testbed.tenant.authority(),
         client = service.client_id,
         secret = service.secret.as_deref().unwrap_or_default(),

@@ -14,6 +14,11 @@ pub(crate) enum Filling {
     },
     /// Of twenty, fourteen are text of 2 to 6 KB, five HTML of 20 to 60 KB, and one has an attachment of 0.2 to 2.2 MB.
     Mixed,
+    /// A short text and one attachment, each message of about the same size.
+    Large {
+        /// Its bytes.
+        bytes: usize,
+    },
 }
 
 /// The date of the first message, in seconds since 1970.
@@ -30,6 +35,7 @@ impl Filling {
             .date(jiff::Timestamp::constant(BEGINNING + number as i64, 0));
         let bytes = match self {
             Self::Plain { bytes } => return mail.size(bytes).build(),
+            Self::Large { bytes } => return large(mail, bytes),
             Self::Mixed => |from: usize, to: usize| from + scattered(number) % (to - from),
         };
         match number % 20 {
@@ -61,6 +67,29 @@ impl Filling {
     }
 }
 
+/// Line by line: a message of this size should not be in memory several times.
+fn large(mail: Mail, bytes: usize) -> Vec<u8> {
+    let kind = format!("multipart/mixed; boundary=\"{BOUNDARY}\"");
+    let begin = format!(
+        "--{BOUNDARY}\r\nContent-Type: text/plain\r\n\r\nSee the film.\r\n--{BOUNDARY}\r\n\
+         Content-Type: video/mp4; name=\"parcel.mp4\"\r\nContent-Transfer-Encoding: base64\r\n\
+         Content-Disposition: attachment; filename=\"parcel.mp4\"\r\n"
+    );
+    let mut message = mail.header("MIME-Version", "1.0").header("Content-Type", &kind).body(&begin).build();
+    message.reserve(bytes.saturating_sub(message.len()) + 256);
+    message.extend_from_slice(b"\r\n");
+    let content: Vec<u8> = (0..57 * 251).map(|at: usize| (at * 7 % 251) as u8).collect();
+    for piece in content.chunks(57).cycle() {
+        if message.len() >= bytes {
+            break;
+        }
+        message.extend_from_slice(STANDARD.encode(piece).as_bytes());
+        message.extend_from_slice(b"\r\n");
+    }
+    message.extend_from_slice(format!("--{BOUNDARY}--\r\n").as_bytes());
+    message
+}
+
 /// A number that looks as if it had nothing to do with `number` (a multiplicative hash).
 fn scattered(number: u64) -> usize {
     (number.wrapping_mul(0x9E37_79B9_7F4A_7C15) >> 40) as usize
@@ -80,5 +109,13 @@ mod tests {
             "{sizes:?}"
         );
         assert_eq!(Filling::Mixed.message("a@b.example", 19), Filling::Mixed.message("a@b.example", 19));
+    }
+
+    #[test]
+    fn a_large_message_has_about_its_size_and_one_attachment() {
+        let message = Filling::Large { bytes: 1_000_000 }.message("a@b.example", 1);
+        assert!((1_000_000..1_000_300).contains(&message.len()), "{}", message.len());
+        let text = String::from_utf8(message).unwrap();
+        assert!(text.lines().all(|line| line.len() <= 78) && text.matches(BOUNDARY).count() == 4, "{}", &text[..600]);
     }
 }

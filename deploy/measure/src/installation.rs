@@ -87,9 +87,7 @@ impl Installation {
     /// Lets it read `mailboxes`, and waits until each is connected and waits for mail.
     pub(crate) async fn read(&self, testbed: &Testbed, mailboxes: &[String]) -> anyhow::Result<()> {
         let client = self.client()?;
-        let text = definition::model(testbed, mailboxes);
-        let model = model_file::read(&text, self.control_plane.data(), &|_| None);
-        client.apply_model(model.map_err(|error| anyhow::anyhow!(error.render()))?).await?;
+        self.apply(&definition::model(testbed, mailboxes, definition::USUAL)).await?;
         let begun = Instant::now();
         loop {
             let seen = client.list_mailboxes().await?.mailboxes;
@@ -108,6 +106,13 @@ impl Installation {
         }
     }
 
+    /// Applies a model.
+    pub(crate) async fn apply(&self, text: &str) -> anyhow::Result<()> {
+        let model = model_file::read(text, self.control_plane.data(), &|_| None);
+        self.client()?.apply_model(model.map_err(|error| anyhow::anyhow!(error.render()))?).await?;
+        Ok(())
+    }
+
     /// Its operator.
     pub(crate) fn client(&self) -> anyhow::Result<Client> {
         self.control_plane.client()
@@ -116,6 +121,11 @@ impl Installation {
     /// Number of the worker's process.
     pub(crate) fn worker(&self) -> anyhow::Result<u32> {
         self.worker.id().with_context(|| format!("the worker has ended; {}", self.said()))
+    }
+
+    /// Number of the control plane's process.
+    pub(crate) fn control_plane(&self) -> anyhow::Result<u32> {
+        self.control_plane.pid()
     }
 
     fn said(&self) -> String {

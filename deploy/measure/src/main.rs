@@ -3,8 +3,8 @@
 //! Absolute figures belong to a machine and its load; what counts are the ratios of one run, for which the clients take
 //! turns. Reading order: [`reading`] (what is measured, and in which order) → [`filling`] (the messages) → [`bare`],
 //! [`mbsync`], [`imapflow`], [`postroom`] (the clients) → [`process`] (what a client used) → [`figures`] (medians and
-//! ratios) → [`table`] (how it is shown) and [`machine`] (what it ran on). [`idle`] and [`latency`] measure an
-//! [`installation`] in which little happens. [`fleet`] measures a [`control_plane`] under workers that read no mail,
+//! ratios) → [`table`] (how it is shown) and [`machine`] (what it ran on). [`large`] measures
+//! an [`installation`] that reads messages of the largest kind, [`idle`] and [`latency`] one in which little happens. [`fleet`] measures a [`control_plane`] under workers that read no mail,
 //! [`model`] one with a large model, [`plan`] the planner alone.
 
 mod bare;
@@ -16,6 +16,7 @@ mod fleet;
 mod idle;
 mod imapflow;
 mod installation;
+mod large;
 mod latency;
 mod machine;
 mod mbsync;
@@ -46,6 +47,8 @@ enum Verb {
     Mixed(reading::MixedArgs),
     /// Read many mailboxes at once.
     Boxes(reading::BoxesArgs),
+    /// Read messages of 150 MB, several at once: how fast, and how much memory that takes.
+    Large(large::Args),
     /// Memory of mailboxes in which nothing happens, in a worker and in a bare client.
     Idle(idle::Args),
     /// From a delivery to the contact in the hands of a waiting instance, beside a bare IDLE client.
@@ -73,6 +76,7 @@ async fn main() -> ExitCode {
         Verb::Fleet(args) => Box::pin(fleet::run(args)).await,
         Verb::Model(args) => Box::pin(model::run(args)).await,
         Verb::Plan(args) => plan::run(&args),
+        Verb::Large(args) => Box::pin(large::run(args)).await,
         Verb::Idle(args) => Box::pin(idle::run(args)).await,
         Verb::Latency(args) => Box::pin(latency::run(args)).await,
         Verb::Bare(args) => bare::run(args).await,

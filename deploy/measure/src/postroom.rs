@@ -69,7 +69,8 @@ pub(crate) fn beside_this() -> anyhow::Result<PathBuf> {
 async fn read(stage: &Stage, child: &mut Child, data: &Path) -> anyhow::Result<Laps> {
     let client = connect(child, data).await?;
     let model =
-        model_file::read(&definition::model(&stage.testbed, &stage.mailboxes), data, &|_| None).map_err(shown)?;
+        model_file::read(&definition::model(&stage.testbed, &stage.mailboxes, definition::USUAL), data, &|_| None)
+            .map_err(shown)?;
     let applied = Instant::now();
     client.apply_model(model).await?;
     let mut connected = None;

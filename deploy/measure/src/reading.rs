@@ -7,7 +7,7 @@
 //! in the last minutes and looks at each of them at every creation: a Maildir written soon after another was removed
 //! costs mbsync more than twice its time. For the same reason two measurements should lie some minutes apart.
 
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
 
 use anyhow::{Context as _, ensure};
 use clap::ValueEnum;
@@ -165,7 +165,7 @@ async fn run(args: Turns, mailboxes: u64, messages: u64, filling: Filling) -> an
         None if kinds.contains(&Kind::Postroom) => postroom::beside_this()?,
         None => PathBuf::new(),
     };
-    let stage = Stage::set(&args, mailboxes, messages, filling).await?;
+    let stage = Stage::set(&args.dir, args.imapflow.clone(), mailboxes, messages, filling).await?;
     let mut measured = Measured {
         mailboxes: stage.mailboxes.len(),
         messages: stage.messages,
@@ -218,16 +218,21 @@ impl Measured {
 }
 
 impl Stage {
-    /// Starts the servers and fills the mailboxes.
-    async fn set(args: &Turns, mailboxes: u64, messages: u64, filling: Filling) -> anyhow::Result<Self> {
-        let parent = args.dir.canonicalize().with_context(|| format!("there is no folder {}", args.dir.display()))?;
+    /// Starts the servers and fills the mailboxes; what the clients write lies below `dir`.
+    pub(crate) async fn set(
+        dir: &Path,
+        imapflow: Option<PathBuf>,
+        mailboxes: u64,
+        messages: u64,
+        filling: Filling,
+    ) -> anyhow::Result<Self> {
+        let parent = dir.canonicalize().with_context(|| format!("there is no folder {}", dir.display()))?;
         let dir = tempfile::Builder::new().prefix("postroom-bench-").tempdir_in(&parent);
         let dir = dir.with_context(|| format!("no folder can be made in {}", parent.display()))?;
         table::note(&format!("filling {mailboxes} mailboxes with {messages} messages each"));
         // Every client opens all of them, each from the same machine.
         let testbed = Testbed::start().await?;
         let names = (0..mailboxes).map(|number| format!("measured{number}@{}", postroom_testbed::DOMAIN)).collect();
-        let imapflow = args.imapflow.clone();
         let mut stage = Self { testbed, mailboxes: names, messages: 0, bytes: 0, imapflow, dir };
         for mailbox in &stage.mailboxes {
             let (mut some, mut held) = (Vec::new(), 0);
@@ -252,10 +257,15 @@ impl Stage {
         Ok(made.context("no folder can be made")?.keep())
     }
 
-    async fn turn(&self, kind: Kind, program: &std::path::Path) -> anyhow::Result<Vec<(&'static str, Lap)>> {
-        // What the client before has left in the page cache must not be written during this one's turn.
+    /// What the client before has left in the page cache must not be written during the next one's turn.
+    pub(crate) async fn flush(&self) -> anyhow::Result<()> {
         let flushed = tokio::process::Command::new("sync").status().await.context("sync")?;
         ensure!(flushed.success(), "sync has failed");
+        Ok(())
+    }
+
+    async fn turn(&self, kind: Kind, program: &Path) -> anyhow::Result<Vec<(&'static str, Lap)>> {
+        self.flush().await?;
         Ok(match kind {
             Kind::Bare => vec![(BARE, bare::measure(self).await?)],
             Kind::Mbsync => vec![(MBSYNC, mbsync::measure(self, false).await?)],

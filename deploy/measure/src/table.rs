@@ -8,6 +8,7 @@ use crate::control_plane::Store;
 use crate::figures::{Lap, Series, Spread};
 use crate::fleet;
 use crate::idle;
+use crate::large;
 use crate::latency;
 use crate::model;
 use crate::reading::{BARE, IMAPFLOW, MBSYNC, Measured};
@@ -98,6 +99,43 @@ pub(crate) fn render_idle(measured: &idle::Measured) -> String {
         "Idle mailboxes, IMAP IDLE over TLS, a connection each; memory (PSS) of the client; {} runs, median (least–most).\n\n\
          {table}\n\n{} cores, {}\nDovecot {}\n",
         measured.runs, measured.machine.cores, measured.machine.processor, measured.dovecot,
+    )
+}
+
+/// The figures of large messages for people.
+pub(crate) fn render_large(measured: &large::Measured) -> String {
+    let mut table = Table::new();
+    table.load_style(presets::ASCII_MARKDOWN);
+    table.set_header(["client", "seconds", "MB/s", "CPU s", "peak RSS MB"]);
+    for series in &measured.clients {
+        let rate = |lap: &Lap| measured.bytes as f64 / 1e6 / lap.seconds;
+        table.add_row([
+            series.client.to_owned(),
+            spread(series.spread(|lap| lap.seconds), 2),
+            spread(series.spread(rate), 0),
+            format!("{:.2}", series.spread(|lap| lap.usage.cpu_seconds).median),
+            spread(series.spread(|lap| lap.usage.peak_rss_bytes as f64 / 1e6), 0),
+        ]);
+    }
+    right(&mut table);
+    let load: Vec<String> = measured.load.iter().map(|load| format!("{load:.1}")).collect();
+    format!(
+        "{} messages of {:.0} MB in {} mailboxes at once, TLS; {} runs, in turns, median (least–most).\n\n{table}\n\n\
+         The worker's byte budget is {:.0} MB; without mail it has {:.0} MB, so that at most {:.0} MB are there for it.\n\n\
+         {} cores, {}; files on {}; load {}\nDovecot {}; {}\n",
+        measured.messages,
+        measured.bytes as f64 / 1e6 / measured.messages as f64,
+        measured.mailboxes,
+        measured.runs,
+        measured.budget_bytes as f64 / 1e6,
+        measured.base_bytes as f64 / 1e6,
+        measured.worker_peak().saturating_sub(measured.base_bytes) as f64 / 1e6,
+        measured.machine.cores,
+        measured.machine.processor,
+        measured.machine.file_system,
+        load.join(" "),
+        measured.dovecot,
+        measured.mbsync,
     )
 }
 

@@ -56,3 +56,20 @@ fn a_small_model_goes_through_every_command() {
     }
     assert!(steps[0]["client"]["peakRssBytes"].as_u64().unwrap() > 0, "{measured}");
 }
+
+#[test]
+fn a_few_large_messages_are_read_by_an_installation() {
+    // Without mbsync, which is a package of its own.
+    let output = Command::new(env!("CARGO_BIN_EXE_postroom-bench"))
+        .args(["large", "--alone", "--mailboxes", "2", "--megabytes", "12", "--runs", "1", "--json"])
+        .output()
+        .unwrap();
+    let said = String::from_utf8_lossy(&output.stderr);
+    assert!(output.status.success(), "{said}");
+    let measured: serde_json::Value = serde_json::from_slice(&output.stdout).unwrap();
+    assert_eq!((measured["messages"].as_u64(), measured["mailboxes"].as_u64()), (Some(2), Some(2)), "{measured}");
+    let clients = measured["clients"].as_array().unwrap();
+    let names: Vec<_> = clients.iter().map(|client| client["client"].as_str().unwrap()).collect();
+    assert_eq!(names, ["postroom-worker", "postroom-control-plane"], "{measured}");
+    assert!(clients.iter().all(|client| client["runs"][0]["peakRssBytes"].as_u64().unwrap() > 0), "{measured}");
+}
