@@ -83,7 +83,11 @@ fn model() -> v1::Model {
         priority: 10,
         max_message_bytes: 26_214_400,
         start: Some(v1::Start { policy: v1::StartPolicy::Unseen.into(), since_time: None }),
-        after_intake: Some(v1::AfterIntake { policy: v1::AfterIntakePolicy::Move.into(), folder: "Done".into(), keep: None }),
+        after_intake: Some(v1::AfterIntake {
+            policy: v1::AfterIntakePolicy::Move.into(),
+            folder: "Done".into(),
+            keep: None,
+        }),
         backlog_guard: Some(v1::BacklogGuard { message_count: 250, off: false }),
         addresses: vec![address("billing@contoso.example", 5), address("rechnung@contoso.example", 0)],
         revision: 7,
