@@ -3,7 +3,8 @@
 use std::path::{Path, PathBuf};
 use std::process::Command;
 
-const FILES: [&str; 12] = [
+const FILES: [&str; 13] = [
+    "postroom/v1/access.proto",
     "postroom/v1/error.proto",
     "postroom/v1/definition.proto",
     "postroom/v1/lease.proto",
@@ -41,6 +42,7 @@ fn main() -> Result<(), Box<dyn std::error::Error>> {
         .bytes(".postroom.v1.ClaimedMail.raw")
         // Invariant: no message that carries a secret prints it; `redact.rs` writes their Debug by hand.
         .skip_debug(["postroom.v1.SecretInput", "postroom.v1.MailboxDefinition", "postroom.v1.OutgoingDefinition"])
+        .skip_debug(["postroom.v1.CreateTokenResponse", "postroom.v1.EnrollWorkerResponse"])
         .compile_fds_with_config(compiler.file_descriptor_set(), config)?;
     Ok(())
 }

@@ -287,6 +287,7 @@ fn of_reason(reason: Reason) -> (Kind, &'static str) {
             "look at the correspondence with `postroom outbox list --address ADDRESS`, then send again",
         ),
         Reason::NoBacklog => (Kind::Conflict, "see `postroom mailbox show MAILBOX` for how it is read"),
+        Reason::TlsRequired => (Kind::Conflict, "see docs/access.md for how the control plane gets a certificate"),
         Reason::ClaimLost => (Kind::Conflict, "start again from the first step"),
         Reason::WrongDisposition => (Kind::Conflict, "see `postroom message show ID` for what it is"),
         Reason::Internal | Reason::Unspecified => {

@@ -12,6 +12,7 @@ use std::time::Duration;
 use postroom_control_plane as control_plane;
 use postroom_control_plane::access::context as installed;
 use postroom_control_plane::access::role::Role;
+use postroom_control_plane::access::tls::Choice;
 use postroom_control_plane::access::token::{self, Tokens};
 use postroom_control_plane::config::{BlobsChoice, StoreChoice};
 use postroom_proto::lease::LeaseTerms;
@@ -36,12 +37,16 @@ const KEEP_CONNECTIONS: Duration = Duration::from_secs(50);
 /// `up`.
 #[derive(Debug, clap::Args)]
 #[command(
-    after_help = "Examples:\n  postroom up\n  postroom up --data /var/lib/postroom -f model.yaml\n  postroom up --store etcds://postroom@etcd1:2379,etcd2:2379 --store-password-file etcd.password"
+    after_help = "Examples:\n  postroom up\n  postroom up --listen 0.0.0.0:7430 --tls-name postroom.example.org\n  postroom up --data /var/lib/postroom -f model.yaml\n  postroom up --store etcds://postroom@etcd1:2379,etcd2:2379 --store-password-file etcd.password"
 )]
 pub struct Args {
-    /// Address to serve on.
+    /// Address to serve on. Beyond this machine it is served over TLS, with a certificate made here: clients need a copy
+    /// of ca.pem from the data directory.
     #[arg(long, value_name = "ADDR", default_value = "127.0.0.1:7430")]
     pub listen: SocketAddr,
+    /// Further name or address by which this machine is called, for the certificate; may be repeated.
+    #[arg(long = "tls-name", value_name = "NAME")]
+    pub tls_names: Vec<String>,
     /// Model file to apply at start.
     #[arg(short = 'f', long = "file", value_name = "MODEL")]
     pub model: Option<PathBuf>,
@@ -64,6 +69,8 @@ pub struct Options {
     pub blobs: BlobsChoice,
     /// Address to serve on.
     pub listen: SocketAddr,
+    /// Further names by which this machine is called, for the certificate.
+    pub tls_names: Vec<String>,
     /// Model file to apply at start.
     pub model: Option<PathBuf>,
     /// Plaintext beyond this machine is allowed.
@@ -77,6 +84,7 @@ pub async fn run(options: Options, environment: Environment<'_>, streams: &mut S
     // Ordering: signals are caught before anything runs that would have to be stopped.
     let mut interrupt = signal(SignalKind::interrupt())?;
     let mut terminate = signal(SignalKind::terminate())?;
+    let mut hangup = signal(SignalKind::hangup())?;
     // Ordering: the file first, so that its faults are told before anything is started.
     let model = options.model.as_deref().map(|file| model_file::read_file(file, environment)).transpose()?;
     let installation = Installation::start(&options).await?;
@@ -92,11 +100,14 @@ pub async fn run(options: Options, environment: Environment<'_>, streams: &mut S
         installation.context.endpoint,
         options.data.display()
     );
-    let failed = tokio::select! {
-        _ = interrupt.recv() => false,
-        _ = terminate.recv() => false,
-        () = installation.control_plane.failed() => true,
-        () = installation.worker.failed() => true,
+    let failed = loop {
+        tokio::select! {
+            _ = interrupt.recv() => break false,
+            _ = terminate.recv() => break false,
+            () = installation.control_plane.failed() => break true,
+            () = installation.worker.failed() => break true,
+            _ = hangup.recv() => installation.control_plane.reload(),
+        }
     };
     tracing::info!("stopping");
     installation.stop().await;
@@ -132,6 +143,7 @@ impl Installation {
         tokens.grant(&own, Role::Worker(None));
         let control_plane = control_plane::app::App::start(control_plane::config::Config {
             insecure: options.insecure,
+            tls: tls(options),
             store: options.store.clone(),
             blobs: options.blobs.clone(),
             terms: terms(&options.store),
@@ -139,13 +151,15 @@ impl Installation {
         })
         .await
         .map_err(not_started)?;
-        let endpoint = format!("http://{}", installed::reachable(control_plane.address()));
-        let context = Context { endpoint: endpoint.clone(), ca_file: None, token: admin };
+        let endpoint = control_plane.endpoint().to_owned();
+        let ca_file = control_plane.ca_file().map(Path::to_path_buf);
+        let context = Context { endpoint: endpoint.clone(), ca_file: ca_file.clone(), token: admin };
         let started = context
             .write(&options.data)
             .map_err(|source| Error::new(Kind::Usage, format!("cannot write to {}: {source}", options.data.display())));
         let started = started.and_then(|()| {
             let mut config = worker::config::Config::new(&endpoint, own, WORKER);
+            config.ca_file = ca_file;
             // No other worker's connections come on top of its own.
             config.sending.keep = KEEP_CONNECTIONS;
             worker::app::App::start(config).map_err(|error| Error::new(Kind::Internal, error.to_string()))
@@ -172,6 +186,24 @@ impl Installation {
     }
 }
 
+/// Beyond this machine it is served over TLS, unless plaintext was asked for.
+fn tls(options: &Options) -> Choice {
+    if options.listen.ip().is_loopback() || options.insecure {
+        return Choice::Plain;
+    }
+    let mut names: Vec<String> = ["localhost", "127.0.0.1", "::1"].map(Into::into).into();
+    names.extend((!options.listen.ip().is_unspecified()).then(|| options.listen.ip().to_string()));
+    let host = fs::read_to_string("/proc/sys/kernel/hostname").unwrap_or_default().trim().to_lowercase();
+    let fits = |name: &&str| url::Host::parse(name).is_ok_and(|host| matches!(host, url::Host::Domain(_)));
+    names.extend(Some(host.as_str()).filter(fits).map(Into::into));
+    for name in &options.tls_names {
+        if !names.contains(name) {
+            names.push(name.clone());
+        }
+    }
+    Choice::Own { names }
+}
+
 /// Terms of a worker that lives and dies with its leader: heartbeats cost nothing here, and short ones make a mailbox
 /// that was just defined be read at once. A store elsewhere may be slow to confirm the leader.
 fn terms(store: &StoreChoice) -> LeaseTerms {
@@ -195,7 +227,7 @@ fn no_randomness(error: &impl std::fmt::Display) -> Error {
 fn not_started(error: control_plane::app::StartError) -> Error {
     use control_plane::app::StartError;
     let kind = match &error {
-        StartError::Config(_) | StartError::Folder(_) | StartError::Listen { .. } => Kind::Usage,
+        StartError::Config(_) | StartError::Folder(_) | StartError::Listen { .. } | StartError::Tls(_) => Kind::Usage,
         _ => Kind::Internal,
     };
     Error::new(kind, chain(&error))

@@ -7,6 +7,9 @@
 //! | claims | ends claims of mails that lapsed, cuts off old changes | with the server |
 //! | lease plane | leads | after the server, so that goodbyes of workers are heard |
 //! | definitions | follows the model in the store | with the lease plane |
+//! | credentials | follows in the store who may call | with the lease plane |
+//! | uses | records when credentials were used, now and then | with the lease plane |
+//! | certificates | renews those of the port | with the lease plane |
 //! | binding | looks whether the store is the ledger's | with the lease plane |
 //! | writers' watch | notices when the writer of store or ledger has died | with the lease plane |
 //! | writers | commit to store and ledger, which own them | last, when nobody is left to write: they finish and close |
@@ -15,12 +18,13 @@
 
 use std::fs::File;
 use std::net::SocketAddr;
-use std::path::Path;
+use std::path::{Path, PathBuf};
 use std::sync::Arc;
 use std::time::Duration;
 
 use futures::future::OptionFuture;
 use postroom_proto::settings::{Refusal, refusal};
+use postroom_proto::v1::access_service_server::AccessServiceServer;
 use postroom_proto::v1::backup_service_server::BackupServiceServer;
 use postroom_proto::v1::contact_service_server::ContactServiceServer;
 use postroom_proto::v1::definition_service_server::DefinitionServiceServer;
@@ -34,12 +38,17 @@ use postroom_proto::v1::send_service_server::SendServiceServer;
 use postroom_proto::v1::store_service_server::StoreServiceServer;
 use postroom_proto::v1::worker_service_server::WorkerServiceServer;
 use tokio::net::TcpListener;
+use tokio::sync::{Notify, watch};
 use tokio_util::sync::CancellationToken;
 use tokio_util::task::TaskTracker;
-use tonic::transport::server::{Server, TcpIncoming};
+use tonic::transport::server::Server;
 
+use crate::access::directory::Directory;
 use crate::access::gate::Gate;
+use crate::access::issuing::Issuer;
+use crate::access::sessions::Sessions;
 use crate::access::vault::Vault;
+use crate::access::{context, listening, tls, usage};
 use crate::api;
 use crate::api::contact::Contacts;
 use crate::api::large::Large;
@@ -89,6 +98,13 @@ const LARGEST_MODEL_ANSWER: usize = 256 * 1024 * 1024;
 /// Longest call: the upload of a large body, for which a worker waits two minutes, and some time to tell it apart.
 const LONGEST_CALL: Duration = Duration::from_secs(150);
 
+/// Most calls that are worked on at one time for a connection; the others wait.
+const MOST_CALLS: usize = 256;
+/// Most calls of a connection that have not ended, streams among them; the client waits with further ones.
+const MOST_STREAMS: u32 = 1024;
+/// Most bytes of a call's headers.
+const LARGEST_HEADERS: u32 = 16 * 1024;
+
 /// Why a control plane did not start.
 #[derive(Debug, thiserror::Error)]
 pub enum StartError {
@@ -116,6 +132,9 @@ pub enum StartError {
     /// The folder or bucket of large bodies cannot be used.
     #[error(transparent)]
     Blobs(#[from] blob::Error),
+    /// The port's certificates cannot be used.
+    #[error(transparent)]
+    Tls(#[from] tls::Error),
     /// The key of the secrets cannot be used.
     #[error(transparent)]
     Vault(#[from] access::vault::KeyError),
@@ -130,7 +149,7 @@ pub enum StartError {
 impl From<StartError> for Refusal {
     fn from(error: StartError) -> Self {
         match &error {
-            StartError::Config(_) | StartError::Folder(_) | StartError::Listen { .. } => {
+            StartError::Config(_) | StartError::Folder(_) | StartError::Listen { .. } | StartError::Tls(_) => {
                 Self::new(refusal::USAGE, chain(&error), "see --help")
             }
             _ => Self::new(refusal::INTERNAL, chain(&error), "mend it and start again; nothing was changed"),
@@ -149,6 +168,9 @@ pub struct App {
     back: TaskTracker,
     store: Option<Opened>,
     ledger: Option<Arc<ledger::sqlite::Sqlite>>,
+    reload: Arc<Notify>,
+    endpoint: String,
+    ca_file: Option<PathBuf>,
     // Held until the end: whoever has the lock owns the data folder.
     _lock: File,
 }
@@ -188,6 +210,9 @@ impl App {
             back: TaskTracker::new(),
             store: None,
             ledger: None,
+            reload: Arc::default(),
+            endpoint: String::new(),
+            ca_file: None,
             _lock: lock,
         };
         match app.run(listener, config).await {
@@ -202,6 +227,21 @@ impl App {
     /// Where it listens.
     pub fn address(&self) -> SocketAddr {
         self.address
+    }
+
+    /// The URL by which it is called.
+    pub fn endpoint(&self) -> &str {
+        &self.endpoint
+    }
+
+    /// PEM file with the CA certificates by which clients on this machine trust it; `None`: the system's.
+    pub fn ca_file(&self) -> Option<&Path> {
+        self.ca_file.as_deref()
+    }
+
+    /// Looks at the files of certificates at once, and not only when it is time to.
+    pub fn reload(&self) {
+        self.reload.notify_one();
     }
 
     /// Returns when a task ended that should not have; the control plane must then be stopped.
@@ -233,10 +273,24 @@ impl App {
         }
     }
 
-    async fn run(&mut self, listener: TcpListener, config: Config) -> Result<(), StartError> {
+    async fn run(&mut self, listener: TcpListener, mut config: Config) -> Result<(), StartError> {
         // Where it is alone no worker of a former process lives.
         let quiet = if config.alone { Duration::ZERO } else { config.terms.ttl };
         let ground = self.open(&config.data, &config.store, &config.blobs, quiet).await?;
+        let directory = Directory::load(std::mem::take(&mut config.tokens), &ground.store).await?;
+        self.keep("credentials", directory.clone().follow(ground.store.clone(), self.keeping.clone()));
+        let (seen, every) = (ground.store.clone(), config.upkeep_interval);
+        self.keep("uses", usage::keep(directory.clone(), seen, every, self.keeping.clone()));
+        let certificates = tls::Ground {
+            store: ground.store.clone(),
+            vault: ground.vault.clone(),
+            directory: directory.clone(),
+            alone: config.alone,
+        };
+        let secured = self.secure(&config.tls, &config.data, certificates, every).await?;
+        let (configuration, names) = secured.unzip();
+        let called = || context::endpoint(self.address, config.tls.is_tls(), names.as_deref().unwrap_or_default());
+        self.endpoint = config.endpoint.clone().unwrap_or_else(called);
         let definitions = Arc::new(Definitions::load(ground.store.clone()).await?);
         let (following, told) = (definitions.clone(), self.keeping.clone());
         self.keep("definitions", async move { following.run(told).await });
@@ -261,6 +315,15 @@ impl App {
         self.serve("deadlines", allocator.clone().keep_deadlines(config.deadline_interval));
         let Ground { store, ledger, outbox, blobs, vault, binding, backups } = ground;
         let model = definitions.subscribe();
+        let sessions = Sessions::new(store.clone());
+        let issuer = Issuer {
+            store: store.clone(),
+            vault: vault.clone(),
+            directory: directory.clone(),
+            model: model.clone(),
+            tls: configuration.is_some(),
+            certificate_lifetime: config.certificate_lifetime,
+        };
         let errands = Errands::new(store.clone(), model.clone(), self.serving.clone());
         let fleet = Fleet::new(store.clone(), leader.clone());
         let sending = Sending::new(
@@ -312,13 +375,15 @@ impl App {
         };
         let definitions = Large::new("ApplyModel", sized(LARGEST_MODEL), sized(LARGEST_REQUEST));
         let overview = Overview::new(observer.clone(), ledger.clone(), leader.clone(), model.clone(), binding);
-        let router = router(Gate::new(config.tokens))
+        let leases = Leases::new(leader, model.clone(), config.terms, nudges, sessions.clone());
+        let router = router(Gate::new(directory, config.limits))
             .add_service(definitions)
-            .add_service(limited!(LeaseServiceServer, Leases::new(leader, model.clone(), config.terms, nudges)))
-            .add_service(limited!(ReportServiceServer, Reports::new(intake)))
+            .add_service(limited!(AccessServiceServer, issuer))
+            .add_service(limited!(LeaseServiceServer, leases))
+            .add_service(limited!(ReportServiceServer, Reports::new(intake, sessions.clone())))
             .add_service(limited!(OutboxServiceServer, outbox))
-            .add_service(limited!(SendServiceServer, api::send::Service::new(sending, blobs.clone())))
-            .add_service(limited!(ErrandServiceServer, api::errand::Service::new(errands)))
+            .add_service(limited!(SendServiceServer, api::send::Service::new(sending, blobs.clone(), sessions.clone())))
+            .add_service(limited!(ErrandServiceServer, api::errand::Service::new(errands, sessions)))
             .add_service(limited!(MessageServiceServer, messages))
             .add_service(limited!(OperatorServiceServer, Operators::new(observer, checker, overview, backlogs)))
             .add_service(limited!(
@@ -328,7 +393,7 @@ impl App {
             .add_service(limited!(BackupServiceServer, backups))
             .add_service(limited!(StoreServiceServer, stores))
             .add_service(limited!(WorkerServiceServer, fleet));
-        let incoming = TcpIncoming::from(listener).with_nodelay(Some(true));
+        let incoming = listening::incoming(listener, configuration);
         let stopping = self.serving.clone();
         self.serve("server", async move {
             if let Err(error) = router.serve_with_incoming_shutdown(incoming, stopping.cancelled_owned()).await {
@@ -336,6 +401,32 @@ impl App {
             }
         });
         Ok(())
+    }
+
+    /// The port's TLS and the names of its certificate, if it is to have one.
+    async fn secure(
+        &mut self,
+        choice: &tls::Choice,
+        data: &Path,
+        ground: tls::Ground,
+        every: Duration,
+    ) -> Result<Option<(watch::Receiver<Arc<tls::Configuration>>, Vec<String>)>, StartError> {
+        // Whoever reads the context may do so from another folder.
+        let absolute = |path: &Path| std::path::absolute(path).unwrap_or_else(|_| path.into());
+        let own = absolute(&data.join(folder::CA));
+        self.ca_file = match choice {
+            tls::Choice::Plain => return Ok(None),
+            tls::Choice::Files { ca, .. } => ca.as_deref().map(absolute),
+            tls::Choice::Own { .. } => Some(own.clone()),
+        };
+        let keeper = tls::Keeper::begin(choice.clone(), ground).await?;
+        if matches!(choice, tls::Choice::Own { .. }) {
+            let written = context::write_public(&own, &keeper.top());
+            written.map_err(|source| tls::Error::Unwritable { path: own, source })?;
+        }
+        let secured = (keeper.configuration(), keeper.names());
+        self.keep("certificates", keeper.keep(every, self.reload.clone(), self.keeping.clone()));
+        Ok(Some(secured))
     }
 
     /// `quiet`: as long nobody leads after an adoption.
@@ -401,7 +492,9 @@ fn router(gate: Gate) -> Server<tower::layer::util::Stack<Gate, tower::layer::ut
     Server::builder()
         .http2_keepalive_interval(Some(Duration::from_secs(10)))
         .http2_keepalive_timeout(Some(Duration::from_secs(5)))
-        .concurrency_limit_per_connection(256)
+        .concurrency_limit_per_connection(MOST_CALLS)
+        .max_concurrent_streams(MOST_STREAMS)
+        .http2_max_header_list_size(LARGEST_HEADERS)
         .timeout(LONGEST_CALL)
         .layer(gate)
 }
@@ -429,8 +522,6 @@ async fn essential(
 
 #[cfg(test)]
 mod tests {
-    use std::path::PathBuf;
-
     use super::*;
     use crate::access::token::Tokens;
 

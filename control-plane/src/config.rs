@@ -6,6 +6,8 @@ use std::time::Duration;
 
 use postroom_proto::lease::{InvalidTerms, LeaseTerms};
 
+use crate::access::gate::Limits;
+use crate::access::tls;
 use crate::access::token::Tokens;
 use crate::blob;
 pub use crate::blob::choice::{BlobsChoice, S3Settings};
@@ -26,8 +28,18 @@ pub struct Config {
     pub blobs: BlobsChoice,
     /// Where to listen for gRPC. Port 0 takes a free one.
     pub listen: SocketAddr,
+    /// What the port speaks.
+    pub tls: tls::Choice,
+    /// How often the files of certificates are looked at, and uses of credentials recorded.
+    pub upkeep_interval: Duration,
+    /// How long a certificate of a worker holds that is made here.
+    pub certificate_lifetime: Duration,
+    /// URL by which it is called; `None`: made of the address and the server's certificate.
+    pub endpoint: Option<String>,
     /// Listens beyond loopback without TLS.
     pub insecure: bool,
+    /// How many calls a credential may make.
+    pub limits: Limits,
     /// Name of this control plane among its replicas.
     pub replica: String,
     /// True: its workers live and die with it, so sessions of a former process are over when it starts. False: they
@@ -48,8 +60,9 @@ pub struct Config {
 pub enum Invalid {
     /// Tokens and mail would cross the network in the clear.
     #[error(
-        "listening on {0} would send tokens and mail over the network in the clear; listen on 127.0.0.1, or say \
-         --insecure where something else protects the connection"
+        "listening on {0} would send tokens and mail over the network in the clear; name a certificate and its key with \
+         tls.certificate-file and tls.key-file, listen on 127.0.0.1, or say --insecure where something else protects the \
+         connection"
     )]
     Exposed(SocketAddr),
     /// The settings of the store do not fit together.
@@ -71,7 +84,12 @@ impl Config {
             store: StoreChoice::Sqlite,
             blobs: BlobsChoice::Folder,
             listen,
+            tls: tls::Choice::Plain,
+            upkeep_interval: Duration::from_secs(5),
+            certificate_lifetime: Duration::from_secs(30 * 24 * 3600),
+            endpoint: None,
             insecure: false,
+            limits: Limits::default(),
             replica: format!("up-{}", std::process::id()),
             alone: true,
             tokens,
@@ -83,7 +101,7 @@ impl Config {
 
     /// Refuses what would be unsafe or could not work.
     pub fn check(&self) -> Result<(), Invalid> {
-        if !self.listen.ip().is_loopback() && !self.insecure {
+        if !self.listen.ip().is_loopback() && !self.insecure && !self.tls.is_tls() {
             return Err(Invalid::Exposed(self.listen));
         }
         self.store.check()?;
@@ -107,6 +125,8 @@ mod tests {
         assert!(config("[::1]:0").check().is_ok());
         assert!(matches!(config("0.0.0.0:7430").check(), Err(Invalid::Exposed(_))));
         assert!(Config { insecure: true, ..config("0.0.0.0:7430") }.check().is_ok());
+        let tls = tls::Choice::Own { names: Vec::new() };
+        assert!(Config { tls, ..config("0.0.0.0:7430") }.check().is_ok());
     }
 
     #[test]

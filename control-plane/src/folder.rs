@@ -13,6 +13,8 @@ pub const LEDGER: &str = "ledger.db";
 pub const BLOBS: &str = "blobs";
 /// Seals the secrets.
 pub const KEY: &str = "secret.key";
+/// Certificate of the installation's own CA, for those who call a server that has a certificate of it.
+pub const CA: &str = "ca.pem";
 /// Whoever has locked it owns the folder.
 pub const LOCK: &str = "lock";
 /// What was restored and verified, on its way to its place. While it is there the folder is not whole.

@@ -49,11 +49,11 @@ async fn run() -> Result<(), Refusal> {
     serve(launch).await
 }
 
-/// Serves until it is told to stop, by SIGINT or SIGTERM. A second signal ends the process at once.
+/// Serves until it is told to stop, by SIGINT or SIGTERM. SIGHUP has certificates read again. A second signal ends the process at once.
 async fn serve(launch: Launch) -> Result<(), Refusal> {
     let Launch { mut config, worker_token_file, store_password_file, blobs_secret_key_file, .. } = launch;
     // Ordering: signals are caught before anything runs that would have to be stopped.
-    let mut signals = Signals::catch()?;
+    let (mut signals, mut hangup) = Signals::catch()?;
     fs::create_dir_all(&config.data).map_err(|error| {
         let message = format!("the data folder {} cannot be made: {error}", config.data.display());
         Refusal::new(refusal::USAGE, message, "make it, or name another in the setting data")
@@ -75,8 +75,8 @@ async fn serve(launch: Launch) -> Result<(), Refusal> {
     config.tokens.grant(&context::token_in(&worker_token_file).map_err(|error| no_token(&error))?, Role::Worker(None));
     let data = config.data.clone();
     let app = App::start(config).await?;
-    let endpoint = format!("http://{}", context::reachable(app.address()));
-    let context = Context { endpoint: endpoint.clone(), ca_file: None, token: admin };
+    let endpoint = app.endpoint().to_owned();
+    let context = Context { endpoint: endpoint.clone(), ca_file: app.ca_file().map(Into::into), token: admin };
     if let Err(error) = context.write(&data) {
         app.stop().await;
         let message = format!("cannot write {}: {error}", data.join(context::FILE_NAME).display());
@@ -88,9 +88,12 @@ async fn serve(launch: Launch) -> Result<(), Refusal> {
         workers = %worker_token_file.display(),
         "the control plane is up"
     );
-    let failed = tokio::select! {
-        () = signals.next() => false,
-        () = app.failed() => true,
+    let failed = loop {
+        tokio::select! {
+            () = signals.next() => break false,
+            () = app.failed() => break true,
+            _ = hangup.recv() => app.reload(),
+        }
     };
     tracing::info!("stopping");
     tokio::spawn(async move {
@@ -124,13 +127,15 @@ struct Signals {
 }
 
 impl Signals {
-    fn catch() -> Result<Self, Refusal> {
+    /// Beside them the one that does not stop it: files are to be read again.
+    fn catch() -> Result<(Self, Signal), Refusal> {
         let catch = |kind| {
             signal(kind).map_err(|error| {
                 Refusal::new(refusal::INTERNAL, format!("signals cannot be caught: {error}"), "see the system's limits")
             })
         };
-        Ok(Self { interrupt: catch(SignalKind::interrupt())?, terminate: catch(SignalKind::terminate())? })
+        let signals = Self { interrupt: catch(SignalKind::interrupt())?, terminate: catch(SignalKind::terminate())? };
+        Ok((signals, catch(SignalKind::hangup())?))
     }
 
     async fn next(&mut self) {

@@ -2,11 +2,23 @@
 
 use std::fmt;
 
-use crate::v1::{MailboxDefinition, OutgoingDefinition, SecretInput};
+use crate::v1::{CreateTokenResponse, EnrollWorkerResponse, MailboxDefinition, OutgoingDefinition, SecretInput};
 
 impl fmt::Debug for SecretInput {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         f.write_str("SecretInput([redacted])")
+    }
+}
+
+impl fmt::Debug for CreateTokenResponse {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("CreateTokenResponse").field("credential", &self.credential).finish_non_exhaustive()
+    }
+}
+
+impl fmt::Debug for EnrollWorkerResponse {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("EnrollWorkerResponse").field("credential", &self.credential).finish_non_exhaustive()
     }
 }
 
@@ -56,7 +68,9 @@ mod tests {
             ..Default::default()
         };
         let input = SecretInput { value: "planted-value".into(), clear: false };
-        let printed = format!("{definition:?} {outgoing:?} {:?}", Some(input));
+        let token = CreateTokenResponse { token: "planted-token".into(), ..Default::default() };
+        let enrolment = EnrollWorkerResponse { token: "planted-token".into(), ..Default::default() };
+        let printed = format!("{definition:?} {outgoing:?} {:?} {token:?} {enrolment:?}", Some(input));
         assert!(!printed.contains("planted"), "{printed}");
     }
 }

@@ -7,6 +7,7 @@
 //! | mailboxes | one each, owned by the supervisor | drained by the task above, closed when that takes too long |
 //! | nudges | hears when a heartbeat is due early | with the leases: dropped at once |
 //! | errands | finds out what the control plane asks, a task each | with the leases: dropped at once |
+//! | identity | renews this worker's certificate | with the leases: dropped at once |
 //! | statuses | tells how reading goes | last, so that the last words are heard |
 //!
 //! Every task but a mailbox's is essential: when one ends before it was told to, the worker stops.
@@ -57,7 +58,7 @@ pub struct App {
 impl App {
     /// Starts to register, and to read what is leased to this worker.
     pub fn start(config: Config) -> Result<Self, Invalid> {
-        let control = Control::new(&config.endpoints, &config.token)?;
+        let control = Control::new(&config)?;
         let (channel, bearer) = control.channel();
         let desk = Arc::new(errand::Client::new(channel.clone(), bearer.clone()));
         let outbox = Arc::new(send::outbox::Client::new(channel.clone(), bearer.clone()));
@@ -82,6 +83,8 @@ impl App {
         let nudged = Arc::new(Notify::new());
         let nudges = nudge::listen(control.clone(), sessions.clone(), nudged.clone(), app.stopping.clone());
         app.leases.spawn(essential("nudges", nudges, app.stopping.clone(), app.failed.clone()));
+        let identity = control.clone().keep_identity(app.stopping.clone());
+        app.leases.spawn(essential("identity", identity, app.stopping.clone(), app.failed.clone()));
         let sending = Sending::new(shared.clone(), config.sending.keep);
         let desk_of_mails = Desk::new(outbox, sending.clone(), sessions.clone()).run(app.stopping.clone());
         let sent = CancellationToken::new();
@@ -391,7 +394,6 @@ mod tests {
     use async_trait::async_trait;
     use bytes::Bytes;
     use postroom_proto::id::{Epoch, MailboxUid, SessionId};
-    use secrecy::SecretString;
 
     use super::*;
     use crate::config::Reading;
@@ -434,7 +436,7 @@ mod tests {
             registration: v1::RegisterRequest::default(),
             returning: true,
             refused: Arc::default(),
-            control: Control::new(&["http://127.0.0.1:1".into()], &SecretString::from("t")).expect("a URL"),
+            control: Control::new(&Config::new("http://127.0.0.1:1", "t".into(), "w")).expect("a URL"),
             reporter: Box::new(|_| {}),
             holder: Holder::new(LeaseTerms::default()),
             terms: LeaseTerms::default(),

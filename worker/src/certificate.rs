@@ -19,6 +19,12 @@ pub fn describe(chain: &[CertificateDer<'_>]) -> String {
     excerpt(&format!("{}, signed by {issuer}{ends}", names.join(", signed by ")), 400)
 }
 
+/// Seconds since 1970 between which a certificate holds.
+pub fn validity(certificate: &CertificateDer<'_>) -> Option<(i64, i64)> {
+    let (_, parsed) = X509Certificate::from_der(certificate).ok()?;
+    Some((parsed.validity().not_before.timestamp(), parsed.validity().not_after.timestamp()))
+}
+
 /// Seconds since 1970 at which the first certificate of a chain ends.
 pub fn ends(chain: &[CertificateDer<'_>]) -> Option<i64> {
     chain.iter().filter_map(|one| Some(named(one)?.ends)).min()

@@ -1,5 +1,6 @@
 //! Settings of a worker. Lease terms come from the control plane.
 
+use std::path::PathBuf;
 use std::time::Duration;
 
 use postroom_proto::v1::WorkerRole;
@@ -22,8 +23,10 @@ pub struct Config {
     pub capacity: u32,
     /// After a stop its mailboxes wait a while for a process of the same name.
     pub returning: bool,
-    /// Token of the role worker.
-    pub token: SecretString,
+    /// By what the control plane knows it.
+    pub identity: Identity,
+    /// PEM file with the CA certificates by which it knows the control plane; `None`: those of the system.
+    pub ca_file: Option<PathBuf>,
     /// How mailboxes are read.
     pub reading: Reading,
     /// How mail is sent.
@@ -40,11 +43,33 @@ impl Config {
             role: WorkerRole::Active,
             capacity: 0,
             returning: true,
-            token,
+            identity: Identity::Token(token),
+            ca_file: None,
             reading: Reading::default(),
             sending: Sending::default(),
         }
     }
+}
+
+/// By what the control plane knows a worker.
+#[derive(Debug, Clone)]
+pub enum Identity {
+    /// A token of the role worker.
+    Token(SecretString),
+    /// A client certificate with its key, PEM.
+    Certificate {
+        /// The worker's certificate first.
+        certificate: PathBuf,
+        /// Its key.
+        key: PathBuf,
+    },
+    /// A client certificate that the control plane makes, and that the worker renews.
+    Enrolled {
+        /// Where it is kept, with its key.
+        folder: PathBuf,
+        /// Holds the token for the first one.
+        token_file: Option<PathBuf>,
+    },
 }
 
 /// How mail is sent. Times of steps are those of reading.

@@ -1,5 +1,6 @@
 //! Calls to the control plane's lease plane, each with a deadline.
 
+use std::sync::Arc;
 use std::time::Duration;
 
 use postroom_proto::convert::from_duration;
@@ -16,9 +17,13 @@ use tonic::service::interceptor::InterceptedService;
 use tonic::transport::{Channel, Endpoint};
 use tonic::{Request, Status, Streaming};
 
+use crate::config::{Config, Identity};
 use crate::holder::{Answer, Heartbeat, Offer};
+use crate::identity::Presence;
 
+mod enrolment;
 mod road;
+mod wire;
 
 use road::Road;
 
@@ -31,10 +36,24 @@ const LARGEST_ANSWER: usize = 16 * 1024 * 1024;
 
 type Bearing = InterceptedService<Channel, Bearer>;
 
-/// Puts the worker's token on every call.
+/// Puts the worker's token on every call, if it has one.
 #[derive(Clone)]
 pub struct Bearer {
-    authorization: MetadataValue<Ascii>,
+    authorization: Option<MetadataValue<Ascii>>,
+}
+
+impl Bearer {
+    /// Whoever is known by the certificate of its connection.
+    fn none() -> Self {
+        Self { authorization: None }
+    }
+
+    fn of(token: &SecretString) -> Result<Self, Invalid> {
+        let value = format!("Bearer {}", token.expose_secret());
+        let mut authorization: MetadataValue<Ascii> = value.parse().map_err(|_| Invalid::Token)?;
+        authorization.set_sensitive(true);
+        Ok(Self { authorization: Some(authorization) })
+    }
 }
 
 impl std::fmt::Debug for Bearer {
@@ -45,7 +64,9 @@ impl std::fmt::Debug for Bearer {
 
 impl Interceptor for Bearer {
     fn call(&mut self, mut request: Request<()>) -> Result<Request<()>, Status> {
-        request.metadata_mut().insert("authorization", self.authorization.clone());
+        if let Some(authorization) = &self.authorization {
+            request.metadata_mut().insert("authorization", authorization.clone());
+        }
         Ok(request)
     }
 }
@@ -54,11 +75,14 @@ impl Interceptor for Bearer {
 #[derive(Debug, thiserror::Error)]
 pub enum Invalid {
     /// The endpoint is no URL.
-    #[error("the endpoint {0:?} is no URL of a control plane; write http://host:port")]
+    #[error("the endpoint {0:?} is no URL of a control plane; write https://host:port")]
     Endpoint(String),
     /// Nobody said where the control plane is.
     #[error("no control plane is named")]
     NoEndpoint,
+    /// A certificate cannot be shown without TLS.
+    #[error("a client certificate is shown over TLS alone; write https:// in place of http:// in {0:?}")]
+    NoTls(String),
     /// The token has characters that no token has.
     #[error("the worker's token has characters that cannot be sent in a header")]
     Token,
@@ -84,28 +108,41 @@ pub struct Control {
     leases: LeaseServiceClient<Bearing>,
     channel: Channel,
     bearer: Bearer,
+    presence: Arc<Presence>,
+    /// Some connections are over TLS.
+    secured: bool,
+    /// Name of this worker.
+    worker: String,
 }
 
 impl Control {
     /// Connections that are made when they are needed, and made again when they break.
-    pub fn new(endpoints: &[String], token: &SecretString) -> Result<Self, Invalid> {
-        let road = Road::to(endpoints)?;
+    pub fn new(config: &Config) -> Result<Self, Invalid> {
+        let Config { endpoints, identity, ca_file, name, .. } = config;
+        let bearer = match identity {
+            Identity::Token(token) => Bearer::of(token)?,
+            Identity::Certificate { .. } | Identity::Enrolled { .. } => Bearer::none(),
+        };
+        if let Some(plain) = endpoints.iter().find(|one| bearer.authorization.is_none() && one.starts_with("http://")) {
+            return Err(Invalid::NoTls(plain.clone()));
+        }
+        let presence = Arc::new(Presence::new(identity.clone(), ca_file.clone()));
+        let road = Road::to(endpoints, presence.clone())?;
         let first = endpoints.first().ok_or(Invalid::NoEndpoint)?;
-        let endpoint = Endpoint::from_shared(first.clone())
+        // Of it only the authority is used, by which calls are addressed: the road makes the connections.
+        let named = first.replacen("https://", "http://", 1);
+        let endpoint = Endpoint::from_shared(named)
             .map_err(|_| Invalid::Endpoint(first.clone()))?
             .connect_timeout(CONNECT)
             .http2_keep_alive_interval(Duration::from_secs(10))
             .keep_alive_timeout(Duration::from_secs(5))
             .keep_alive_while_idle(true);
-        let mut authorization: MetadataValue<Ascii> =
-            format!("Bearer {}", token.expose_secret()).parse().map_err(|_| Invalid::Token)?;
-        authorization.set_sensitive(true);
-        let bearer = Bearer { authorization };
         // A connection of its own: on one that is full of uploads, or whose window or streams are used up by reports, a
         // heartbeat would wait behind them until trust lapses, and every mailbox would stop for want of it.
         let leases = LeaseServiceClient::with_interceptor(road.channel(&endpoint), bearer.clone())
             .max_decoding_message_size(LARGEST_ANSWER);
-        Ok(Self { leases, channel: road.channel(&endpoint), bearer })
+        let secured = endpoints.iter().any(|one| one.starts_with("https://"));
+        Ok(Self { leases, channel: road.channel(&endpoint), bearer, presence, secured, worker: name.clone() })
     }
 
     /// The other connection, for reports, which have deadlines and repetitions of their own.
@@ -113,8 +150,9 @@ impl Control {
         (self.channel.clone(), self.bearer.clone())
     }
 
-    /// Opens a session.
+    /// Opens a session. A worker that is to be enrolled is so before.
     pub async fn register(&self, request: v1::RegisterRequest) -> Result<(SessionId, LeaseTerms), Error> {
+        self.enrol().await?;
         let mut leases = self.leases.clone();
         let answer = within(ANSWER, leases.register(request)).await?;
         let session = SessionId::parse(&answer.session).map_err(|error| Error::Unanswered(error.to_string()))?;
@@ -175,9 +213,24 @@ async fn within<T>(
                 Err(Error::Refused(failure.message))
             }
             Some(failure) => Err(Error::Unanswered(failure.message)),
-            None => Err(Error::Unanswered(format!("{:?}: {}", status.code(), status.message()))),
+            None => Err(Error::Unanswered(format!("{:?}: {}", status.code(), innermost(&status)))),
         },
     }
+}
+
+/// What is at the bottom of a status: the outer errors only say that there is no connection.
+fn innermost(status: &Status) -> String {
+    let mut text = status.message().to_owned();
+    let mut cause = std::error::Error::source(status);
+    while let Some(error) = cause {
+        text = error.to_string();
+        // An io error is transparent: its source() skips the very error that it wraps.
+        cause = match error.downcast_ref::<std::io::Error>().and_then(std::io::Error::get_ref) {
+            Some(inner) => Some(inner),
+            None => error.source(),
+        };
+    }
+    text
 }
 
 /// Terms of the wire. The leader's own part of them is none of a worker's business and keeps its default.

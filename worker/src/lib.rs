@@ -5,7 +5,7 @@
 //! way goes through [`send`]: what the outbox holds, to SMTP servers and Microsoft Graph.
 //! Beside it [`errand`] finds out what the control plane asks, [`nudge`] hears when a heartbeat is due early, and [`pace`]
 //! keeps mailboxes from connecting all at once.
-//! [`net`], [`http_client`], [`tls`] and [`certificate`] connect, [`token`] signs in, [`control`] talks to the control plane, [`diagnosis`] turns errors into causes with
+//! [`net`], [`http_client`], [`tls`] and [`certificate`] connect, [`token`] signs in, [`control`] talks to the control plane as whoever [`identity`] says, [`diagnosis`] turns errors into causes with
 //! remedies, [`app`] says what runs and in which order it stops.
 
 pub mod app;
@@ -17,6 +17,7 @@ pub mod diagnosis;
 pub mod errand;
 pub mod holder;
 pub mod http_client;
+pub mod identity;
 pub mod mailbox;
 pub mod net;
 pub mod nudge;

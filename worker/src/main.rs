@@ -8,6 +8,7 @@ use std::{env, fs, io};
 use postroom_proto::log;
 use postroom_proto::settings::{Refusal, Settings, Sources, refusal};
 use postroom_worker::app::App;
+use postroom_worker::config::Identity;
 use postroom_worker::config::settings::{self, Launch, PROGRAM};
 use tokio::signal::unix::{Signal, SignalKind, signal};
 
@@ -50,6 +51,7 @@ async fn run() -> Result<(), Refusal> {
 async fn work(launch: Launch) -> Result<(), Refusal> {
     // Ordering: signals are caught before anything runs that would have to be stopped.
     let mut signals = Signals::catch()?;
+    let by_token = matches!(launch.config.identity, Identity::Token(_));
     let app = App::start(launch.config)
         .map_err(|error| Refusal::new(refusal::INVALID, error.to_string(), "see --check-config for what holds"))?;
     let failed = tokio::select! {
@@ -65,7 +67,12 @@ async fn work(launch: Launch) -> Result<(), Refusal> {
     app.stop().await;
     tracing::info!("stopped");
     if let Some(why) = refused {
-        let help = "copy worker.token from the control plane's data folder into the file of the setting token-file";
+        let help = if by_token {
+            "copy worker.token from the control plane's data folder into the file of the setting token-file"
+        } else {
+            "a certificate names one worker: see that it is the setting name, and enrol the worker anew if it has ended or \
+             was revoked"
+        };
         return Err(Refusal::new(refusal::REFUSED, format!("the control plane refuses this worker: {why}"), help));
     }
     if failed {

@@ -7,11 +7,13 @@ use std::io;
 use std::sync::{Arc, Mutex, PoisonError};
 use std::time::SystemTime;
 
-use rustls::client::WebPkiServerVerifier;
 use rustls::client::danger::{HandshakeSignatureValid, ServerCertVerified, ServerCertVerifier};
-use rustls::{CertificateError, ClientConfig, DigitallySignedStruct, OtherError, RootCertStore, SignatureScheme};
+use rustls::client::{WantsClientCert, WebPkiServerVerifier};
+use rustls::{
+    CertificateError, ClientConfig, ConfigBuilder, DigitallySignedStruct, OtherError, RootCertStore, SignatureScheme,
+};
 use rustls_pki_types::pem::PemObject as _;
-use rustls_pki_types::{CertificateDer, ServerName, UnixTime};
+use rustls_pki_types::{CertificateDer, PrivateKeyDer, ServerName, UnixTime};
 
 use crate::certificate;
 use crate::diagnosis::{self, Diagnosis};
@@ -79,18 +81,63 @@ impl Roots {
 }
 
 fn build(pem: &[u8]) -> Result<ClientConfig, String> {
+    let mut roots = system();
+    if !pem.is_empty() {
+        add(&mut roots, pem)?;
+    }
+    Ok(trusting(roots)?.with_no_client_auth())
+}
+
+/// The configuration for connections to the control plane: trusts the CAs of `ca` in place of the system's, and shows a
+/// certificate with its key. All of it PEM.
+pub fn control_plane(ca: Option<&[u8]>, shown: Option<(&[u8], &[u8])>) -> Result<ClientConfig, String> {
+    let roots = match ca {
+        None => system(),
+        Some(pem) => {
+            let mut roots = RootCertStore::empty();
+            add(&mut roots, pem).map_err(|detail| format!("the CA file of the control plane: {detail}"))?;
+            roots
+        }
+    };
+    let builder = trusting(roots)?;
+    let mut configuration = match shown {
+        None => builder.with_no_client_auth(),
+        Some((certificate, key)) => {
+            let chain: Result<Vec<_>, _> = CertificateDer::pem_slice_iter(certificate).collect();
+            let chain = chain.ok().filter(|chain| !chain.is_empty()).ok_or("the worker's certificate is not PEM")?;
+            let key =
+                PrivateKeyDer::from_pem_slice(key).map_err(|_| "the key of the worker's certificate is not PEM")?;
+            let shown = builder.with_client_auth_cert(chain, key);
+            shown.map_err(|error| format!("the worker's certificate and its key: {error}"))?
+        }
+    };
+    configuration.alpn_protocols = vec![b"h2".to_vec()];
+    Ok(configuration)
+}
+
+/// The first certificate of a PEM text.
+pub fn first_certificate(pem: &[u8]) -> Option<CertificateDer<'static>> {
+    CertificateDer::pem_slice_iter(pem).next()?.ok()
+}
+
+fn system() -> RootCertStore {
     let mut roots = RootCertStore::empty();
     // Single certificates of the system that cannot be read are no reason to trust none of them.
     roots.add_parsable_certificates(rustls_native_certs::load_native_certs().certs);
+    roots
+}
+
+fn add(roots: &mut RootCertStore, pem: &[u8]) -> Result<(), String> {
     let mut own = 0;
     for certificate in CertificateDer::pem_slice_iter(pem) {
         let certificate = certificate.map_err(|error| format!("it is not PEM: {error}"))?;
         roots.add(certificate).map_err(|error| format!("a certificate in it is not valid: {error}"))?;
         own += 1;
     }
-    if !pem.is_empty() && own == 0 {
-        return Err("there is no certificate in it".into());
-    }
+    if own == 0 { Err("there is no certificate in it".into()) } else { Ok(()) }
+}
+
+fn trusting(roots: RootCertStore) -> Result<ConfigBuilder<ClientConfig, WantsClientCert>, String> {
     if roots.is_empty() {
         return Err("and the system trusts no CA at all: install its CA certificates".into());
     }
@@ -101,7 +148,7 @@ fn build(pem: &[u8]) -> Result<ClientConfig, String> {
         .with_safe_default_protocol_versions()
         .map_err(|error| error.to_string())?;
     // Not less strict than the usual verifier: it asks that one, and only adds words to its refusals.
-    Ok(builder.dangerous().with_custom_certificate_verifier(Arc::new(verifier)).with_no_client_auth())
+    Ok(builder.dangerous().with_custom_certificate_verifier(Arc::new(verifier)))
 }
 
 /// The usual verifier, whose refusal of an unknown issuer says which certificate it was and who signed it.

@@ -25,6 +25,7 @@ pub use self::outgoing_server::OutgoingServer;
 pub use self::shell::{Completions, Man};
 pub use self::status::Status;
 pub use self::store::Store;
+pub use self::token::{CreateToken, Token, TokenRole};
 pub use self::version::Version;
 pub use self::worker::{Role, Worker};
 use crate::error::EXIT_CODES;
@@ -43,6 +44,7 @@ mod outgoing_server;
 mod shell;
 mod status;
 mod store;
+mod token;
 mod version;
 mod worker;
 
@@ -170,6 +172,9 @@ pub enum Command {
     /// The processes that read mailboxes: what each holds, and what is decided about it.
     #[command(subcommand)]
     Worker(Worker),
+    /// By what people and programs are let in, and workers that have no certificate.
+    #[command(subcommand)]
+    Token(Token),
     /// Where definitions, assignments and sessions are kept, and whether that belongs to the ledger.
     #[command(subcommand)]
     Store(Store),

@@ -31,6 +31,18 @@ pub enum Worker {
         #[arg(long, value_name = "TIME", default_value = "5m", requires = "wait", value_parser = patience)]
         timeout: Duration,
     },
+    /// Make a token by which a worker gets its first certificate, once. It is written to standard output.
+    ///
+    /// The worker keeps key and certificate in the folder of its setting tls.identity-dir, and renews the certificate by
+    /// itself. The control plane must serve over TLS.
+    #[command(after_help = "Example:\n  postroom worker enroll mail-1 > enrolment.token")]
+    Enroll {
+        /// Name of the worker.
+        worker: String,
+        /// How long the token can be used, at most 7 days.
+        #[arg(long, value_name = "TIME", default_value = "1h", value_parser = super::token::ttl)]
+        ttl: Duration,
+    },
     /// Let a drained worker be given mailboxes again.
     Undrain {
         /// Name of the worker.

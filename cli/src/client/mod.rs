@@ -26,6 +26,7 @@ mod message;
 mod outbox;
 mod retry;
 mod store;
+mod token;
 mod worker;
 
 pub use outbox::Composition;

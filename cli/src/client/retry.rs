@@ -15,6 +15,8 @@ pub enum Repeat {
     Call,
     /// The whole operation: it read nothing before that a conflict would have made stale.
     Operation,
+    /// Nothing: done twice it would do harm, or hide that it was done.
+    Never,
 }
 
 /// Most tries while nobody answers at all: an operator should not wait long to learn that nothing runs there.
@@ -41,6 +43,9 @@ impl Tries {
 
     /// How long to wait before the next try. `None`: give up.
     pub(super) fn delay_after(&mut self, status: &Status) -> Option<Duration> {
+        if self.repeat == Repeat::Never {
+            return None;
+        }
         let least = match Failure::from_status(status) {
             Some(failure) => match status.code() {
                 Code::Unavailable => failure.retry_after.unwrap_or_default(),
@@ -103,6 +108,12 @@ mod tests {
         assert_eq!(Tries::new(Repeat::Call).delay_after(&Status::from(failure.clone())), None);
         failure.retry_after = None;
         assert_eq!(Tries::new(Repeat::Call).delay_after(&Status::from(failure)), None);
+    }
+
+    #[test]
+    fn what_must_not_be_done_twice_is_not_tried_again() {
+        assert_eq!(tries(Repeat::Never, &Status::from(Failure::new(Reason::OutcomeUnknown, ""))), 0);
+        assert_eq!(tries(Repeat::Never, &Status::unavailable("connection reset")), 0);
     }
 
     #[test]

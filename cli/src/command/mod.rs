@@ -28,6 +28,7 @@ mod rollout;
 mod shell;
 mod status;
 mod store;
+mod token;
 mod version;
 mod worker;
 
@@ -38,8 +39,8 @@ pub async fn run(cli: Cli, environment: Environment<'_>, streams: &mut Streams<'
         let data = context::data_dir(connection.data.as_deref(), environment)?;
         let store = args.store.choose(environment)?;
         let blobs = args.blobs.choose(environment)?;
-        let (listen, model) = (args.listen, args.model);
-        let options = up::Options { data, store, blobs, listen, model, insecure: connection.insecure };
+        let up::Args { listen, tls_names, model, .. } = args;
+        let options = up::Options { data, store, blobs, listen, tls_names, model, insecure: connection.insecure };
         return Box::pin(up::run(options, environment, streams)).await;
     }
     // Ordering: after `up`, which stops in an order of its own.
@@ -80,6 +81,7 @@ async fn run_verb(command: Command, session: &mut Session<'_, '_>) -> Result<(),
         Command::Outbox(verb) => Box::pin(outbox::run(session, verb)).await,
         Command::Explain(args) => explain::run(session, &args),
         Command::Backup(verb) => backup::run(session, verb).await,
+        Command::Token(verb) => token::run(session, verb).await,
         Command::Message(verb) => message::run(session, verb).await,
     }
 }

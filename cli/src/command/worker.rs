@@ -29,6 +29,7 @@ pub(super) async fn run(session: &mut Session<'_, '_>, verb: Worker) -> Result<(
             }
             drain(session, &client, drained, timeout).await
         }
+        Worker::Enroll { worker, ttl } => super::token::enroll(session, worker, ttl).await,
         Worker::Undrain { worker } => session.show(&client.undrain_worker(worker).await?, |worker| shown(worker, now)),
         Worker::SetRole { worker, role } => {
             let role = match role {

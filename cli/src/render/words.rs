@@ -64,6 +64,8 @@ words! {
     finding_kind: FindingKind, "FINDING_KIND_";
     /// `live`, `silent`, `stopping`, `returning`, `gone`.
     worker_state: WorkerState, "WORKER_STATE_";
+    /// `token`, `enrolment`, `certificate`.
+    credential_kind: CredentialKind, "CREDENTIAL_KIND_";
     /// `active`, `spare`.
     worker_role: WorkerRole, "WORKER_ROLE_";
     /// `new`, `worker-silent`, `operator`, `balance`, …

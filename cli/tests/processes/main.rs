@@ -12,6 +12,7 @@ mod control_plane;
 #[path = "../shared/process.rs"]
 mod process;
 
+mod access;
 mod app_token;
 mod back_off;
 mod dead_host;

@@ -36,8 +36,7 @@ fn every_fault_of_a_configuration_is_told_at_once_with_its_source() {
     let file = file.display();
     for line in [
         format!("  token-fil ({file}): is not known; did you mean token-file?"),
-        "  token-file: is missing; write it into the file, or say --token-file FILE or POSTROOM_WORKER_TOKEN_FILE"
-            .into(),
+        "  token-file (default): is missing, and so is a certificate; name a file with a token, or ".into(),
         "  role (POSTROOM_WORKER_ROLE): \"both\" is not known here; write active or spare".into(),
         "  capacity (--capacity): \"many\" is no number; write a whole one such as 500".into(),
         format!("  reading.poll ({file}): \"5\" is no length of time; write one such as 500ms, 2s or 1m30s"),

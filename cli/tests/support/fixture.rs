@@ -39,6 +39,7 @@ pub(crate) fn state() -> State {
         status: status(),
         fleet: fleet(),
         store: store(),
+        credentials: credentials(),
         raw: vec![b"Subject: Invoice 4711\r\n", b"\r\nHello,\r\n"],
         ..State::default()
     }
@@ -439,6 +440,38 @@ fn fleet() -> v1::ListWorkersResponse {
         }),
         brake_until_time: at(30),
     }
+}
+
+fn credentials() -> Vec<v1::Credential> {
+    let credential = |id: &str, kind: v1::CredentialKind, name: &str, role: &str, expires: i64| v1::Credential {
+        id: id.into(),
+        kind: kind.into(),
+        name: name.into(),
+        role: role.into(),
+        create_time: at(-86_400),
+        created_by: "admin".into(),
+        expire_time: at(expires),
+        ..Default::default()
+    };
+    vec![
+        v1::Credential {
+            last_use_time: at(-1800),
+            ..credential("5f0c3a9d21be", v1::CredentialKind::Token, "cem-core1", "instance:core1", 89 * 86_400)
+        },
+        v1::Credential {
+            expired: true,
+            ..credential("0a1b2c3d4e5f", v1::CredentialKind::Token, "ada", "operator", -60)
+        },
+        v1::Credential {
+            redeemed: true,
+            ..credential("77aa00bb11cc", v1::CredentialKind::Enrolment, "mail-1", "enrolment:mail-1", 600)
+        },
+        v1::Credential {
+            created_by: "mail-1".into(),
+            last_use_time: at(-60),
+            ..credential("99ff88ee77dd", v1::CredentialKind::Certificate, "mail-1", "worker:mail-1", 29 * 86_400)
+        },
+    ]
 }
 
 fn store() -> v1::StoreInfo {

@@ -10,6 +10,7 @@ use std::sync::{Arc, Mutex};
 use postroom_cli::context::Context;
 use postroom_cli::streams::Streams;
 use postroom_proto::v1;
+use postroom_proto::v1::access_service_server::AccessServiceServer;
 use postroom_proto::v1::contact_service_server::{ContactService, ContactServiceServer};
 use postroom_proto::v1::definition_service_server::{DefinitionService, DefinitionServiceServer};
 use postroom_proto::v1::message_service_server::{MessageService, MessageServiceServer};
@@ -23,6 +24,7 @@ use tokio_util::sync::{CancellationToken, DropGuard};
 use tonic::transport::{Identity, Server, ServerTlsConfig};
 use tonic::{Request, Response, Status};
 
+mod access;
 pub(crate) mod fixture;
 mod fleet;
 mod outbox;
@@ -64,6 +66,7 @@ pub(crate) struct State {
     pub(crate) composed: Vec<outbox::Composed>,
     pub(crate) fleet: v1::ListWorkersResponse,
     pub(crate) store: v1::StoreInfo,
+    pub(crate) credentials: Vec<v1::Credential>,
     /// What a reconciliation tells.
     pub(crate) reconciliation: Vec<v1::reconcile_mailbox_response::Told>,
 }
@@ -150,6 +153,7 @@ impl ControlPlane {
             .add_service(MessageServiceServer::new(fake.clone()))
             .add_service(WorkerServiceServer::new(fake.clone()))
             .add_service(StoreServiceServer::new(fake.clone()))
+            .add_service(AccessServiceServer::new(fake.clone()))
             .add_service(OutboxServiceServer::new(fake.clone()))
             .add_service(ContactServiceServer::new(fake.clone()));
         let stopped = stop.clone().cancelled_owned();

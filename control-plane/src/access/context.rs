@@ -126,6 +126,26 @@ pub fn token_in(path: &Path) -> Result<SecretString, Error> {
     }
 }
 
+/// The URL by which a server that listens on `address` is called from this machine: over TLS by a name of its certificate.
+pub fn endpoint(address: SocketAddr, tls: bool, names: &[String]) -> String {
+    let reachable = reachable(address);
+    if !tls {
+        return format!("http://{reachable}");
+    }
+    let own = reachable.ip().to_string();
+    let named = names.iter().find(|name| !name.starts_with('*') && name.parse::<IpAddr>().is_err());
+    match named.filter(|_| !names.contains(&own)) {
+        Some(name) => format!("https://{name}:{}", address.port()),
+        None => format!("https://{reachable}"),
+    }
+}
+
+/// Writes a file that everybody may read, as a whole or not at all.
+pub fn write_public(path: &Path, text: &str) -> io::Result<()> {
+    write_private(path, text)?;
+    fs::set_permissions(path, fs::Permissions::from_mode(0o644))
+}
+
 /// The address by which this machine reaches itself.
 pub fn reachable(address: SocketAddr) -> SocketAddr {
     match address.ip() {
@@ -179,6 +199,19 @@ mod tests {
                 "{error}"
             );
         }
+    }
+
+    #[test]
+    fn a_server_with_a_certificate_is_called_by_a_name_of_it() {
+        let everywhere = "0.0.0.0:7430".parse().unwrap();
+        let names = |names: &[&str]| names.iter().map(|name| (*name).to_owned()).collect::<Vec<_>>();
+        assert_eq!(endpoint(everywhere, false, &[]), "http://127.0.0.1:7430");
+        assert_eq!(endpoint(everywhere, true, &names(&["cp.example", "127.0.0.1"])), "https://127.0.0.1:7430");
+        assert_eq!(
+            endpoint(everywhere, true, &names(&["*.example", "192.0.2.1", "cp.example"])),
+            "https://cp.example:7430"
+        );
+        assert_eq!(endpoint("[::]:1".parse().unwrap(), true, &names(&["::1"])), "https://[::1]:1");
     }
 
     #[test]

@@ -1,50 +1,126 @@
 //! The gate in front of every RPC: who calls, and may they? Permission comes before existence: whoever may not call
-//! learns nothing else.
+//! learns nothing else. A call lasts no longer than the credential that it was made by.
 
 use std::sync::Arc;
 use std::task::{Context, Poll};
 
-use futures::future::{Either, Ready, ready};
+use futures::future::BoxFuture;
 use http::{Request, Response, header};
 use postroom_proto::reason::{Failure, Reason};
+use tokio::time::Instant;
 use tonic::Status;
 use tonic::body::Body;
-use tonic::transport::server::TcpConnectInfo;
 use tower::{Layer, Service};
 
 use super::caller::Caller;
-use super::token::Tokens;
+use super::credential::{Kind, fingerprint};
+use super::directory::Directory;
+use super::ending;
+use super::listening::Peer;
+use super::pace::Rate;
+use super::role::Role;
+use super::standing::Standing;
+use crate::clock;
 
-/// Puts the gate in front of services. The [`Caller`] is then an extension of the request.
+/// Longest token that is looked at, in bytes; ours are much shorter.
+const LONGEST_TOKEN: usize = 512;
+
+/// How many calls a credential may make.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct Limits {
+    /// Of people and instances.
+    pub callers: Rate,
+    /// Of workers, of which many may share one token.
+    pub workers: Rate,
+}
+
+impl Default for Limits {
+    fn default() -> Self {
+        Self::per_second(2000)
+    }
+}
+
+impl Limits {
+    /// So many calls a second for people and instances, ten times as many for workers, and twice as many at once. 0: no
+    /// limit.
+    pub fn per_second(calls: u32) -> Self {
+        let rate = |per_second: u32| Rate { per_second, burst: per_second.saturating_mul(2) };
+        Self { callers: rate(calls), workers: rate(calls.saturating_mul(10)) }
+    }
+
+    fn of(&self, role: &Role) -> Rate {
+        match role {
+            Role::Worker(_) => self.workers,
+            _ => self.callers,
+        }
+    }
+}
+
+/// Puts the gate in front of services. The [`Caller`] is then an extension of the request, and so is its [`Standing`].
 #[derive(Debug, Clone)]
 pub struct Gate {
-    tokens: Arc<Tokens>,
+    directory: Directory,
+    limits: Limits,
+    start: Instant,
 }
 
 impl Gate {
-    /// A gate that knows these tokens.
-    pub fn new(tokens: Tokens) -> Self {
-        Self { tokens: Arc::new(tokens) }
+    /// A gate that lets in whom the directory knows.
+    pub fn new(directory: Directory, limits: Limits) -> Self {
+        Self { directory, limits, start: Instant::now() }
     }
 
-    fn admit<B>(&self, request: &Request<B>) -> Result<Caller, Failure> {
-        let bearer = request.headers().get(header::AUTHORIZATION).and_then(|value| value.to_str().ok());
-        let token = bearer.and_then(|value| value.strip_prefix("Bearer ")).ok_or_else(|| {
-            Failure::new(Reason::Unauthenticated, "no bearer token came with the call; name one with --token-file")
-        })?;
-        let caller = self.tokens.bearer(token).ok_or_else(|| {
-            Failure::new(Reason::Unauthenticated, "the token is not known here; it may be of another installation")
-        })?;
-        let Caller { name, role, .. } = caller;
-        if role.may_call(request.uri().path()) {
-            let from = request.extensions().get::<TcpConnectInfo>().and_then(TcpConnectInfo::remote_addr);
-            Ok(Caller { name: name.clone(), role: role.clone(), from })
-        } else {
-            Err(Failure::new(
-                Reason::PermissionDenied,
-                format!("the role {role} may not call {}", request.uri().path()),
-            ))
+    fn admit<B>(&self, request: &Request<B>) -> Result<(Caller, Arc<Standing>), Failure> {
+        let peer = request.extensions().get::<Peer>();
+        let standing = match request.headers().get(header::AUTHORIZATION) {
+            Some(value) => self.bearer(value.as_bytes())?,
+            None => self.shown(peer)?,
+        };
+        let now = clock::now();
+        standing.check(now)?;
+        // Ordering: before anything that costs more, and before a refusal, which a caller might repeat for ever.
+        standing.take(self.start.elapsed(), self.limits.of(&standing.role))?;
+        let path = request.uri().path();
+        if !standing.role.may_call(path) {
+            let text = format!("the role {} may not call {path}", standing.role);
+            return Err(Failure::new(Reason::PermissionDenied, text));
         }
+        standing.touch(now);
+        let caller =
+            Caller { name: standing.name.clone(), role: standing.role.clone(), from: peer.and_then(|peer| peer.from) };
+        Ok((caller, standing))
+    }
+
+    fn bearer(&self, value: &[u8]) -> Result<Arc<Standing>, Failure> {
+        let token = value.strip_prefix(b"Bearer ").filter(|token| token.len() <= LONGEST_TOKEN);
+        token.and_then(|token| self.directory.find(&fingerprint(token))).ok_or_else(|| {
+            let text = "the token is not known here; it may have been revoked, or be of another installation";
+            Failure::new(Reason::Unauthenticated, text)
+        })
+    }
+
+    /// Whoever showed a certificate.
+    fn shown(&self, peer: Option<&Peer>) -> Result<Arc<Standing>, Failure> {
+        let unauthenticated = |text: &str| Failure::new(Reason::Unauthenticated, text);
+        let Some(shown) = peer.and_then(|peer| peer.certificate.as_ref()) else {
+            let text = "no bearer token came with the call, and no client certificate; name a token with --token-file";
+            return Err(unauthenticated(text));
+        };
+        // Invariant: a certificate of the installation's own CA counts only as long as it stands in the directory, so that
+        // it can be revoked; one of an operator's CA counts by its signature.
+        if shown.own {
+            let found = self.directory.find(&shown.fingerprint).filter(|found| found.kind == Kind::Certificate);
+            return found.ok_or_else(|| {
+                let text = "the client certificate is not known here any more; enrol the worker again with `postroom \
+                            worker enroll`";
+                unauthenticated(text)
+            });
+        }
+        shown.standing.clone().ok_or_else(|| {
+            let text = "the client certificate names no worker: among its alternative names must be one DNS name of \
+                        lower-case letters, digits and hyphens, the worker's";
+            unauthenticated(text)
+        })
     }
 }
 
@@ -66,10 +142,12 @@ pub struct Gated<S> {
 impl<S, B> Service<Request<B>> for Gated<S>
 where
     S: Service<Request<B>, Response = Response<Body>>,
+    S::Future: Send + 'static,
+    S::Error: Send + 'static,
 {
     type Response = Response<Body>;
     type Error = S::Error;
-    type Future = Either<S::Future, Ready<Result<Response<Body>, S::Error>>>;
+    type Future = BoxFuture<'static, Result<Response<Body>, S::Error>>;
 
     fn poll_ready(&mut self, context: &mut Context<'_>) -> Poll<Result<(), S::Error>> {
         self.inner.poll_ready(context)
@@ -77,11 +155,19 @@ where
 
     fn call(&mut self, mut request: Request<B>) -> Self::Future {
         match self.gate.admit(&request) {
-            Ok(caller) => {
+            Ok((caller, standing)) => {
                 request.extensions_mut().insert(caller);
-                Either::Left(self.inner.call(request))
+                request.extensions_mut().insert(standing.clone());
+                let answer = self.inner.call(request);
+                Box::pin(async move {
+                    tokio::select! {
+                        biased;
+                        answer = answer => Ok(answer?.map(|body| ending::with(standing, body))),
+                        failure = standing.clone().ended() => Ok(Status::from(failure).into_http()),
+                    }
+                })
             }
-            Err(failure) => Either::Right(ready(Ok(Status::from(failure).into_http()))),
+            Err(failure) => Box::pin(async { Ok(Status::from(failure).into_http()) }),
         }
     }
 }

@@ -1,6 +1,9 @@
 //! Which role may make which call. One table; a test fails for an RPC that is not in it.
 
 use std::fmt;
+use std::str::FromStr;
+
+use postroom_proto::id::is_name;
 
 /// What a caller is.
 #[derive(Debug, Clone, PartialEq, Eq, PartialOrd, Ord)]
@@ -15,6 +18,8 @@ pub enum Role {
     Worker(Option<String>),
     /// The contacts of the instance of this name.
     Instance(String),
+    /// The first certificate of the worker of this name.
+    Enrolling(String),
 }
 
 /// A role without the name it is bound to: the columns of the table.
@@ -25,6 +30,7 @@ enum Kind {
     Viewer,
     Worker,
     Instance,
+    Enrolling,
 }
 
 impl fmt::Display for Role {
@@ -36,6 +42,35 @@ impl fmt::Display for Role {
             Self::Worker(None) => f.write_str("worker"),
             Self::Worker(Some(name)) => write!(f, "worker:{name}"),
             Self::Instance(name) => write!(f, "instance:{name}"),
+            Self::Enrolling(name) => write!(f, "enrolment:{name}"),
+        }
+    }
+}
+
+/// The text is no role.
+#[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
+#[error("{0:?} is no role; write admin, operator, viewer, worker, worker:NAME or instance:NAME")]
+pub struct Unknown(String);
+
+impl FromStr for Role {
+    type Err = Unknown;
+
+    /// Reads what `Display` writes.
+    fn from_str(text: &str) -> Result<Self, Unknown> {
+        let unknown = || Unknown(text.into());
+        match text.split_once(':') {
+            None => match text {
+                "admin" => Ok(Self::Admin),
+                "operator" => Ok(Self::Operator),
+                "viewer" => Ok(Self::Viewer),
+                "worker" => Ok(Self::Worker(None)),
+                _ => Err(unknown()),
+            },
+            Some((_, name)) if !is_name(name) => Err(unknown()),
+            Some(("worker", name)) => Ok(Self::Worker(Some(name.into()))),
+            Some(("instance", name)) => Ok(Self::Instance(name.into())),
+            Some(("enrolment", name)) => Ok(Self::Enrolling(name.into())),
+            Some(_) => Err(unknown()),
         }
     }
 }
@@ -48,6 +83,7 @@ impl Role {
             Self::Viewer => Kind::Viewer,
             Self::Worker(_) => Kind::Worker,
             Self::Instance(_) => Kind::Instance,
+            Self::Enrolling(_) => Kind::Enrolling,
         }
     }
 
@@ -56,11 +92,21 @@ impl Role {
         TABLE.iter().any(|(rpc, kinds)| *rpc == path && kinds.contains(&self.kind()))
     }
 
+    /// The only worker that it is for.
+    pub fn worker(&self) -> Option<&str> {
+        match self {
+            Self::Worker(name) => name.as_deref(),
+            Self::Enrolling(name) => Some(name),
+            _ => None,
+        }
+    }
+
     /// True when this role may see and take the contacts of an instance.
     pub fn may_serve(&self, instance: &str) -> bool {
         match self {
             Self::Instance(own) => own == instance,
             Self::Admin | Self::Operator | Self::Viewer | Self::Worker(_) => true,
+            Self::Enrolling(_) => false,
         }
     }
 }
@@ -74,6 +120,11 @@ const TAKERS: &[Kind] = &[Kind::Admin, Kind::Instance];
 
 /// Invariant: instances' own contacts are checked besides, by [`Role::may_serve`], wherever `Kind::Instance` stands.
 const TABLE: &[(&str, &[Kind])] = &[
+    ("/postroom.v1.AccessService/CreateToken", ADMIN),
+    ("/postroom.v1.AccessService/ListCredentials", ADMIN),
+    ("/postroom.v1.AccessService/RevokeCredentials", ADMIN),
+    ("/postroom.v1.AccessService/EnrollWorker", ADMIN),
+    ("/postroom.v1.AccessService/RequestCertificate", &[Kind::Worker, Kind::Enrolling]),
     ("/postroom.v1.DefinitionService/ApplyModel", ADMIN),
     ("/postroom.v1.DefinitionService/ExportModel", PEOPLE),
     ("/postroom.v1.DefinitionService/ListRevisions", PEOPLE),
@@ -172,6 +223,16 @@ mod tests {
         served.sort();
         listed.sort_unstable();
         assert_eq!(served, listed);
+    }
+
+    #[test]
+    fn a_role_is_read_as_it_is_written_and_nothing_else_is_one() {
+        for text in ["admin", "operator", "viewer", "worker", "worker:mail-1", "instance:core1", "enrolment:mail-1"] {
+            assert_eq!(text.parse::<Role>().unwrap().to_string(), text);
+        }
+        for text in ["", "Admin", "root", "instance", "instance:", "instance:Core 1", "admin:x", "worker:a:b"] {
+            assert_eq!(text.parse::<Role>(), Err(Unknown(text.into())));
+        }
     }
 
     #[test]

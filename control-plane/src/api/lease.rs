@@ -8,8 +8,10 @@ use postroom_proto::lease::LeaseTerms;
 use postroom_proto::reason::{Failure, FieldFault};
 use postroom_proto::v1::{self, WorkerRole, lease_service_server::LeaseService};
 use tokio::sync::watch;
-use tonic::{Request, Response, Status};
+use tonic::{Extensions, Request, Response, Status};
 
+use super::{caller, session};
+use crate::access::sessions::{Sessions, require_name};
 use crate::definition::model::{DEFAULT_POOL, Model};
 use crate::lease::desk::{Heartbeat, Held, Offer};
 use crate::lease::handle::Handle;
@@ -26,12 +28,26 @@ pub struct Leases {
     model: watch::Receiver<Arc<Model>>,
     terms: LeaseTerms,
     nudges: Nudges,
+    sessions: Sessions,
 }
 
 impl Leases {
-    /// Asks `leader`, tells workers `terms`, and lets them hear `nudges`.
-    pub fn new(leader: Handle, model: watch::Receiver<Arc<Model>>, terms: LeaseTerms, nudges: Nudges) -> Self {
-        Self { leader, model, terms, nudges }
+    /// Asks `leader`, tells workers `terms`, and lets them hear `nudges`; `sessions` knows whose each is.
+    pub fn new(
+        leader: Handle,
+        model: watch::Receiver<Arc<Model>>,
+        terms: LeaseTerms,
+        nudges: Nudges,
+        sessions: Sessions,
+    ) -> Self {
+        Self { leader, model, terms, nudges, sessions }
+    }
+
+    /// The session, which must be the caller's.
+    async fn own(&self, extensions: &Extensions, id: &str) -> Result<SessionId, Failure> {
+        let session = session("session", id)?;
+        self.sessions.require(caller(extensions)?, &session).await?;
+        Ok(session)
     }
 
     /// Offers with the revision of what they are about. What is no longer in the model is not offered.
@@ -51,8 +67,9 @@ impl Leases {
 #[tonic::async_trait]
 impl LeaseService for Leases {
     async fn register(&self, request: Request<v1::RegisterRequest>) -> Result<Response<v1::RegisterResponse>, Status> {
-        let request = request.into_inner();
-        let session = self.leader.register(profile(request)?).await?;
+        let profile = profile(request.get_ref().clone())?;
+        require_name(caller(request.extensions())?, &profile.worker)?;
+        let session = self.leader.register(profile).await?;
         Ok(Response::new(v1::RegisterResponse { session: session.to_string(), terms: Some(self.terms.into()) }))
     }
 
@@ -60,13 +77,14 @@ impl LeaseService for Leases {
         &self,
         request: Request<v1::HeartbeatRequest>,
     ) -> Result<Response<v1::HeartbeatResponse>, Status> {
+        let session = self.own(request.extensions(), &request.get_ref().session).await?;
         let request = request.into_inner();
         let held = request.held.iter().map(|held| {
             let (epoch, definition_revision) = (Epoch(held.epoch), held.definition_revision);
             Ok(Held { mailbox: mailbox(&held.mailbox)?, epoch, definition_revision })
         });
         let heartbeat = Heartbeat {
-            session: session(&request.session)?,
+            session,
             sequence: request.sequence,
             term: request.term,
             held: held.collect::<Result<_, Failure>>()?,
@@ -78,8 +96,8 @@ impl LeaseService for Leases {
     }
 
     async fn leave(&self, request: Request<v1::LeaveRequest>) -> Result<Response<v1::LeaveResponse>, Status> {
-        let request = request.into_inner();
-        self.leader.leave(session(&request.session)?, request.returning).await?;
+        let session = self.own(request.extensions(), &request.get_ref().session).await?;
+        self.leader.leave(session, request.get_ref().returning).await?;
         Ok(Response::new(v1::LeaveResponse {}))
     }
 
@@ -89,7 +107,7 @@ impl LeaseService for Leases {
         &self,
         request: Request<v1::WatchNudgeRequest>,
     ) -> Result<Response<Self::WatchNudgeStream>, Status> {
-        let nudges = self.nudges.listen(&session(&request.get_ref().session)?)?;
+        let nudges = self.nudges.listen(&self.own(request.extensions(), &request.get_ref().session).await?)?;
         Ok(Response::new(nudges.map(|()| Ok(v1::Nudge {})).boxed()))
     }
 }
@@ -124,10 +142,6 @@ fn profile(request: v1::RegisterRequest) -> Result<Profile, Failure> {
         return Ok(Profile { worker: request.worker_name, build: request.build, pool, role, capacity });
     }
     Err(Failure::invalid(faults))
-}
-
-fn session(text: &str) -> Result<SessionId, Failure> {
-    SessionId::parse(text).map_err(|error| Failure::invalid_field("session", error.to_string()))
 }
 
 fn mailbox(text: &str) -> Result<MailboxUid, Failure> {

@@ -1,5 +1,6 @@
 //! gRPC services: decode, call, encode, and nothing else.
 
+pub mod access;
 pub mod backup;
 mod bytes;
 pub mod contact;
@@ -17,6 +18,7 @@ pub mod send;
 pub mod store;
 pub mod worker;
 
+use postroom_proto::id::SessionId;
 use postroom_proto::reason::{Failure, Reason};
 use tonic::Extensions;
 
@@ -33,6 +35,11 @@ fn caller(extensions: &Extensions) -> Result<&Caller, Failure> {
 /// What the caller may do.
 fn role(extensions: &Extensions) -> Result<Role, Failure> {
     Ok(caller(extensions)?.role.clone())
+}
+
+/// The session that a field names.
+fn session(field: &str, text: &str) -> Result<SessionId, Failure> {
+    SessionId::parse(text).map_err(|error| Failure::invalid_field(field, error.to_string()))
 }
 
 /// The caller's name, as it is written down beside what was changed.

@@ -1,21 +1,30 @@
 //! Reports of workers.
 
+use postroom_proto::reason::Failure;
 use postroom_proto::v1::report_service_server::ReportService;
 use postroom_proto::v1::{self};
 use tonic::{Request, Response, Status, Streaming};
 
+use super::{caller, session};
+use crate::access::sessions::Sessions;
 use crate::intake::Intake;
 
 /// Serves [`ReportService`].
 #[derive(Clone)]
 pub struct Reports {
     intake: Intake,
+    sessions: Sessions,
 }
 
 impl Reports {
-    /// Hands what comes in to `intake`.
-    pub fn new(intake: Intake) -> Self {
-        Self { intake }
+    /// Hands what comes in to `intake`; `sessions` knows whose each is.
+    pub fn new(intake: Intake, sessions: Sessions) -> Self {
+        Self { intake, sessions }
+    }
+
+    /// Refuses a session that is not the caller's.
+    async fn require<T>(&self, request: &Request<T>, id: &str) -> Result<(), Failure> {
+        self.sessions.require(caller(request.extensions())?, &session("session", id)?).await
     }
 }
 
@@ -25,6 +34,7 @@ impl ReportService for Reports {
         &self,
         request: Request<v1::OpenMailboxesRequest>,
     ) -> Result<Response<v1::OpenMailboxesResponse>, Status> {
+        self.require(&request, &request.get_ref().session).await?;
         Ok(Response::new(self.intake.open(request.into_inner()).await?))
     }
 
@@ -32,10 +42,12 @@ impl ReportService for Reports {
         &self,
         request: Request<Streaming<v1::UploadBlobRequest>>,
     ) -> Result<Response<v1::UploadBlobResponse>, Status> {
-        Ok(Response::new(self.intake.upload(request.into_inner()).await?))
+        let caller = caller(request.extensions())?.clone();
+        Ok(Response::new(self.intake.upload(request.into_inner(), &caller, &self.sessions).await?))
     }
 
     async fn report(&self, request: Request<v1::ReportRequest>) -> Result<Response<v1::ReportResponse>, Status> {
+        self.require(&request, &request.get_ref().session).await?;
         Ok(Response::new(self.intake.report(request.into_inner()).await?))
     }
 
@@ -43,6 +55,7 @@ impl ReportService for Reports {
         &self,
         request: Request<v1::ReportStatusRequest>,
     ) -> Result<Response<v1::ReportStatusResponse>, Status> {
+        self.require(&request, &request.get_ref().session).await?;
         self.intake.record_statuses(request.into_inner()).await?;
         Ok(Response::new(v1::ReportStatusResponse {}))
     }
@@ -51,6 +64,7 @@ impl ReportService for Reports {
         &self,
         request: Request<v1::FindKnownRequest>,
     ) -> Result<Response<v1::FindKnownResponse>, Status> {
+        self.require(&request, &request.get_ref().session).await?;
         Ok(Response::new(self.intake.find_known(request.into_inner()).await?))
     }
 }

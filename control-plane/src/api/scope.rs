@@ -44,6 +44,10 @@ impl Scope {
         match role {
             Role::Instance(own) => Ok(Some(self.instance(role, own)?.uid.clone())),
             Role::Admin | Role::Operator | Role::Viewer | Role::Worker(_) => Ok(None),
+            Role::Enrolling(_) => {
+                let text = format!("the role {role} may not touch what is of an instance");
+                Err(Failure::new(Reason::PermissionDenied, text))
+            }
         }
     }
 

@@ -5,12 +5,12 @@ use std::time::Duration;
 use futures::StreamExt as _;
 use futures::stream::BoxStream;
 use postroom_proto::convert::{from_duration, to_duration};
-use postroom_proto::id::SessionId;
 use postroom_proto::reason::{Failure, Reason};
 use postroom_proto::v1::{self, RecipientState, SendVerdict, send_service_server::SendService};
-use tonic::{Request, Response, Status};
+use tonic::{Extensions, Request, Response, Status};
 
-use super::bytes;
+use super::{bytes, caller, session};
+use crate::access::sessions::Sessions;
 use crate::blob::Blobs;
 use crate::ledger::outbox::Claim;
 use crate::outbox::micros;
@@ -31,12 +31,20 @@ const LONGEST_TEXT: usize = 2000;
 pub struct Service {
     sending: Sending,
     blobs: Blobs,
+    sessions: Sessions,
 }
 
 impl Service {
-    /// Hands out what `sending` has.
-    pub fn new(sending: Sending, blobs: Blobs) -> Self {
-        Self { sending, blobs }
+    /// Hands out what `sending` has; `sessions` knows whose each is.
+    pub fn new(sending: Sending, blobs: Blobs, sessions: Sessions) -> Self {
+        Self { sending, blobs, sessions }
+    }
+
+    /// The claim, which must be of a session of the caller's.
+    async fn claim(&self, extensions: &Extensions, named: Option<v1::Claim>) -> Result<Claim, Failure> {
+        let claim = claim(named)?;
+        self.sessions.require(caller(extensions)?, &claim.session).await?;
+        Ok(claim)
     }
 }
 
@@ -48,6 +56,7 @@ impl SendService for Service {
         &self,
         request: Request<v1::ClaimMailsRequest>,
     ) -> Result<Response<v1::ClaimMailsResponse>, Status> {
+        let caller = caller(request.extensions())?.clone();
         let request = request.into_inner();
         if !(1..=MOST).contains(&request.max_count) {
             return Err(Failure::invalid_field("maxCount", format!("must be 1 to {MOST}")).into());
@@ -56,6 +65,7 @@ impl SendService for Service {
         let wait = wait.filter(|wait| *wait <= LONGEST_WAIT);
         let wait = wait.ok_or_else(|| Failure::invalid_field("wait", "must be between 0 and 30 s"))?;
         let session = session("session", &request.session)?;
+        self.sessions.require(&caller, &session).await?;
         let mails = self.sending.claim(&session, request.max_count as usize, wait).await?;
         Ok(Response::new(v1::ClaimMailsResponse { mails }))
     }
@@ -64,7 +74,7 @@ impl SendService for Service {
         &self,
         request: Request<v1::GetClaimedRawRequest>,
     ) -> Result<Response<Self::GetClaimedRawStream>, Status> {
-        let claim = claim(request.into_inner().claim)?;
+        let claim = self.claim(request.extensions(), request.get_ref().claim.clone()).await?;
         let raw = self.sending.raw(&claim).await?;
         let pieces = bytes::all(&self.blobs, raw).await?.ok_or_else(|| {
             Failure::new(Reason::StorageFailed, format!("the bytes of mail {} are not here", claim.mail))
@@ -76,7 +86,8 @@ impl SendService for Service {
         &self,
         request: Request<v1::MarkSubmittingRequest>,
     ) -> Result<Response<v1::MarkSubmittingResponse>, Status> {
-        let left = self.sending.mark(claim(request.into_inner().claim)?).await?;
+        let claim = self.claim(request.extensions(), request.get_ref().claim.clone()).await?;
+        let left = self.sending.mark(claim).await?;
         Ok(Response::new(v1::MarkSubmittingResponse { time_left: Some(to_duration(left)) }))
     }
 
@@ -84,15 +95,11 @@ impl SendService for Service {
         &self,
         request: Request<v1::SettleMailRequest>,
     ) -> Result<Response<v1::SettleMailResponse>, Status> {
+        let claim = self.claim(request.extensions(), request.get_ref().claim.clone()).await?;
         let request = request.into_inner();
-        let claim = claim(request.claim.clone())?;
         let state = self.sending.settle(claim, settlement(request)?).await?;
         Ok(Response::new(v1::SettleMailResponse { state: state.into() }))
     }
-}
-
-fn session(field: &str, text: &str) -> Result<SessionId, Failure> {
-    SessionId::parse(text).map_err(|error| Failure::invalid_field(field, error.to_string()))
 }
 
 fn claim(claim: Option<v1::Claim>) -> Result<Claim, Failure> {

@@ -1,7 +1,8 @@
 //! What an operator may set of a control plane that runs by itself.
 
-use std::net::SocketAddr;
+use std::net::{IpAddr, SocketAddr};
 use std::path::PathBuf;
+use std::time::Duration;
 
 use postroom_proto::id::name_of;
 use postroom_proto::lease::LeaseTerms;
@@ -11,11 +12,17 @@ use postroom_proto::settings::{Default, Program, Refusal, Setting, Settings, for
 use secrecy::SecretString;
 
 use super::{BlobsChoice, Config, StoreChoice};
+use crate::access::gate::Limits;
+use crate::access::tls::Choice;
 use crate::access::token::Tokens;
 use crate::blob::choice::{REGION, endpoint};
 use crate::outbox::Terms;
 use crate::outbox::draft::MOST_RECIPIENTS;
 use crate::store::etcd::SHORTEST_TENURE;
+
+/// What a worker's certificate may last: long enough to be renewed while a control plane is mended.
+const SHORTEST_LIFETIME: Duration = Duration::from_secs(600);
+const LONGEST_LIFETIME: Duration = Duration::from_secs(3650 * 24 * 3600);
 
 /// The `postroom-control-plane` command.
 pub const PROGRAM: Program = Program {
@@ -73,6 +80,12 @@ const SETTINGS: &[Setting] = &[
         help: "Where to serve workers, instances and operators",
     },
     Setting {
+        name: "endpoint",
+        value: "URL",
+        default: Default::Nothing("made of the address, and of the names in the certificate"),
+        help: "URL by which it is called; context.toml in the data folder has it",
+    },
+    Setting {
         name: "insecure",
         value: "",
         default: Default::Is("false"),
@@ -126,6 +139,48 @@ const SETTINGS: &[Setting] = &[
         value: "",
         default: Default::Is("false"),
         help: "Mail may go to the bucket in plaintext, where something else protects the connection",
+    },
+    Setting {
+        name: "tls.certificate-file",
+        value: "FILE",
+        default: Default::Nothing("plaintext, unless tls.own-names says otherwise"),
+        help: "PEM file with the server's certificate, and those between it and its CA; read again when it changes",
+    },
+    Setting {
+        name: "tls.key-file",
+        value: "FILE",
+        default: Default::Nothing("no TLS"),
+        help: "PEM file with the key of the server's certificate",
+    },
+    Setting {
+        name: "tls.ca-file",
+        value: "FILE",
+        default: Default::Nothing("the CA certificates of the system"),
+        help: "PEM file with the CA certificates by which commands on this machine trust the server",
+    },
+    Setting {
+        name: "tls.client-ca-file",
+        value: "FILE",
+        default: Default::Nothing("only certificates made here"),
+        help: "PEM file with the CAs whose certificates make a caller the worker that they name",
+    },
+    Setting {
+        name: "tls.own-names",
+        value: "NAME,…",
+        default: Default::Nothing("a certificate comes by file"),
+        help: "Makes a certificate of the installation's own CA for these names and addresses; ca.pem in the data folder",
+    },
+    Setting {
+        name: "tls.worker-certificate-ttl",
+        value: "TIME",
+        default: Default::Is("720h"),
+        help: "How long a worker's certificate holds that is made here; it is renewed by itself",
+    },
+    Setting {
+        name: "limits.calls-per-second",
+        value: "COUNT",
+        default: Default::Is("2000"),
+        help: "Calls of one token in the long run, for workers ten times as many; 0: no limit",
     },
     Setting {
         name: "lease.heartbeat",
@@ -265,6 +320,10 @@ pub fn read(settings: &mut Settings, host: &str) -> Result<Launch, Refusal> {
     let data = settings.path("data").unwrap_or_default();
     let listen = settings.optional("listen", form::address);
     let insecure = settings.value("insecure", form::switch);
+    let endpoint = settings.optional("endpoint", url);
+    let tls = tls(settings);
+    let certificate_lifetime = settings.optional("tls.worker-certificate-ttl", lifetime);
+    let limits = settings.optional("limits.calls-per-second", form::count).map(Limits::per_second);
     let replica = settings.optional("replica", form::name).unwrap_or_else(|| name_of(host));
     let worker_token_file = settings.path("worker-token-file").unwrap_or_else(|| data.join("worker.token"));
     let (store, store_password_file) = store(settings);
@@ -278,22 +337,92 @@ pub fn read(settings: &mut Settings, host: &str) -> Result<Launch, Refusal> {
     let outbox = outbox(settings);
     let log_filter = settings.value("log.filter", log::filter);
     let log_format = settings.value("log.format", form::choice(log::FORMATS));
-    if let Some(listen) = listen.filter(|listen| !listen.ip().is_loopback() && !insecure) {
+    let exposed = |listen: &SocketAddr| !listen.ip().is_loopback() && !insecure && tls == Choice::Plain;
+    if let Some(listen) = listen.filter(exposed) {
         settings.fault("listen", super::Invalid::Exposed(listen).to_string());
     }
     settings.end()?;
     let listen = listen.unwrap_or_else(|| SocketAddr::from(([127, 0, 0, 1], 0)));
+    let usual = Config::new(data, listen, Tokens::default());
     let config = Config {
         store,
         blobs,
+        tls,
+        endpoint,
+        certificate_lifetime: certificate_lifetime.unwrap_or(usual.certificate_lifetime),
+        limits: limits.unwrap_or_default(),
         insecure,
         replica,
         terms,
         outbox,
         alone: false,
-        ..Config::new(data, listen, Tokens::default())
+        ..usual
     };
     Ok(Launch { config, worker_token_file, store_password_file, blobs_secret_key_file, log_filter, log_format })
+}
+
+/// What the port speaks.
+fn tls(settings: &mut Settings) -> Choice {
+    let pair = (settings.path("tls.certificate-file"), settings.path("tls.key-file"));
+    let client_ca = settings.path("tls.client-ca-file");
+    let ca = settings.path("tls.ca-file");
+    let own = settings.optional("tls.own-names", form::list(host));
+    match (pair, own) {
+        ((Some(certificate), Some(key)), None) => Choice::Files { certificate, key, client_ca, ca },
+        ((None, None), Some(names)) => {
+            if client_ca.is_some() || ca.is_some() {
+                let text = "the installation's own CA is used for servers and workers; leave tls.own-names or the CA \
+                            files out";
+                settings.fault("tls.own-names", text);
+            }
+            Choice::Own { names }
+        }
+        ((None, None), None) => {
+            if client_ca.is_some() {
+                let text = "clients show certificates only over TLS; name tls.certificate-file and tls.key-file too";
+                settings.fault("tls.client-ca-file", text);
+            }
+            Choice::Plain
+        }
+        ((Some(_), None), _) => {
+            settings.fault("tls.key-file", "is missing: a certificate is of no use without its key");
+            Choice::Plain
+        }
+        ((None, Some(_)), _) => {
+            settings.fault("tls.certificate-file", "is missing: the key is that of no certificate");
+            Choice::Plain
+        }
+        ((Some(_), Some(_)), Some(_)) => {
+            settings.fault("tls.own-names", "makes a certificate, but one is named; leave one of both out");
+            Choice::Plain
+        }
+    }
+}
+
+/// A host name or an IP address.
+fn host(text: &str) -> Result<String, String> {
+    match url::Host::parse(text.trim_start_matches('[').trim_end_matches(']')) {
+        _ if text.parse::<IpAddr>().is_ok() => Ok(text.into()),
+        Ok(url::Host::Domain(name)) if name.is_ascii() => Ok(name),
+        _ => Err(format!("{text:?} is neither a host name nor an address; write one such as mail.example.org")),
+    }
+}
+
+/// `http://host:port` or `https://host:port`.
+fn url(text: &str) -> Result<String, String> {
+    let wrong = || format!("{text:?} is no URL of a control plane; write https://host:port");
+    let parsed = url::Url::parse(text).map_err(|_| wrong())?;
+    let fits = matches!(parsed.scheme(), "http" | "https") && parsed.host().is_some() && parsed.path() == "/";
+    if fits { Ok(text.trim_end_matches('/').into()) } else { Err(wrong()) }
+}
+
+/// How long a worker's certificate holds.
+fn lifetime(text: &str) -> Result<Duration, String> {
+    let lifetime = form::some_time(text)?;
+    if (SHORTEST_LIFETIME..=LONGEST_LIFETIME).contains(&lifetime) {
+        return Ok(lifetime);
+    }
+    Err("is not between 10m and 87600h; a worker renews it when two thirds of it are over".into())
 }
 
 /// The store but for its password, and the file of that.
@@ -470,6 +599,32 @@ mod tests {
     }
 
     #[test]
+    fn tls_is_a_certificate_with_its_key_or_one_of_its_own() {
+        let data = "data = \"/d\"\nlisten = \"0.0.0.0:7430\"\n";
+        let files = "[tls]\ncertificate-file = \"s.pem\"\nkey-file = \"s.key\"\nclient-ca-file = \"ca.pem\"\n";
+        let launch = read(&mut settings(&format!("{data}{files}")), "host").unwrap();
+        let wanted = Choice::Files {
+            certificate: "/etc/s.pem".into(),
+            key: "/etc/s.key".into(),
+            client_ca: Some("/etc/ca.pem".into()),
+            ca: None,
+        };
+        assert_eq!(launch.config.tls, wanted);
+        let own = format!("{data}[tls]\nown-names = [\"cp.example.org\", \"192.0.2.1\", \"::1\"]\n");
+        let names = ["cp.example.org", "192.0.2.1", "::1"].map(Into::into).into();
+        assert_eq!(read(&mut settings(&own), "host").unwrap().config.tls, Choice::Own { names });
+
+        let told = faults(&format!("{data}[tls]\ncertificate-file = \"s.pem\"\n"));
+        assert!(told[0].starts_with("tls.key-file (default): is missing"), "{told:?}");
+        assert!(told.iter().any(|it| it.contains("--insecure")), "plaintext is not what was meant: {told:?}");
+        let told = faults(&format!("{data}{files}own-names = [\"a b\"]\nworker-certificate-ttl = \"1s\"\n"));
+        assert!(told.iter().any(|it| it.contains("\"a b\" is neither a host name nor an address")), "{told:?}");
+        assert!(told.iter().any(|it| it.starts_with("tls.worker-certificate-ttl")), "{told:?}");
+        let told = faults("data = \"/d\"\nendpoint = \"cp:1\"\n[tls]\nclient-ca-file = \"c\"\n");
+        assert_eq!(told.len(), 2, "{told:?}");
+    }
+
+    #[test]
     fn a_leader_on_etcd_is_not_replaced_sooner_than_its_key_goes() {
         let lease = "[lease]\nleader-ttl = \"2s\"\n";
         let told = faults(&format!("data = \"/d\"\nstore = \"etcd://a:1\"\n{lease}"));
@@ -494,6 +649,9 @@ mod tests {
         let launch = read(&mut settings("data = \"/d\""), "Mail-1.example.org").unwrap();
         assert_eq!(launch.config.terms, LeaseTerms::default());
         assert_eq!(launch.config.outbox, Terms::default());
+        let usual = Config::new("/d".into(), launch.config.listen, Tokens::default());
+        assert_eq!(launch.config.limits, usual.limits);
+        assert_eq!(launch.config.certificate_lifetime, usual.certificate_lifetime);
         assert_eq!(launch.config.replica, "mail-1-example-org");
         assert_eq!(launch.worker_token_file, Path::new("/d/worker.token"));
         assert!(!launch.config.alone, "its workers live on while it restarts");
@@ -517,8 +675,15 @@ mod tests {
     fn the_commented_example_has_every_setting_and_starts() {
         let example = include_str!("../../../deploy/config/control-plane.toml");
         read(&mut settings(example), "host").unwrap();
-        let mut whole = settings(&uncommented(example));
+        let whole = settings(&uncommented(example));
         assert_eq!(whole.unsaid(), [""; 0], "the example does not mention them");
-        read(&mut whole, "host").unwrap();
+        // A certificate comes by file or is made here, not both.
+        let without = |left_out: &[&str]| {
+            let whole = uncommented(example);
+            let kept = whole.lines().filter(|line| !left_out.iter().any(|key| line.starts_with(key)));
+            kept.collect::<Vec<_>>().join("\n")
+        };
+        read(&mut settings(&without(&["own-names"])), "host").unwrap();
+        read(&mut settings(&without(&["certificate-file", "key-file", "ca-file", "client-ca-file"])), "host").unwrap();
     }
 }

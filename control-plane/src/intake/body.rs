@@ -7,20 +7,26 @@ use postroom_proto::reason::{Failure, Reason};
 use postroom_proto::v1::{self, upload_blob_request::Part};
 
 use super::{Intake, mailbox, session};
+use crate::access::caller::Caller;
+use crate::access::sessions::Sessions;
 use crate::blob::{Upload, is_digest};
 
 /// Largest piece.
 const PIECE: usize = 256 * 1024;
 
 impl Intake {
-    /// Takes in a body: first its header, then its pieces. Durable when it returns.
+    /// Takes in a body: first its header, which must be of a session of the caller's, then its pieces. Durable when it
+    /// returns.
     pub async fn upload(
         &self,
         mut parts: impl Stream<Item = Result<v1::UploadBlobRequest, tonic::Status>> + Unpin,
+        caller: &Caller,
+        sessions: &Sessions,
     ) -> Result<v1::UploadBlobResponse, Failure> {
         let Some(Part::Header(header)) = next(&mut parts).await? else {
             return Err(Failure::invalid_field("header", "must be the first part"));
         };
+        sessions.require(caller, &session(&header.session)?).await?;
         self.check_header(&header).await?;
         let mailbox = header.mailbox.clone();
         let outcome = self.store_body(header, parts).await;

@@ -8,13 +8,13 @@ use postroom_proto::lease::Moment;
 use tokio::time::Instant;
 
 use super::desk::{Desk, Ended, Session};
-use super::following::{self, list};
+use super::following;
 use super::leader::Office;
 use super::record::{SessionRecord, assignment, session};
 use super::run::Settings;
 use super::term::Term;
 use crate::clock;
-use crate::store::{Entry, Error, Guard, SharedStore, Write, key};
+use crate::store::{self, Entry, Error, Guard, SharedStore, Write, key};
 
 /// A replica that wants to lead.
 #[derive(Clone)]
@@ -59,14 +59,15 @@ impl Candidate {
             return Ok(None);
         };
         // Ordering: read only after the key was won, so that no write of a former leader can follow the reading.
-        let mut sessions = list(&self.store, key::SESSIONS).await?;
-        let assignments: Vec<_> = list(&self.store, key::ASSIGNMENTS).await?.iter().filter_map(assignment).collect();
+        let mut sessions = store::list_all(&self.store, key::SESSIONS).await?;
+        let assignments: Vec<_> =
+            store::list_all(&self.store, key::ASSIGNMENTS).await?.iter().filter_map(assignment).collect();
         let decided = following::read(&self.store).await?;
         // Once in the life of a process: at a later term of office the sessions are those of workers that live.
         if self.former.load(Ordering::Relaxed) {
             self.end_former(&office, &sessions).await?;
             self.former.store(false, Ordering::Relaxed);
-            sessions = list(&self.store, key::SESSIONS).await?;
+            sessions = store::list_all(&self.store, key::SESSIONS).await?;
         }
         let owners: HashSet<_> = assignments.iter().map(|(_, a)| a.session.clone()).collect();
         let sessions: Vec<Session> = sessions.iter().filter_map(session).collect();

@@ -8,14 +8,14 @@ use futures::stream::{self, BoxStream, StreamExt as _};
 use super::decision::{Decision, Freeze};
 use super::desk::Decided;
 use crate::failure::chain;
-use crate::store::{Entry, Error, Revision, SharedStore, Watch, key};
+use crate::store::{Error, Revision, SharedStore, Watch, key, list_all};
 
 /// Pause before a store that failed is asked again.
 const AGAIN: Duration = Duration::from_secs(1);
 
 /// Everything that is decided at the moment.
 pub(super) async fn read(store: &SharedStore) -> Result<Decided, Error> {
-    let workers = list(store, key::WORKERS).await?;
+    let workers = list_all(store, key::WORKERS).await?;
     let workers = workers
         .iter()
         .filter_map(|entry| Some((key::parse_worker(&entry.key)?.to_owned(), Decision::decode(&entry.value)?)));
@@ -86,18 +86,5 @@ pub(super) async fn changes(
             changes = b.next() => changes?,
             changes = c.next() => changes?,
         });
-    }
-}
-
-/// All entries under a prefix.
-pub(super) async fn list(store: &SharedStore, prefix: &str) -> Result<Vec<Entry>, Error> {
-    let mut entries: Vec<Entry> = Vec::new();
-    loop {
-        let after = entries.last().map(|entry| entry.key.clone());
-        let page = store.list(prefix, after.as_deref(), 1000).await?;
-        entries.extend(page.entries);
-        if !page.more {
-            return Ok(entries);
-        }
     }
 }

@@ -2,6 +2,8 @@
 
 use postroom_proto::id::{MailboxUid, SessionId, is_name};
 
+use crate::access::credential::is_id;
+
 /// Who leads.
 pub const LEADER: &str = "leader";
 /// The id of the store, where the back end has no other place for it.
@@ -22,6 +24,35 @@ pub const MODEL_HEAD: &str = "model/head";
 pub const MODEL_REVISIONS: &str = "model/revision/";
 /// Prefix of the objects of the model.
 pub const MODEL_OBJECTS: &str = "model/object/";
+
+/// Prefix of what callers are known by.
+pub const ACCESS: &str = "access/";
+/// The installation's own CA.
+pub const AUTHORITY: &str = "access/authority";
+/// Prefix of the credentials.
+const CREDENTIALS: &str = "access/credential/";
+/// Prefix of when credentials were last used. Apart from them, since whoever follows those must not hear of each use.
+pub const USES: &str = "used/";
+
+/// A credential.
+pub fn credential(id: &str) -> String {
+    format!("{CREDENTIALS}{id}")
+}
+
+/// The credential that a key names.
+pub fn parse_credential(key: &str) -> Option<&str> {
+    key.strip_prefix(CREDENTIALS).filter(|id| is_id(id))
+}
+
+/// When a credential was last used.
+pub fn usage(id: &str) -> String {
+    format!("{USES}{id}")
+}
+
+/// The credential whose use a key names.
+pub fn parse_usage(key: &str) -> Option<&str> {
+    key.strip_prefix(USES).filter(|id| is_id(id))
+}
 
 /// A worker session.
 pub fn session(id: &SessionId) -> String {
@@ -88,6 +119,8 @@ mod tests {
         let mailbox = MailboxUid::derive("a@b.example", "INBOX", "b.example");
         assert_eq!(parse_assignment(&assignment(&mailbox)), Some(mailbox));
         assert_eq!(parse_worker(&worker("w-1")), Some("w-1"));
+        assert_eq!(parse_credential(&credential("0123456789ab")), Some("0123456789ab"));
+        assert_eq!(parse_usage(&usage("0123456789ab")), Some("0123456789ab"));
         assert_eq!(model_revision(42), "model/revision/0000000042");
         for number in [0, 42, 9_999_999_999] {
             assert_eq!(parse_model_revision(&model_revision(number)), Some(number));
@@ -107,6 +140,8 @@ mod tests {
         assert_eq!(parse_session("assign/x"), None);
         assert_eq!(parse_assignment("assign/someone"), None);
         assert_eq!(parse_worker("worker/A b"), None);
+        assert_eq!(parse_credential(AUTHORITY), None);
+        assert_eq!(parse_credential("access/credential/../x"), None);
         assert_eq!(parse_model_revision("model/revision/+000000001"), None);
         assert_eq!(parse_model_object("model/object/../x"), None);
     }

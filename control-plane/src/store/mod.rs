@@ -217,6 +217,19 @@ pub async fn get_all(store: &SharedStore, keys: &[String]) -> Result<Vec<Option<
     Ok(found)
 }
 
+/// All entries under a prefix. Of more than 1000 each page is as of a moment of its own.
+pub async fn list_all(store: &SharedStore, prefix: &str) -> Result<Vec<Entry>, Error> {
+    let mut entries: Vec<Entry> = Vec::new();
+    loop {
+        let after = entries.last().map(|entry| entry.key.clone());
+        let page = store.list(prefix, after.as_deref(), 1000).await?;
+        entries.extend(page.entries);
+        if !page.more {
+            return Ok(entries);
+        }
+    }
+}
+
 /// What every back end refuses before it tries.
 fn check(guards: &[Guard], writes: &[Write]) -> Result<(), Error> {
     let guard_bytes = guards.iter().map(|guard| match guard {

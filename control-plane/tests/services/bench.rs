@@ -63,29 +63,7 @@ impl Bench {
     }
 
     pub(crate) async fn define_mailbox(&self) {
-        let model = v1::Model {
-            instances: vec![v1::Instance { name: "core1".into(), ..Default::default() }],
-            incoming_servers: vec![v1::IncomingServer {
-                name: "Münster / \"Büro\" #1 🙂".into(),
-                authentication: v1::Authentication::Password.into(),
-                imap_host: "127.0.0.1".into(),
-                ..Default::default()
-            }],
-            queues: vec![v1::Queue {
-                name: "Billing".into(),
-                instance: "core1".into(),
-                addresses: vec![v1::Address {
-                    email: "billing@contoso.example".into(),
-                    password: Some(v1::SecretInput { value: "planted".into(), clear: false }),
-                    server: "Münster / \"Büro\" #1 🙂".into(),
-                    ..Default::default()
-                }],
-                ..Default::default()
-            }],
-            ..Default::default()
-        };
-        let request = v1::ApplyModelRequest { model: Some(model), ..Default::default() };
-        DefinitionServiceClient::new(self.channel.clone()).apply_model(self.as_admin(request)).await.unwrap();
+        define_mailbox(&self.channel, &self.admin).await;
     }
 
     pub(crate) fn as_admin<T>(&self, message: T) -> Request<T> {
@@ -131,6 +109,33 @@ impl Bench {
             .contacts
             .len()
     }
+}
+
+/// One instance, and one queue of it with one mailbox.
+pub(crate) async fn define_mailbox(channel: &Channel, admin: &SecretString) {
+    let model = v1::Model {
+        instances: vec![v1::Instance { name: "core1".into(), ..Default::default() }],
+        incoming_servers: vec![v1::IncomingServer {
+            name: "Münster / \"Büro\" #1 🙂".into(),
+            authentication: v1::Authentication::Password.into(),
+            imap_host: "127.0.0.1".into(),
+            ..Default::default()
+        }],
+        queues: vec![v1::Queue {
+            name: "Billing".into(),
+            instance: "core1".into(),
+            addresses: vec![v1::Address {
+                email: "billing@contoso.example".into(),
+                password: Some(v1::SecretInput { value: "planted".into(), clear: false }),
+                server: "Münster / \"Büro\" #1 🙂".into(),
+                ..Default::default()
+            }],
+            ..Default::default()
+        }],
+        ..Default::default()
+    };
+    let request = v1::ApplyModelRequest { model: Some(model), ..Default::default() };
+    DefinitionServiceClient::new(channel.clone()).apply_model(bearing(admin, request)).await.unwrap();
 }
 
 /// Where a control plane over a data folder keeps its definitions: in the folder, or with POSTROOM_TEST_STORE=etcd below

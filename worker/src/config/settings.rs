@@ -10,7 +10,7 @@ use postroom_proto::settings::{Default, Program, Refusal, Setting, Settings, for
 use postroom_proto::v1::WorkerRole;
 use secrecy::SecretString;
 
-use super::{Config, Reading, Sending, Start};
+use super::{Config, Identity, Reading, Sending, Start};
 
 /// The `postroom-worker` command.
 pub const PROGRAM: Program = Program {
@@ -38,8 +38,8 @@ const SETTINGS: &[Setting] = &[
     Setting {
         name: "token-file",
         value: "FILE",
-        default: Default::Required,
-        help: "Holds the token for workers: a copy of worker.token in the data folder of the control plane",
+        default: Default::Nothing("a certificate says who it is"),
+        help: "Holds a token of the role worker: its own, or a copy of worker.token in the data folder of the control plane",
     },
     Setting {
         name: "insecure",
@@ -65,6 +65,36 @@ const SETTINGS: &[Setting] = &[
         value: "BOOL",
         default: Default::Is("true"),
         help: "After a stop its mailboxes wait a while for a process of the same name; false: they go to others at once",
+    },
+    Setting {
+        name: "tls.ca-file",
+        value: "FILE",
+        default: Default::Nothing("the CA certificates of the system"),
+        help: "PEM file with the CA certificates by which it trusts the control plane",
+    },
+    Setting {
+        name: "tls.certificate-file",
+        value: "FILE",
+        default: Default::Nothing("a token says who it is"),
+        help: "PEM file with a client certificate that names this worker; read again when it changes",
+    },
+    Setting {
+        name: "tls.key-file",
+        value: "FILE",
+        default: Default::Nothing("a token says who it is"),
+        help: "PEM file with the key of the client certificate",
+    },
+    Setting {
+        name: "tls.identity-dir",
+        value: "DIR",
+        default: Default::Nothing("it is not enrolled"),
+        help: "Folder for the certificate that it gets by enrolment and renews by itself",
+    },
+    Setting {
+        name: "tls.enrolment-token-file",
+        value: "FILE",
+        default: Default::Nothing("it was enrolled before"),
+        help: "Holds the token of `postroom worker enroll NAME`, which is used once",
     },
     Setting {
         name: "reading.poll",
@@ -185,7 +215,8 @@ pub fn read(
 ) -> Result<Launch, Refusal> {
     let endpoints = settings.value("control-plane", form::list(url));
     let insecure = settings.value("insecure", form::switch);
-    let token = settings.path("token-file").and_then(|path| token(settings, &path, read_file));
+    let identity = identity(settings, read_file);
+    let ca_file = settings.path("tls.ca-file");
     let config = Config {
         name: settings.optional("name", form::name).unwrap_or_else(|| name_of(host)),
         pool: settings.value("pool", form::name),
@@ -194,16 +225,23 @@ pub fn read(
         returning: settings.value("returning", form::switch),
         reading: reading(settings),
         sending: Sending { keep: settings.value("sending.keep", form::duration) },
-        token: token.unwrap_or_default(),
+        identity: identity.unwrap_or_else(|| Identity::Token(SecretString::default())),
+        ca_file,
         endpoints,
     };
     let log_filter = settings.value("log.filter", log::filter);
     let log_format = settings.value("log.format", form::choice(log::FORMATS));
-    for endpoint in config.endpoints.iter().filter(|endpoint| !insecure && !is_loopback(endpoint)) {
-        let what = format!(
-            "calling {endpoint} would send tokens and mail over the network in the clear; name one on this machine, or \
-             say --insecure where something else protects the connection"
-        );
+    for endpoint in config.endpoints.iter().filter(|endpoint| endpoint.starts_with("http://")) {
+        let what = if !matches!(config.identity, Identity::Token(_)) {
+            format!("{endpoint} is without TLS, over which alone a certificate can be shown; write https://")
+        } else if !insecure && !is_loopback(endpoint) {
+            format!(
+                "calling {endpoint} would send tokens and mail over the network in the clear; write https://, name one on \
+                 this machine, or say --insecure where something else protects the connection"
+            )
+        } else {
+            continue;
+        };
         settings.fault("control-plane", what);
     }
     settings.end()?;
@@ -234,6 +272,43 @@ fn reading(settings: &mut Settings) -> Reading {
     }
 }
 
+/// By what the control plane knows this worker: one of three.
+fn identity(settings: &mut Settings, read_file: impl Fn(&Path) -> io::Result<String>) -> Option<Identity> {
+    let token_file = settings.path("token-file");
+    let pair = (settings.path("tls.certificate-file"), settings.path("tls.key-file"));
+    let folder = settings.path("tls.identity-dir");
+    let enrolment = settings.path("tls.enrolment-token-file");
+    if folder.is_none() && enrolment.is_some() {
+        settings.fault("tls.identity-dir", "is missing: name a folder for the certificate that the enrolment brings");
+        return None;
+    }
+    match (token_file, pair, folder) {
+        (Some(path), (None, None), None) => token(settings, &path, read_file).map(Identity::Token),
+        (None, (Some(certificate), Some(key)), None) => Some(Identity::Certificate { certificate, key }),
+        (None, (None, None), Some(folder)) => Some(Identity::Enrolled { folder, token_file: enrolment }),
+        (None, (None, None), None) => {
+            let text = "is missing, and so is a certificate; name a file with a token, or tls.certificate-file and \
+                        tls.key-file, or tls.identity-dir and tls.enrolment-token-file";
+            settings.fault("token-file", text);
+            None
+        }
+        (None, (Some(_), None), None) => {
+            settings.fault("tls.key-file", "is missing: a client certificate is of no use without its key");
+            None
+        }
+        (None, (None, Some(_)), None) => {
+            settings.fault("tls.certificate-file", "is missing: the key is that of no client certificate");
+            None
+        }
+        _ => {
+            let text = "a worker is known by one thing: leave out all but one of token-file, tls.certificate-file with \
+                        tls.key-file, and tls.identity-dir";
+            settings.fault("token-file", text);
+            None
+        }
+    }
+}
+
 fn token(
     settings: &mut Settings,
     path: &Path,
@@ -250,12 +325,15 @@ fn token(
     None
 }
 
-/// `http://host:port`.
+/// `http://host:port` or `https://host:port`.
 fn url(text: &str) -> Result<String, String> {
     let parsed = text.parse::<Uri>().ok().filter(|uri| {
-        uri.scheme_str() == Some("http") && uri.host().is_some() && uri.port_u16().is_some() && uri.path() == "/"
+        matches!(uri.scheme_str(), Some("http" | "https"))
+            && uri.host().is_some()
+            && uri.port_u16().is_some()
+            && uri.path() == "/"
     });
-    parsed.map(|_| text.into()).ok_or_else(|| format!("{text:?} is no URL of a control plane; write http://host:port"))
+    parsed.map(|_| text.into()).ok_or_else(|| format!("{text:?} is no URL of a control plane; write https://host:port"))
 }
 
 fn is_loopback(endpoint: &str) -> bool {
@@ -293,8 +371,9 @@ mod tests {
     fn the_defaults_are_those_of_the_code() {
         let file = "control-plane = \"http://127.0.0.1:7430\"\ntoken-file = \"worker.token\"";
         let config = launched(file).unwrap().config;
-        assert_eq!(config.token.expose_secret(), "planted");
-        let usual = Config::new("http://127.0.0.1:7430", config.token.clone(), "mail-1-example-org");
+        let Identity::Token(token) = &config.identity else { panic!("{config:?}") };
+        assert_eq!(token.expose_secret(), "planted");
+        let usual = Config::new("http://127.0.0.1:7430", token.clone(), "mail-1-example-org");
         assert_eq!(format!("{config:?}"), format!("{usual:?}"));
     }
 
@@ -310,8 +389,8 @@ mod tests {
             "{told:?}"
         );
         assert_eq!(told.len(), 3, "{told:?}");
-        let told = faults("control-plane = \"https://localhost:1\"\ntoken-file = \"missing\"");
-        assert!(told[0].contains("write http://host:port") && told[1].contains("copy worker.token"), "{told:?}");
+        let told = faults("control-plane = \"https://localhost\"\ntoken-file = \"missing\"");
+        assert!(told[0].contains("write https://host:port") && told[1].contains("copy worker.token"), "{told:?}");
         assert!(
             launched("control-plane = \"http://cp.example:1\"\ninsecure = true\ntoken-file = \"worker.token\"").is_ok()
         );
@@ -324,6 +403,30 @@ mod tests {
         launched(&example).unwrap();
         let whole = uncommented(&example);
         assert_eq!(settings(&whole).unsaid(), [""; 0], "the example does not mention them");
-        launched(&whole).unwrap();
+        // A worker is known by one of three things.
+        let lines = |left_out: &[&str]| {
+            let kept = whole.lines().filter(|line| !left_out.iter().any(|key| line.starts_with(key)));
+            kept.collect::<Vec<_>>().join("\n").replace("http://127", "https://127")
+        };
+        let (pair, enrolment) = (["certificate-file", "key-file"], ["identity-dir", "enrolment-token-file"]);
+        launched(&lines(&[pair, enrolment].concat())).unwrap();
+        launched(&lines(&[["token-file"].as_slice(), &enrolment].concat())).unwrap();
+        launched(&lines(&[["token-file"].as_slice(), &pair].concat())).unwrap();
+        assert!(faults(&lines(&[]))[0].contains("leave out all but one"));
+    }
+
+    #[test]
+    fn a_worker_is_known_by_one_thing_and_a_certificate_is_shown_over_tls() {
+        let url = "control-plane = \"https://cp.example:1\"\n";
+        let enrolled = "[tls]\nidentity-dir = \"id\"\nenrolment-token-file = \"t\"";
+        let config = launched(&format!("{url}{enrolled}")).unwrap().config;
+        assert!(matches!(&config.identity, Identity::Enrolled { folder, .. } if folder == Path::new("/etc/id")));
+        assert!(faults(url)[0].contains("and so is a certificate"));
+        let told = faults(&format!("control-plane = \"http://127.0.0.1:1\"\n{enrolled}"));
+        assert!(told[0].contains("write https://"), "{told:?}");
+        let told = faults(&format!("{url}[tls]\nkey-file = \"k\""));
+        assert!(told[0].starts_with("tls.certificate-file (default): is missing"), "{told:?}");
+        let told = faults(&format!("{url}[tls]\nenrolment-token-file = \"t\""));
+        assert!(told[0].starts_with("tls.identity-dir (default): is missing"), "{told:?}");
     }
 }

@@ -3,7 +3,6 @@ use std::sync::Mutex;
 use futures::stream::{BoxStream, StreamExt as _};
 use postroom_proto::v1;
 use postroom_proto::v1::lease_service_server::{LeaseService, LeaseServiceServer};
-use secrecy::SecretString;
 use tokio::net::TcpListener;
 use tokio::sync::mpsc;
 use tokio::time::timeout;
@@ -11,6 +10,7 @@ use tonic::transport::server::TcpIncoming;
 use tonic::{Request, Response, Status};
 
 use super::*;
+use crate::config::Config;
 
 /// Longest wait for anything.
 const PATIENCE: Duration = Duration::from_secs(60);
@@ -65,7 +65,7 @@ async fn nudges_are_heard_again_after_the_stream_broke_and_for_the_next_session(
     let leader = Leader { opened, refusals: Arc::new(Mutex::new(2)) };
     let served = tonic::transport::Server::builder().add_service(LeaseServiceServer::new(leader));
     tokio::spawn(served.serve_with_incoming(TcpIncoming::from(listener)));
-    let control = Control::new(&[format!("http://{address}")], &SecretString::from("t")).expect("a URL");
+    let control = Control::new(&Config::new(&format!("http://{address}"), "t".into(), "w")).expect("a URL");
     let (registered, session) = watch::channel(String::new());
     let (nudged, told) = (Arc::new(Notify::new()), CancellationToken::new());
     let listening = tokio::spawn(listen(control, session, nudged.clone(), told.clone()));
