@@ -2,6 +2,7 @@
 
 use std::time::Duration;
 
+use postroom_proto::observe::Listen;
 use postroom_proto::v1::WorkerRole;
 use secrecy::SecretString;
 
@@ -28,6 +29,8 @@ pub struct Config {
     pub reading: Reading,
     /// How mail is sent.
     pub sending: Sending,
+    /// Where metrics and health are served.
+    pub observe: Listen,
 }
 
 impl Config {
@@ -43,6 +46,7 @@ impl Config {
             token,
             reading: Reading::default(),
             sending: Sending::default(),
+            observe: Listen::Off,
         }
     }
 }

@@ -13,6 +13,7 @@ use tonic::transport::server::TcpConnectInfo;
 use tower::{Layer, Service};
 
 use super::caller::Caller;
+use super::role;
 use super::token::Tokens;
 
 /// Puts the gate in front of services. The [`Caller`] is then an extension of the request.
@@ -76,6 +77,9 @@ where
     }
 
     fn call(&mut self, mut request: Request<B>) -> Self::Future {
+        if role::is_open(request.uri().path()) {
+            return Either::Left(self.inner.call(request));
+        }
         match self.gate.admit(&request) {
             Ok(caller) => {
                 request.extensions_mut().insert(caller);
