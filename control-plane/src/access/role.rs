@@ -205,7 +205,7 @@ mod tests {
         });
         for method in methods {
             assert!(is_open(&method) || Role::Admin.may_call(&method), "{method}");
-            assert!(!Role::Worker.may_call(&method), "{method}");
+            assert!(!Role::Worker(None).may_call(&method), "{method}");
             assert_ne!(known(&method), "other");
         }
         assert_eq!(known("/postroom.v1.ContactService/GetContact"), "ContactService/GetContact");
