@@ -17,6 +17,7 @@ use postroom_control_plane::access::token::{self, Tokens};
 use postroom_control_plane::config::{BlobsChoice, StoreChoice};
 use postroom_proto::lease::LeaseTerms;
 use postroom_proto::log;
+use postroom_proto::observe::Listen;
 use postroom_worker as worker;
 use secrecy::SecretString;
 use tokio::signal::unix::{SignalKind, signal};
@@ -47,6 +48,9 @@ pub struct Args {
     /// Further name or address by which this machine is called, for the certificate; may be repeated.
     #[arg(long = "tls-name", value_name = "NAME")]
     pub tls_names: Vec<String>,
+    /// Address to serve metrics and health on, over HTTP; or off [default: 127.0.0.1:7431, unless it is in use].
+    #[arg(long, value_name = "ADDR", value_parser = observe)]
+    pub observe: Option<Listen>,
     /// Model file to apply at start.
     #[arg(short = 'f', long = "file", value_name = "MODEL")]
     pub model: Option<PathBuf>,
@@ -56,6 +60,17 @@ pub struct Args {
     /// Where large messages are kept.
     #[command(flatten)]
     pub blobs: BlobsArgs,
+}
+
+impl Args {
+    /// Where metrics and health are served.
+    pub fn observed(&self) -> Listen {
+        self.observe.unwrap_or(Listen::Perhaps(SocketAddr::from(([127, 0, 0, 1], 7431))))
+    }
+}
+
+fn observe(text: &str) -> Result<Listen, String> {
+    Listen::parse(text).map(|address| Listen::of(address, true))
 }
 
 /// What `up` is asked to do.
@@ -75,6 +90,8 @@ pub struct Options {
     pub model: Option<PathBuf>,
     /// Plaintext beyond this machine is allowed.
     pub insecure: bool,
+    /// Where metrics and health are served.
+    pub observe: Listen,
 }
 
 /// Runs until it is told to stop, by SIGINT or SIGTERM.
@@ -147,6 +164,7 @@ impl Installation {
             store: options.store.clone(),
             blobs: options.blobs.clone(),
             terms: terms(&options.store),
+            observe: options.observe,
             ..control_plane::config::Config::new(options.data.clone(), options.listen, tokens)
         })
         .await
@@ -227,7 +245,11 @@ fn no_randomness(error: &impl std::fmt::Display) -> Error {
 fn not_started(error: control_plane::app::StartError) -> Error {
     use control_plane::app::StartError;
     let kind = match &error {
-        StartError::Config(_) | StartError::Folder(_) | StartError::Listen { .. } | StartError::Tls(_) => Kind::Usage,
+        StartError::Config(_)
+        | StartError::Folder(_)
+        | StartError::Listen { .. }
+        | StartError::Tls(_)
+        | StartError::Observe(_) => Kind::Usage,
         _ => Kind::Internal,
     };
     Error::new(kind, chain(&error))

@@ -88,6 +88,8 @@ const CASES: &[(&str, &str)] = &[
     ("worker unfreeze", ""),
     ("status", ""),
     ("status", "--check"),
+    ("top", "--once"),
+    ("top", "--once --sort lag --filter contoso"),
     ("queue list", ""),
     ("queue remove", "Billing"),
     ("queue set", "Billing --address billing@contoso.example priority=2"),

@@ -10,9 +10,13 @@
 //! | credentials | follows in the store who may call | with the lease plane |
 //! | uses | records when credentials were used, now and then | with the lease plane |
 //! | certificates | renews those of the port | with the lease plane |
+//! | telemetry | looks at everything from time to time, for metrics | with the server |
+//! | readiness | says whether it can serve | with the server, and says so |
 //! | binding | looks whether the store is the ledger's | with the lease plane |
 //! | writers' watch | notices when the writer of store or ledger has died | with the lease plane |
 //! | writers | commit to store and ledger, which own them | last, when nobody is left to write: they finish and close |
+//!
+//! The listener for metrics and health has a thread of its own, and is there until the very end.
 //!
 //! Every task is essential: when one ends before it was told to, the control plane stops.
 
@@ -23,6 +27,8 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use futures::future::OptionFuture;
+use postroom_proto::metric;
+use postroom_proto::observe::{Health, ListenError, Listener};
 use postroom_proto::settings::{Refusal, refusal};
 use postroom_proto::v1::access_service_server::AccessServiceServer;
 use postroom_proto::v1::backup_service_server::BackupServiceServer;
@@ -42,6 +48,7 @@ use tokio::sync::{Notify, watch};
 use tokio_util::sync::CancellationToken;
 use tokio_util::task::TaskTracker;
 use tonic::transport::server::Server;
+use tower::layer::util::{Identity, Stack};
 
 use crate::access::directory::Directory;
 use crate::access::gate::Gate;
@@ -82,8 +89,11 @@ use crate::sqlite::Location;
 use crate::status::Overview;
 use crate::store::SharedStore;
 use crate::store::opened::Opened;
+use crate::telemetry::calls::Calls;
+use crate::telemetry::look::Telemetry;
+use crate::telemetry::readiness;
 use crate::watching::Watcher;
-use crate::{access, blob, contact, definition, folder, ledger, store};
+use crate::{access, blob, clock, contact, definition, folder, ledger, store};
 
 /// How long calls under way may take when the control plane stops.
 pub const GRACE: Duration = Duration::from_secs(5);
@@ -144,12 +154,22 @@ pub enum StartError {
     /// The model cannot be read.
     #[error(transparent)]
     Definitions(#[from] definition::ReadError),
+    /// Metrics and health cannot be served.
+    #[error(transparent)]
+    Observe(#[from] ListenError),
+    /// The protos that are served to whoever asks for them are broken.
+    #[error("the protos cannot be served")]
+    Reflection(#[from] tonic_reflection::server::Error),
 }
 
 impl From<StartError> for Refusal {
     fn from(error: StartError) -> Self {
         match &error {
-            StartError::Config(_) | StartError::Folder(_) | StartError::Listen { .. } | StartError::Tls(_) => {
+            StartError::Config(_)
+            | StartError::Folder(_)
+            | StartError::Listen { .. }
+            | StartError::Tls(_)
+            | StartError::Observe(_) => {
                 Self::new(refusal::USAGE, chain(&error), "see --help")
             }
             _ => Self::new(refusal::INTERNAL, chain(&error), "mend it and start again; nothing was changed"),
@@ -171,6 +191,8 @@ pub struct App {
     reload: Arc<Notify>,
     endpoint: String,
     ca_file: Option<PathBuf>,
+    health: Health,
+    observed: Option<Listener>,
     // Held until the end: whoever has the lock owns the data folder.
     _lock: File,
 }
@@ -199,6 +221,8 @@ impl App {
         let lock = folder::lock(&config.data)?;
         folder::refuse_half_restored(&config.data)?;
         let listen = |source| StartError::Listen { address: config.listen, source };
+        let health = Health::starting();
+        let observed = Listener::start(config.observe, health.clone())?;
         let listener = TcpListener::bind(config.listen).await.map_err(listen)?;
         let address = listener.local_addr().map_err(listen)?;
         let mut app = Self {
@@ -213,6 +237,8 @@ impl App {
             reload: Arc::default(),
             endpoint: String::new(),
             ca_file: None,
+            health,
+            observed,
             _lock: lock,
         };
         match app.run(listener, config).await {
@@ -242,6 +268,11 @@ impl App {
     /// Looks at the files of certificates at once, and not only when it is time to.
     pub fn reload(&self) {
         self.reload.notify_one();
+    }
+
+    /// Where metrics and health are served, if they are.
+    pub fn observed_at(&self) -> Option<SocketAddr> {
+        self.observed.as_ref().map(Listener::address)
     }
 
     /// Returns when a task ended that should not have; the control plane must then be stopped.
@@ -274,6 +305,8 @@ impl App {
     }
 
     async fn run(&mut self, listener: TcpListener, mut config: Config) -> Result<(), StartError> {
+        metric::BUILD.set(&["control-plane", env!("CARGO_PKG_VERSION")], 1.0);
+        metric::START_TIME.set(&["control-plane"], clock::now() as f64 / 1e6);
         // Where it is alone no worker of a former process lives.
         let quiet = if config.alone { Duration::ZERO } else { config.terms.ttl };
         let ground = self.open(&config.data, &config.store, &config.blobs, quiet).await?;
@@ -343,6 +376,7 @@ impl App {
             sending.clone(),
             config.outbox.clone(),
         );
+        let mailed = outbox.clone();
         let mails = Watcher::new(Mails(outbox.clone(), sending.clone()), commits, self.serving.clone());
         let outbox = api::outbox::Service::new(model.clone(), outbox, blobs.clone(), composer, sending.clone(), mails);
         let intake = Intake::new(
@@ -354,7 +388,8 @@ impl App {
             arrivals.clone(),
             binding.clone(),
         );
-        let observer = Observer::new(store, ledger.clone(), model.clone(), intake.unstored(), leader.clone());
+        let observer =
+            Observer::new(store, ledger.clone(), model.clone(), intake.unstored(), intake.lives(), leader.clone());
         let checker = Checker::new(observer.clone(), errands.clone(), model.clone(), vault.clone());
         let backlogs = Backlogs::new(observer.clone(), ledger.clone(), errands.clone(), model.clone(), vault.clone());
         let messages = Messages::new(model.clone(), vault.clone(), ledger.clone(), intake.clone(), errands.clone());
@@ -375,8 +410,29 @@ impl App {
         };
         let definitions = Large::new("ApplyModel", sized(LARGEST_MODEL), sized(LARGEST_REQUEST));
         let overview = Overview::new(observer.clone(), ledger.clone(), leader.clone(), model.clone(), binding);
+        if self.observed.is_some() {
+            let telemetry = Telemetry {
+                data: config.data.clone(),
+                overview: overview.clone(),
+                outbox: mailed,
+                lives: intake.lives(),
+                model: model.clone(),
+                terms: config.telemetry,
+            };
+            self.serve("telemetry", telemetry.run(self.serving.clone()));
+        }
+        let (reporter, healths) = tonic_health::server::health_reporter();
+        let stop = self.serving.clone();
+        let readiness = readiness::run(self.health.clone(), reporter, leader.clone(), ledger.clone(), stop);
+        self.serve("readiness", readiness);
+        let reflection = tonic_reflection::server::Builder::configure()
+            .register_encoded_file_descriptor_set(postroom_proto::v1::FILE_DESCRIPTOR_SET)
+            .register_encoded_file_descriptor_set(tonic_health::pb::FILE_DESCRIPTOR_SET)
+            .build_v1()?;
         let leases = Leases::new(leader, model.clone(), config.terms, nudges, sessions.clone());
         let router = router(Gate::new(directory, config.limits))
+            .add_service(healths)
+            .add_service(reflection)
             .add_service(definitions)
             .add_service(limited!(AccessServiceServer, issuer))
             .add_service(limited!(LeaseServiceServer, leases))
@@ -488,7 +544,7 @@ impl App {
     }
 }
 
-fn router(gate: Gate) -> Server<tower::layer::util::Stack<Gate, tower::layer::util::Identity>> {
+fn router(gate: Gate) -> Server<Stack<Gate, Stack<Calls, Identity>>> {
     Server::builder()
         .http2_keepalive_interval(Some(Duration::from_secs(10)))
         .http2_keepalive_timeout(Some(Duration::from_secs(5)))
@@ -496,6 +552,8 @@ fn router(gate: Gate) -> Server<tower::layer::util::Stack<Gate, tower::layer::ut
         .max_concurrent_streams(MOST_STREAMS)
         .http2_max_header_list_size(LARGEST_HEADERS)
         .timeout(LONGEST_CALL)
+        // Ordering: outermost, so that calls are counted that the gate turns away.
+        .layer(Calls)
         .layer(gate)
 }
 

@@ -5,6 +5,7 @@ use std::path::PathBuf;
 use std::time::Duration;
 
 use postroom_proto::lease::{InvalidTerms, LeaseTerms};
+use postroom_proto::observe::Listen;
 
 use crate::access::gate::Limits;
 use crate::access::tls;
@@ -14,6 +15,7 @@ pub use crate::blob::choice::{BlobsChoice, S3Settings};
 use crate::outbox::Terms;
 use crate::store::choice;
 pub use crate::store::choice::{EtcdSettings, StoreChoice};
+use crate::telemetry::look;
 
 pub mod settings;
 
@@ -53,6 +55,10 @@ pub struct Config {
     pub deadline_interval: Duration,
     /// What the outbox may do.
     pub outbox: Terms,
+    /// Where metrics and health are served.
+    pub observe: Listen,
+    /// Of what metrics are made, and how often.
+    pub telemetry: look::Terms,
 }
 
 /// Why settings are refused.
@@ -96,6 +102,8 @@ impl Config {
             terms: LeaseTerms::default(),
             deadline_interval: Duration::from_millis(500),
             outbox: Terms::default(),
+            observe: Listen::Off,
+            telemetry: look::Terms::default(),
         }
     }
 

@@ -3,7 +3,7 @@
 //! Reading order, which is the way of a message: [`definition`] → [`lease`] → [`ledger`] → [`contact`] → [`outbox`]. Beside it
 //! [`errand`] (what only a worker can find out, for example by a [`check`]). Below them
 //! stand [`store`] (definitions, assignments, sessions; [`binding`] says whether it is the ledger's), [`blob`] (large bodies) and [`access`] (who may do what);
-//! above them [`api`] (decode, call, encode), [`backup`] and [`app`] (what runs, and in which order it stops).
+//! above them [`api`] (decode, call, encode), [`backup`], [`telemetry`] (what is measured) and [`app`] (what runs, and in which order it stops).
 
 pub mod access;
 pub mod api;
@@ -30,4 +30,5 @@ pub mod outbox;
 pub mod sqlite;
 pub mod status;
 pub mod store;
+pub mod telemetry;
 pub mod watching;

@@ -4,13 +4,14 @@
 use std::collections::{BTreeSet, HashMap};
 use std::sync::Arc;
 
-use postroom_proto::convert::to_timestamp;
+use postroom_proto::convert::{to_duration, to_timestamp};
 use postroom_proto::id::{MailboxUid, SessionId};
 use postroom_proto::reason::{Failure, Reason};
 use postroom_proto::v1::{self, BacklogState, MailboxState, UnassignedReason};
 use tokio::sync::watch;
 
 use crate::definition::model::{MailboxRef, Model};
+use crate::intake::lives::Lives;
 use crate::intake::unstored::Unstored;
 use crate::lease::desk::Assignment;
 use crate::lease::handle::{Handle, Reasons};
@@ -25,6 +26,7 @@ pub struct Observer {
     ledger: SharedLedger,
     model: watch::Receiver<Arc<Model>>,
     unstored: Arc<Unstored>,
+    lives: Arc<Lives>,
     leader: Handle,
 }
 
@@ -35,9 +37,10 @@ impl Observer {
         ledger: SharedLedger,
         model: watch::Receiver<Arc<Model>>,
         unstored: Arc<Unstored>,
+        lives: Arc<Lives>,
         leader: Handle,
     ) -> Self {
-        Self { store, ledger, model, unstored, leader }
+        Self { store, ledger, model, unstored, lives, leader }
     }
 
     /// The place of every mailbox in a listing, in order: e-mail, folder, uid.
@@ -91,7 +94,7 @@ impl Observer {
         let unread = self.unread(uids).await?;
         let described = model.mailboxes().map(|(uid, mailbox)| {
             let reader = unread.reader(uid, holders.remove(uid));
-            describe(uid, &mailbox, reader, records.remove(uid))
+            self.seen(uid, describe(uid, &mailbox, reader, records.remove(uid)))
         });
         Ok(described.collect())
     }
@@ -129,16 +132,25 @@ impl Observer {
         for uid in uids {
             let Some(mailbox) = model.mailbox(uid) else { continue };
             let holder = holders.remove(uid);
-            let mut one = describe(uid, &mailbox, unread.reader(uid, holder), records.remove(uid));
-            // The reader repeats its report meanwhile and knows of no problem.
-            if let Some(problem) = self.unstored.problem(uid) {
-                one.since_time = problem.since_time;
-                one.problem = Some(problem);
-                one.state = MailboxState::Failing.into();
-            }
-            described.push(one);
+            let one = describe(uid, &mailbox, unread.reader(uid, holder), records.remove(uid));
+            described.push(self.seen(uid, one));
         }
         Ok(described)
+    }
+
+    /// The same with what is known in memory only.
+    fn seen(&self, uid: &MailboxUid, mut one: v1::Mailbox) -> v1::Mailbox {
+        // The reader repeats its report meanwhile and knows of no problem.
+        if let Some(problem) = self.unstored.problem(uid) {
+            one.since_time = problem.since_time;
+            one.problem = Some(problem);
+            one.state = MailboxState::Failing.into();
+        }
+        let life = self.lives.of(uid);
+        one.proof_time = life.proof.map(to_timestamp);
+        one.unfetched_time = life.unfetched.map(to_timestamp);
+        one.delivery_lag = life.lag.map(to_duration);
+        one
     }
 
     /// Who holds these mailboxes, in a few reads however many there are.
@@ -265,6 +277,7 @@ fn describe(uid: &MailboxUid, mailbox: &MailboxRef<'_>, reader: Reader, record: 
         backlog,
         next: next(state, activity.as_ref()).to_owned(),
         activity,
+        ..v1::Mailbox::default()
     }
 }
 

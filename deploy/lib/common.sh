@@ -63,6 +63,8 @@ SMTP_PACKAGES=(postfix)
 # shellcheck disable=SC2034
 PYTHON_PACKAGES=(python3 python3-venv)
 # shellcheck disable=SC2034
+PROMETHEUS_PACKAGES=(prometheus)
+# shellcheck disable=SC2034
 ETCD_PACKAGES=(etcd-server etcd-client)
 # What makes and tries the packages. docker-compose only reads compose files here.
 # shellcheck disable=SC2034

@@ -8,7 +8,8 @@
 //! of time as people write them), [`version`].
 //!
 //! Behind the feature `process` stands what the binaries share: `settings` (where a value comes from, and every fault of
-//! them) and `log` (the only thing here that writes).
+//! them), `log` (the only thing here that writes), `metric` (what is measured) and `observe` (the listener for metrics and
+//! health).
 
 pub mod catalogue;
 pub mod convert;
@@ -19,6 +20,10 @@ pub mod lease;
 pub mod limits;
 #[cfg(feature = "process")]
 pub mod log;
+#[cfg(feature = "process")]
+pub mod metric;
+#[cfg(feature = "process")]
+pub mod observe;
 pub mod reason;
 mod redact;
 #[cfg(feature = "process")]

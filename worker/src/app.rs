@@ -8,16 +8,22 @@
 //! | nudges | hears when a heartbeat is due early | with the leases: dropped at once |
 //! | errands | finds out what the control plane asks, a task each | with the leases: dropped at once |
 //! | identity | renews this worker's certificate | with the leases: dropped at once |
+//! | beats | shows that the runtime is not stuck | with the leases: dropped at once |
+//! | lives | tells that mailboxes are read | with the leases: dropped at once |
 //! | statuses | tells how reading goes | last, so that the last words are heard |
+//!
+//! The listener for metrics and health has a thread of its own, and is there until the very end.
 //!
 //! Every task but a mailbox's is essential: when one ends before it was told to, the worker stops.
 
+use std::net::SocketAddr;
 use std::sync::{Arc, OnceLock};
-use std::time::Duration;
+use std::time::{Duration, SystemTime, UNIX_EPOCH};
 
 use futures::future::{BoxFuture, OptionFuture};
 use postroom_proto::lease::{LeaseTerms, Moment};
-use postroom_proto::v1;
+use postroom_proto::observe::{Health, ListenError, Listener};
+use postroom_proto::{metric, v1};
 use tokio::sync::{Notify, mpsc, watch};
 use tokio::time::{Instant, sleep_until, timeout};
 use tokio_util::sync::CancellationToken;
@@ -44,6 +50,21 @@ const REGISTER_AGAIN: Duration = Duration::from_millis(300);
 /// Longest such pause: a control plane that is back must not wait for its workers.
 const REGISTER_AT_LEAST: Duration = Duration::from_secs(3);
 
+/// Why a worker did not start.
+#[derive(Debug, thiserror::Error)]
+pub enum StartError {
+    /// The control plane cannot be called at all.
+    #[error(transparent)]
+    Control(#[from] Invalid),
+    /// Metrics and health cannot be served.
+    #[error("{error}: {}", .error.source)]
+    Observe {
+        /// Why.
+        #[from]
+        error: ListenError,
+    },
+}
+
 /// A running worker.
 #[derive(Debug)]
 pub struct App {
@@ -53,11 +74,17 @@ pub struct App {
     refused: Arc<OnceLock<String>>,
     leases: TaskTracker,
     statuses: TaskTracker,
+    health: Health,
+    listener: Option<Listener>,
 }
 
 impl App {
     /// Starts to register, and to read what is leased to this worker.
-    pub fn start(config: Config) -> Result<Self, Invalid> {
+    pub fn start(config: Config) -> Result<Self, StartError> {
+        let health = Health::starting();
+        let listener = Listener::start(config.observe, health.clone())?;
+        metric::BUILD.set(&["worker", env!("CARGO_PKG_VERSION")], 1.0);
+        metric::START_TIME.set(&["worker"], seconds(SystemTime::now()));
         let control = Control::new(&config)?;
         let (channel, bearer) = control.channel();
         let desk = Arc::new(errand::Client::new(channel.clone(), bearer.clone()));
@@ -71,7 +98,17 @@ impl App {
             refused: Arc::default(),
             leases: TaskTracker::new(),
             statuses: TaskTracker::new(),
+            health: health.clone(),
+            listener,
         };
+        let (beating, told) = (health.clone(), app.stopping.clone());
+        let beats = async move {
+            tokio::select! {
+                () = beating.beat() => {}
+                () = told.cancelled() => {}
+            }
+        };
+        app.leases.spawn(essential("beats", beats, app.stopping.clone(), app.failed.clone()));
         let (told, board_, reporter_) = (app.quiet.clone(), board.clone(), reporter.clone());
         let forward = async move { board_.forward(&*reporter_, told).await };
         app.statuses.spawn(essential("statuses", forward, app.quiet.clone(), app.failed.clone()));
@@ -80,6 +117,10 @@ impl App {
         let crowd = Crowd::new(config.reading.start.burst as usize);
         let shared = Shared::new(config.reading.clone(), reporter.clone() as Arc<dyn Reporter>, board);
         let (registered, sessions) = watch::channel(String::new());
+        let (pulse, budget) = (shared.pulse.clone(), shared.budget.clone());
+        let (told, reporter_) = (app.stopping.clone(), reporter.clone());
+        let lives = async move { pulse.forward(&*reporter_, &budget, told).await };
+        app.leases.spawn(essential("lives", lives, app.stopping.clone(), app.failed.clone()));
         let nudged = Arc::new(Notify::new());
         let nudges = nudge::listen(control.clone(), sessions.clone(), nudged.clone(), app.stopping.clone());
         app.leases.spawn(essential("nudges", nudges, app.stopping.clone(), app.failed.clone()));
@@ -124,6 +165,8 @@ impl App {
             crowd,
             nudged,
             sent,
+            health,
+            told: None,
         };
         let run = leases.run(events, app.stopping.clone());
         app.leases.spawn(essential("leases", run, app.stopping.clone(), app.failed.clone()));
@@ -135,6 +178,11 @@ impl App {
         self.failed.cancelled().await;
     }
 
+    /// Where metrics and health are served, if they are.
+    pub fn observed_at(&self) -> Option<SocketAddr> {
+        self.listener.as_ref().map(Listener::address)
+    }
+
     /// Why the control plane does not take this worker, where that is why it [failed](App::failed).
     pub fn refused(&self) -> Option<&str> {
         self.refused.get().map(String::as_str)
@@ -143,6 +191,7 @@ impl App {
     /// Stops, in the order of the table above.
     pub async fn stop(self) {
         self.stopping.cancel();
+        self.health.set(vec!["it is stopping".into()]);
         self.leases.close();
         if timeout(GRACE * 2, self.leases.wait()).await.is_err() {
             tracing::warn!("mailboxes were still being let go; what was not confirmed will be read again");
@@ -153,6 +202,11 @@ impl App {
             tracing::warn!("the last statuses could not be told");
         }
     }
+}
+
+/// Seconds since 1970, as metrics say it.
+fn seconds(time: SystemTime) -> f64 {
+    time.duration_since(UNIX_EPOCH).unwrap_or_default().as_secs_f64()
 }
 
 /// Runs a task to its end; an end that nobody asked for, by return or by panic, fails the worker.
@@ -202,6 +256,9 @@ struct Leases {
     nudged: Arc<Notify>,
     /// No mail is under way any more, and none will be. The session lives until then: what became of mails is told under it.
     sent: CancellationToken,
+    health: Health,
+    /// Whether it was told that there is a session, and that it is trusted.
+    told: Option<(bool, bool)>,
 }
 
 impl Leases {
@@ -210,6 +267,9 @@ impl Leases {
         let mut in_flight: Option<BoxFuture<'static, (Ticket, Answer)>> = None;
         let mut until = None;
         loop {
+            if !stopping.is_cancelled() {
+                self.tell_health();
+            }
             if self.holder.session().is_none() {
                 tokio::select! {
                     () = stopping.cancelled() => break,
@@ -250,6 +310,23 @@ impl Leases {
         self.goodbye().await;
     }
 
+    /// Tells whether the worker can do its work, when that has changed.
+    fn tell_health(&mut self) {
+        let stands = (self.holder.session().is_some(), self.holder.is_trusted(self.now()));
+        if self.told == Some(stands) {
+            return;
+        }
+        self.told = Some(stands);
+        metric::TRUSTED.set(&[], if stands.1 { 1.0 } else { 0.0 });
+        self.health.set(match stands {
+            (false, _) => vec!["it is not registered: see its log for what the control plane said".into()],
+            (true, false) => {
+                vec!["the control plane is silent: nothing is reported or changed until it answers".into()]
+            }
+            (true, true) => Vec::new(),
+        });
+    }
+
     fn now(&self) -> Moment {
         self.start.elapsed()
     }
@@ -288,8 +365,23 @@ impl Leases {
         for held in &mut heartbeat.held {
             held.definition_revision = self.supervisor.running(&held.mailbox, held.epoch);
         }
+        #[allow(clippy::cast_precision_loss)]
+        metric::HELD.set(&[], heartbeat.held.len() as f64);
         let (control, patience) = (self.control.clone(), self.terms.heartbeat_timeout);
-        Some(Box::pin(async move { (heartbeat.ticket, control.heartbeat(&heartbeat, patience).await) }))
+        Some(Box::pin(async move {
+            let begun = Instant::now();
+            let answer = control.heartbeat(&heartbeat, patience).await;
+            metric::HEARTBEATS.count(&[match &answer {
+                Ok(_) => "answered",
+                Err(control::Error::SessionEnded) => "session-ended",
+                Err(control::Error::Unanswered(_)) => "unanswered",
+                Err(control::Error::Refused(_)) => "refused",
+            }]);
+            if answer.is_ok() {
+                metric::HEARTBEAT_TIME.observe(&[], begun.elapsed());
+            }
+            (heartbeat.ticket, answer)
+        }))
     }
 
     fn answered(&mut self, ticket: Ticket, answer: Answer) {
@@ -448,6 +540,8 @@ mod tests {
             crowd: Crowd::new(50),
             nudged: Arc::default(),
             sent: CancellationToken::new(),
+            health: Health::starting(),
+            told: None,
         };
         leases.holder.registered(SessionId::parse("s").expect("a session"), LeaseTerms::default());
         let mailbox = MailboxUid::derive("a", "INBOX", "x.example");

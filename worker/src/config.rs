@@ -3,6 +3,7 @@
 use std::path::PathBuf;
 use std::time::Duration;
 
+use postroom_proto::observe::Listen;
 use postroom_proto::v1::WorkerRole;
 use secrecy::SecretString;
 
@@ -31,6 +32,8 @@ pub struct Config {
     pub reading: Reading,
     /// How mail is sent.
     pub sending: Sending,
+    /// Where metrics and health are served.
+    pub observe: Listen,
 }
 
 impl Config {
@@ -47,6 +50,7 @@ impl Config {
             ca_file: None,
             reading: Reading::default(),
             sending: Sending::default(),
+            observe: Listen::Off,
         }
     }
 }

@@ -290,6 +290,11 @@ impl Holder {
         (!self.suspended && !self.holds.is_empty()).then_some(self.trusted_until)
     }
 
+    /// True while the leader's last word is young enough to rely on, whether or not anything is held.
+    pub fn is_trusted(&self, now: Moment) -> bool {
+        self.session.is_some() && now < self.trusted_until
+    }
+
     /// True while a report may be made and the mailbox may be changed under this lease. To be asked right before each.
     pub fn may_write(&self, now: Moment, mailbox: &MailboxUid, epoch: Epoch) -> bool {
         now < self.trusted_until && self.holds(mailbox, epoch)

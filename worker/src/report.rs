@@ -128,6 +128,11 @@ pub trait Reporter: Send + Sync + 'static {
     async fn find_known(&self, request: &v1::FindKnownRequest) -> Result<v1::FindKnownResponse, Error>;
     /// Says how the reading goes. At most 500.
     async fn status(&self, statuses: Vec<v1::MailboxStatus>) -> Result<(), Error>;
+    /// Says that mailboxes are read. At most 500. Whoever has no use for it drops it.
+    async fn lives(&self, lives: Vec<v1::MailboxLife>) -> Result<(), Error> {
+        drop(lives);
+        Ok(())
+    }
 }
 
 /// Deadlines of calls.
@@ -285,7 +290,13 @@ impl<I: Interceptor + Clone + Send + Sync + 'static> Reporter for Client<I> {
     }
 
     async fn status(&self, statuses: Vec<v1::MailboxStatus>) -> Result<(), Error> {
-        let request = v1::ReportStatusRequest { session: self.session(), statuses };
+        let request = v1::ReportStatusRequest { session: self.session(), statuses, lives: Vec::new() };
+        let mut client = self.client.clone();
+        timed(self.deadlines.call, client.report_status(request)).await.map(|_| ())
+    }
+
+    async fn lives(&self, lives: Vec<v1::MailboxLife>) -> Result<(), Error> {
+        let request = v1::ReportStatusRequest { session: self.session(), statuses: Vec::new(), lives };
         let mut client = self.client.clone();
         timed(self.deadlines.call, client.report_status(request)).await.map(|_| ())
     }

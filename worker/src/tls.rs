@@ -7,6 +7,7 @@ use std::io;
 use std::sync::{Arc, Mutex, PoisonError};
 use std::time::SystemTime;
 
+use postroom_proto::metric;
 use rustls::client::danger::{HandshakeSignatureValid, ServerCertVerified, ServerCertVerifier};
 use rustls::client::{WantsClientCert, WebPkiServerVerifier};
 use rustls::{
@@ -174,6 +175,13 @@ impl ServerCertVerifier for Explaining {
             let untrusted = Untrusted(certificate::unknown_issuer(end_entity, intermediates) + what);
             CertificateError::Other(OtherError(Arc::new(untrusted))).into()
         };
+        if verified.is_ok() {
+            let first = certificate::ends(std::slice::from_ref(end_entity)).into_iter();
+            if let Some(ends) = first.chain(certificate::ends(intermediates)).min() {
+                #[allow(clippy::cast_precision_loss)]
+                metric::CERTIFICATE_EXPIRY.set(&[&server_name.to_str()], ends as f64);
+            }
+        }
         verified.map_err(|error| match error {
             rustls::Error::InvalidCertificate(CertificateError::UnknownIssuer) => untrusted(""),
             // What a CA that was made anew under its old name looks like to whoever trusts the former one.

@@ -26,6 +26,7 @@ pub use self::shell::{Completions, Man};
 pub use self::status::Status;
 pub use self::store::Store;
 pub use self::token::{CreateToken, Token, TokenRole};
+pub use self::top::{Sort, Top};
 pub use self::version::Version;
 pub use self::worker::{Role, Worker};
 use crate::error::EXIT_CODES;
@@ -45,6 +46,7 @@ mod shell;
 mod status;
 mod store;
 mod token;
+mod top;
 mod version;
 mod worker;
 
@@ -113,6 +115,13 @@ pub enum Command {
         after_help = "Examples:\n  postroom status\n  postroom status --check --quiet    # for monitoring: exit code 0 or 9"
     )]
     Status(Status),
+    /// Show mailboxes, workers and queues live: what is read, by whom, how far behind, and what is wrong.
+    ///
+    /// Keys: q ends it, Tab or 1 to 3 change the list, s sorts, r turns the order round, / filters.
+    #[command(
+        after_help = "Examples:\n  postroom top\n  postroom top --once --sort lag    # one screen, for a file or a mail"
+    )]
+    Top(Top),
     /// Create and update definitions from a model file.
     ///
     /// Definitions that the file does not name stay as they are. One that it names becomes what the
@@ -151,7 +160,7 @@ pub enum Command {
     /// Where to sign in and read.
     #[command(
         subcommand,
-        after_help = "Keys: name, address, authentication, clientId, secret, protocol, imap.host, imap.port, imap.security, scope, caFile, proxy"
+        after_help = "Keys: name, address, authentication, clientId, secret, secretExpires, protocol, imap.host, imap.port, imap.security, scope, caFile, proxy"
     )]
     IncomingServer(IncomingServer),
     /// How to send.

@@ -155,6 +155,7 @@ fn one_server(server: &v1::IncomingServer) -> String {
         ("imap security", words::security(server.imap_security)),
         ("scope", server.scope.clone()),
         ("ca file", server.ca_file.clone()),
+        ("secret expires", server.secret_expires.clone()),
         ("proxy", server.proxy.clone()),
         ("revision", server.revision.to_string()),
     ])

@@ -1,6 +1,7 @@
 //! `mailbox`: who reads each, and what is wrong with it.
 
 use jiff::Timestamp;
+use postroom_proto::convert::from_duration;
 use postroom_proto::v1;
 
 use super::{Session, backlog, check, reconcile};
@@ -137,6 +138,15 @@ fn show(mailbox: &v1::Mailbox, now: Timestamp) -> String {
         ("set aside", set_aside(mailbox)),
         ("last report", when(&mailbox.last_report_time)),
     ]);
+    if mailbox.proof_time.is_some() {
+        pairs.push(("last seen", when(&mailbox.proof_time)));
+    }
+    if mailbox.unfetched_time.is_some() {
+        pairs.push(("mail waits since", when(&mailbox.unfetched_time)));
+    }
+    if let Some(lag) = mailbox.delivery_lag.as_ref().and_then(from_duration) {
+        pairs.push(("delivery lag", format!("{:.1} s", lag.as_secs_f64())));
+    }
     if let Some(renumbering) = &mailbox.renumbering {
         let became = format!(
             "{} known, {} new, {} left",

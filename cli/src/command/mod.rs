@@ -29,6 +29,7 @@ mod shell;
 mod status;
 mod store;
 mod token;
+mod top;
 mod version;
 mod worker;
 
@@ -37,10 +38,12 @@ pub async fn run(cli: Cli, environment: Environment<'_>, streams: &mut Streams<'
     let connection = cli.connection;
     if let Command::Up(args) = cli.command {
         let data = context::data_dir(connection.data.as_deref(), environment)?;
+        let observe = args.observed();
         let store = args.store.choose(environment)?;
         let blobs = args.blobs.choose(environment)?;
         let up::Args { listen, tls_names, model, .. } = args;
-        let options = up::Options { data, store, blobs, listen, tls_names, model, insecure: connection.insecure };
+        let insecure = connection.insecure;
+        let options = up::Options { data, store, blobs, listen, observe, tls_names, model, insecure };
         return Box::pin(up::run(options, environment, streams)).await;
     }
     // Ordering: after `up`, which stops in an order of its own.
@@ -61,6 +64,7 @@ async fn run_verb(command: Command, session: &mut Session<'_, '_>) -> Result<(),
         Command::Man(args) => shell::man(session, &args),
         Command::Version(args) => version::run(session, &args).await,
         Command::Status(args) => status::run(session, &args).await,
+        Command::Top(args) => Box::pin(top::run(session, &args)).await,
         Command::Apply(args) => model::apply(session, &args).await,
         Command::Export => model::export(session).await,
         Command::Diff(args) => model::diff(session, &args).await,

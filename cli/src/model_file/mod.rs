@@ -86,6 +86,8 @@ struct IncomingServer {
     #[serde(default, skip_serializing)]
     secret: Option<Secret>,
     #[serde(skip_serializing_if = "Option::is_none")]
+    secret_expires: Option<String>,
+    #[serde(skip_serializing_if = "Option::is_none")]
     protocol: Option<String>,
     #[serde(skip_serializing_if = "Option::is_none")]
     imap: Option<Way>,

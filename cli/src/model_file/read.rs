@@ -206,6 +206,7 @@ impl Reading<'_> {
             imap_host: imap.host.unwrap_or_default(),
             scope: server.scope.unwrap_or_default(),
             ca_file: server.ca_file.unwrap_or_default(),
+            secret_expires: server.secret_expires.unwrap_or_default(),
             proxy: server.proxy.unwrap_or_default(),
             ..Default::default()
         }

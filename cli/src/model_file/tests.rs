@@ -313,8 +313,8 @@ prop_compose! {
 
 prop_compose! {
     fn server()(name in text(), address in text(), authentication in 1..4i32, client_id in text(), imap_host in text(), imap_port in 0u32..70_000,
-                imap_security in 0..2i32, scope in text(), ca_file in text(), proxy in text()) -> v1::IncomingServer {
-        v1::IncomingServer { name, address, authentication, client_id, imap_host, imap_port, imap_security, scope, ca_file, proxy, ..Default::default() }
+                imap_security in 0..2i32, (scope, secret_expires) in (text(), text()), ca_file in text(), proxy in text()) -> v1::IncomingServer {
+        v1::IncomingServer { name, address, authentication, client_id, imap_host, imap_port, imap_security, scope, ca_file, proxy, secret_expires, ..Default::default() }
     }
 }
 

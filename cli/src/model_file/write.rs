@@ -88,6 +88,7 @@ fn server(server: &v1::IncomingServer) -> IncomingServer {
         imap: Some(imap).filter(|imap| *imap != Way::default()),
         scope: text(&server.scope),
         ca_file: text(&server.ca_file),
+        secret_expires: text(&server.secret_expires),
         proxy: text(&server.proxy),
     }
 }

@@ -47,6 +47,16 @@ pub(super) fn current() -> Style {
     STYLE.try_with(|style| *style).unwrap_or_default()
 }
 
+/// True when the command that is running may use colours.
+pub fn has_color() -> bool {
+    current().color
+}
+
+/// Columns of the terminal of the command that is running, if there is one.
+pub fn width() -> Option<u16> {
+    current().width
+}
+
 /// Whether colours are wanted: `--color`, else `NO_COLOR` (no-color.org), `CLICOLOR_FORCE` and `CLICOLOR`
 /// (bixense.com/clicolors), else whether the stream is a terminal that knows them.
 pub fn wants_color(choice: ColorChoice, is_terminal: bool, environment: Environment<'_>) -> bool {

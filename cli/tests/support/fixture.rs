@@ -542,5 +542,11 @@ fn status() -> v1::Status {
             draining: false,
         }],
         ledger_bytes: 26_214_400,
+        queues: vec![v1::QueueStatus {
+            instance: "core1".into(),
+            queue: "Billing".into(),
+            waiting_count: 2,
+            oldest_time: at(-90),
+        }],
     }
 }

@@ -18,7 +18,7 @@ use super::directory::Directory;
 use super::ending;
 use super::listening::Peer;
 use super::pace::Rate;
-use super::role::Role;
+use super::role::{self, Role};
 use super::standing::Standing;
 use crate::clock;
 
@@ -154,6 +154,9 @@ where
     }
 
     fn call(&mut self, mut request: Request<B>) -> Self::Future {
+        if role::is_open(request.uri().path()) {
+            return Either::Left(self.inner.call(request));
+        }
         match self.gate.admit(&request) {
             Ok((caller, standing)) => {
                 request.extensions_mut().insert(caller);

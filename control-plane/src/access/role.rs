@@ -89,7 +89,7 @@ impl Role {
 
     /// True when this role may call the RPC of this path, `/package.Service/Method`. What is not in the table nobody may.
     pub fn may_call(&self, path: &str) -> bool {
-        TABLE.iter().any(|(rpc, kinds)| *rpc == path && kinds.contains(&self.kind()))
+        TABLE.iter().chain(BESIDE).any(|(rpc, kinds)| *rpc == path && kinds.contains(&self.kind()))
     }
 
     /// The only worker that it is for.
@@ -110,6 +110,27 @@ impl Role {
         }
     }
 }
+
+/// The name of an RPC, without the package where it is ours; `other` for what nobody serves.
+pub fn known(path: &str) -> &'static str {
+    let all = TABLE.iter().chain(BESIDE).map(|(rpc, _)| *rpc).chain(OPEN.iter().copied());
+    let found = all.into_iter().find(|rpc| *rpc == path).map(|rpc| rpc.trim_start_matches('/'));
+    found.map_or("other", |rpc| rpc.strip_prefix("postroom.v1.").unwrap_or(rpc))
+}
+
+/// True for what anybody may call, without a token: those who look after processes have none.
+pub fn is_open(path: &str) -> bool {
+    OPEN.contains(&path)
+}
+
+/// Whether it serves, and nothing else.
+const OPEN: &[&str] = &["/grpc.health.v1.Health/Check", "/grpc.health.v1.Health/Watch"];
+
+/// Services that are not ours. The protos are no secret, but whoever asks for them is to be known.
+const BESIDE: &[(&str, &[Kind])] = &[(
+    "/grpc.reflection.v1.ServerReflection/ServerReflectionInfo",
+    &[Kind::Admin, Kind::Operator, Kind::Viewer, Kind::Instance],
+)];
 
 const WORKER: &[Kind] = &[Kind::Worker];
 const ADMIN: &[Kind] = &[Kind::Admin];
@@ -233,6 +254,23 @@ mod tests {
         for text in ["", "Admin", "root", "instance", "instance:", "instance:Core 1", "admin:x", "worker:a:b"] {
             assert_eq!(text.parse::<Role>(), Err(Unknown(text.into())));
         }
+    }
+
+    #[test]
+    fn so_have_the_lists_of_services_that_are_not_ours() {
+        let mut pool = DescriptorPool::decode(tonic_health::pb::FILE_DESCRIPTOR_SET).unwrap();
+        pool.decode_file_descriptor_set(tonic_reflection::pb::v1::FILE_DESCRIPTOR_SET).unwrap();
+        let methods = pool.services().flat_map(|service| {
+            let name = service.full_name().to_owned();
+            service.methods().map(move |method| format!("/{name}/{}", method.name())).collect::<Vec<_>>()
+        });
+        for method in methods {
+            assert!(is_open(&method) || Role::Admin.may_call(&method), "{method}");
+            assert!(!Role::Worker(None).may_call(&method), "{method}");
+            assert_ne!(known(&method), "other");
+        }
+        assert_eq!(known("/postroom.v1.ContactService/GetContact"), "ContactService/GetContact");
+        assert_eq!(known("/made.up.Service/Call"), "other");
     }
 
     #[test]

@@ -8,6 +8,7 @@ use postroom_proto::id::name_of;
 use postroom_proto::lease::LeaseTerms;
 use postroom_proto::limits::LARGEST_MESSAGE_BYTES;
 use postroom_proto::log;
+use postroom_proto::observe::Listen;
 use postroom_proto::settings::{Default, Program, Refusal, Setting, Settings, form};
 use secrecy::SecretString;
 
@@ -19,6 +20,7 @@ use crate::blob::choice::{REGION, endpoint};
 use crate::outbox::Terms;
 use crate::outbox::draft::MOST_RECIPIENTS;
 use crate::store::etcd::SHORTEST_TENURE;
+use crate::telemetry::look;
 
 /// What a worker's certificate may last: long enough to be renewed while a control plane is mended.
 const SHORTEST_LIFETIME: Duration = Duration::from_secs(600);
@@ -285,6 +287,24 @@ const SETTINGS: &[Setting] = &[
         help: "The same for mails that nobody wrote",
     },
     Setting {
+        name: "observe.listen",
+        value: "ADDR",
+        default: Default::Is("127.0.0.1:7431"),
+        help: "Where to serve metrics and health over HTTP, for those who can reach it; off: nowhere",
+    },
+    Setting {
+        name: "observe.mailboxes",
+        value: "COUNT",
+        default: Default::Is("2000"),
+        help: "Most mailboxes with metrics of their own; those that fail come first",
+    },
+    Setting {
+        name: "observe.interval",
+        value: "TIME",
+        default: Default::Is("15s"),
+        help: "Time between two looks at mailboxes, contacts, mails and workers, of which metrics are made",
+    },
+    Setting {
         name: "log.filter",
         value: "FILTER",
         default: Default::Is("info"),
@@ -335,6 +355,14 @@ pub fn read(settings: &mut Settings, host: &str) -> Result<Launch, Refusal> {
         settings.fault("lease.leader-ttl", text);
     }
     let outbox = outbox(settings);
+    let observe = settings.value("observe.listen", Listen::parse);
+    // The default address is not insisted on: another control plane of this machine may have it.
+    let observe = Listen::of(observe, !settings.unsaid().contains(&"observe.listen"));
+    let usual = look::Terms::default();
+    let telemetry = look::Terms {
+        interval: settings.optional("observe.interval", form::some_time).unwrap_or(usual.interval),
+        mailboxes: settings.optional("observe.mailboxes", form::count).map_or(usual.mailboxes, |most| most as usize),
+    };
     let log_filter = settings.value("log.filter", log::filter);
     let log_format = settings.value("log.format", form::choice(log::FORMATS));
     let exposed = |listen: &SocketAddr| !listen.ip().is_loopback() && !insecure && tls == Choice::Plain;
@@ -355,6 +383,8 @@ pub fn read(settings: &mut Settings, host: &str) -> Result<Launch, Refusal> {
         replica,
         terms,
         outbox,
+        observe,
+        telemetry,
         alone: false,
         ..usual
     };
@@ -652,6 +682,8 @@ mod tests {
         let usual = Config::new("/d".into(), launch.config.listen, Tokens::default());
         assert_eq!(launch.config.limits, usual.limits);
         assert_eq!(launch.config.certificate_lifetime, usual.certificate_lifetime);
+        assert_eq!(launch.config.telemetry, look::Terms::default());
+        assert_eq!(launch.config.observe, Listen::Perhaps(([127, 0, 0, 1], 7431).into()));
         assert_eq!(launch.config.replica, "mail-1-example-org");
         assert_eq!(launch.worker_token_file, Path::new("/d/worker.token"));
         assert!(!launch.config.alone, "its workers live on while it restarts");

@@ -156,6 +156,7 @@ fn incoming(server: &IncomingServer) -> Vec<Field> {
         word("authentication", &server.authentication),
         text("clientId", &server.client_id),
         secret("secret", server.secret.as_ref()),
+        text("secretExpires", &server.secret_expires),
         text("imap.host", &server.imap_host),
         number("imap.port", server.imap_port),
         word("imap.security", &server.imap_security),

@@ -100,6 +100,10 @@ pub struct IncomingServer {
     /// URL of the proxy to go through; may be empty.
     #[serde(default)]
     pub proxy: String,
+    /// Day on which the client secret ends, `YYYY-MM-DD`; may be empty. Left out then, so that what was stored before stays the
+    /// same object.
+    #[serde(default, skip_serializing_if = "String::is_empty")]
+    pub secret_expires: String,
     /// Revision of the model that last changed it.
     #[serde(skip)]
     pub revision: u64,

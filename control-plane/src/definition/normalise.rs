@@ -135,6 +135,12 @@ pub fn is_host(host: &str) -> bool {
     host.parse::<std::net::IpAddr>().is_ok() || (host.len() <= 253 && host.split('.').all(label))
 }
 
+/// The beginning of a day `YYYY-MM-DD` in UTC, in seconds since 1970. `None`: it is none.
+pub fn day(written: &str) -> Option<i64> {
+    let date: jiff::civil::Date = written.parse().ok().filter(|_| written.len() == 10)?;
+    Some(date.to_zoned(jiff::tz::TimeZone::UTC).ok()?.timestamp().as_second())
+}
+
 /// A proxy's URL as `scheme://host:port`. The error says what is wrong and what to write.
 pub fn proxy(written: &str) -> Result<String, String> {
     const FORM: &str = "write http://host:port, https://host:port or socks5://host:port";
@@ -245,6 +251,14 @@ mod tests {
         }
         assert_eq!(imap("https://login.example/t"), None);
         assert_eq!(imap("https://login.microsoftonline.com.evil.example/t"), None);
+    }
+
+    #[test]
+    fn a_day_is_one_of_the_calendar() {
+        assert_eq!(day("1970-01-02"), Some(86_400));
+        for written in ["", "2027-02-29", "31.01.2027", "2027-1-3", "2027-01-31T00:00:00", "20270131"] {
+            assert_eq!(day(written), None, "{written}");
+        }
     }
 
     #[test]

@@ -317,6 +317,7 @@ mod tests {
             scope: String::new(),
             ca_file: String::new(),
             proxy: String::new(),
+            secret_expires: String::new(),
             revision: 0,
         }
     }

@@ -104,6 +104,10 @@ fn read_server(wire: v1::IncomingServer, path: &str, fault: &mut Fault<'_>) -> (
         }
     }
     let proxy = read_proxy(&wire.proxy, path, fault);
+    let secret_expires = trim(&wire.secret_expires);
+    if !secret_expires.is_empty() && normalise::day(&secret_expires).is_none() {
+        fault(format!("{path}.secretExpires"), "is no day; write one such as 2027-01-31, as Entra shows it".into());
+    }
     let server = IncomingServer {
         uid: String::new(),
         name: trim(&wire.name),
@@ -117,6 +121,7 @@ fn read_server(wire: v1::IncomingServer, path: &str, fault: &mut Fault<'_>) -> (
         scope: trim(&wire.scope),
         ca_file: trim(&wire.ca_file),
         proxy,
+        secret_expires,
         revision: 0,
     };
     (server, secret(wire.secret, &format!("{path}.secret"), fault))
@@ -308,6 +313,7 @@ pub fn server(server: &IncomingServer) -> v1::IncomingServer {
         ca_file: server.ca_file.clone(),
         revision: server.revision,
         proxy: server.proxy.clone(),
+        secret_expires: server.secret_expires.clone(),
     }
 }
 

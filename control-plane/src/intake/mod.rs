@@ -16,9 +16,11 @@ use crate::lease::record::assignment;
 use crate::ledger::{Fence, SharedLedger};
 use crate::store::{Entry, SharedStore, key};
 
+use self::lives::Lives;
 use self::unstored::Unstored;
 
 mod body;
+pub mod lives;
 mod opening;
 mod replaying;
 mod reporting;
@@ -26,7 +28,8 @@ pub mod unstored;
 
 pub use replaying::Held;
 
-/// Takes in what workers report. Any replica can: all that is kept in memory is which mailboxes it could not store.
+/// Takes in what workers report. Any replica can: all that is kept in memory is which mailboxes it could not store, and when
+/// each was last seen to be read.
 #[derive(Clone)]
 pub struct Intake {
     store: SharedStore,
@@ -36,6 +39,7 @@ pub struct Intake {
     blobs: Blobs,
     arrivals: Arc<Arrivals>,
     unstored: Arc<Unstored>,
+    lives: Arc<Lives>,
     binding: Binding,
 }
 
@@ -50,13 +54,18 @@ impl Intake {
         arrivals: Arc<Arrivals>,
         binding: Binding,
     ) -> Self {
-        let unstored = Arc::new(Unstored::default());
-        Self { store, ledger, model, vault, blobs, arrivals, unstored, binding }
+        let (unstored, lives) = (Arc::default(), Arc::default());
+        Self { store, ledger, model, vault, blobs, arrivals, unstored, lives, binding }
     }
 
     /// Which mailboxes cannot be stored at the moment.
     pub fn unstored(&self) -> Arc<Unstored> {
         self.unstored.clone()
+    }
+
+    /// When mailboxes were last seen to be read.
+    pub fn lives(&self) -> Arc<Lives> {
+        self.lives.clone()
     }
 
     /// Refuses unless the store says that `session` holds `mailbox` under `epoch`.

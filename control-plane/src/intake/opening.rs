@@ -113,6 +113,14 @@ impl Intake {
                 format!("are more than {MOST}; send them in several calls"),
             ));
         }
+        if request.lives.len() > MOST {
+            let text = format!("are more than {MOST}; send them in several calls");
+            return Err(Failure::invalid_field("lives", text));
+        }
+        self.lives.note(&request.lives, &self.model.borrow().clone(), clock::now());
+        if request.statuses.is_empty() {
+            return Ok(());
+        }
         let mut statuses = Vec::with_capacity(request.statuses.len());
         for status in request.statuses {
             let uid = mailbox("statuses.mailbox", &status.mailbox)?;

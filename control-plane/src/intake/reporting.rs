@@ -4,6 +4,7 @@ use std::collections::HashSet;
 
 use postroom_proto::convert::from_timestamp;
 use postroom_proto::id::{Epoch, Generation};
+use postroom_proto::metric;
 use postroom_proto::reason::{Failure, Reason};
 use postroom_proto::v1;
 use prost::Message as _;
@@ -17,6 +18,7 @@ use crate::ledger::known::Sought;
 use crate::ledger::outbox::Bounce;
 use crate::ledger::{self, Batch, Cursor, Fence, NotCommitted, Raw};
 use crate::outbox::state::Recipient;
+use crate::telemetry;
 
 /// Most messages of a report, and most settled keys.
 const MOST_MESSAGES: usize = 500;
@@ -63,7 +65,11 @@ impl Intake {
         self.check_bodies(&batch).await?;
         let instance = batch.intake.instance_uid.clone();
         let contacts = batch.messages.iter().any(|message| message.disposition == v1::Disposition::Contact);
+        let name = batch.intake.instance.clone();
         let response = self.ledger.report(batch, clock::now()).await?.map_err(not_committed)?;
+        for outcome in response.outcomes.iter().filter(|outcome| !outcome.already_known) {
+            metric::MESSAGES.count(&[&name, &telemetry::word(outcome.disposition().as_str_name(), "DISPOSITION_")]);
+        }
         if contacts {
             self.arrivals.raise(&instance);
         }

@@ -374,6 +374,9 @@ pub trait Ledger: Send + Sync + 'static {
     /// Cuts off the oldest changes so that `keep` of them stay.
     async fn trim_contact_changes(&self, keep: u64) -> Result<(), Error>;
 
+    /// How many contacts wait in each of these queues, up to [`tally::MOST_COUNTED`], and since when the oldest does.
+    async fn waiting_in(&self, queues: &[String]) -> Result<Vec<tally::QueueWaiting>, Error>;
+
     /// Changes after every commit. Closed when nothing can be written any more.
     fn commits(&self) -> watch::Receiver<()>;
 }

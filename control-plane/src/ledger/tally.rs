@@ -15,6 +15,20 @@ pub struct Tally {
     pub size_bytes: u64,
 }
 
+/// Most contacts that are counted of a queue: counting costs with each.
+pub const MOST_COUNTED: u64 = 10_000;
+
+/// The contacts that wait in one queue.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct QueueWaiting {
+    /// Uid of the queue.
+    pub queue_uid: String,
+    /// How many wait; [`MOST_COUNTED`]: so many or more.
+    pub count: u64,
+    /// Since when the one waits that waits longest.
+    pub oldest: Option<Micros>,
+}
+
 /// The contacts of one instance.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct InstanceTally {

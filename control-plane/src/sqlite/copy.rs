@@ -93,7 +93,7 @@ mod tests {
     const ONE: Step = Step { version: 1, title: "one", sql: "CREATE TABLE one (x INTEGER, y BLOB) STRICT" };
 
     async fn database(folder: &Path) -> Database {
-        open(&Location::File(folder.join("x.db")), &[ONE]).await.unwrap().start(10)
+        open(&Location::File(folder.join("x.db")), &[ONE]).await.unwrap().start(10, "test")
     }
 
     async fn insert(database: &Database, x: i64) {

@@ -56,9 +56,9 @@ pub struct Connections {
 }
 
 impl Connections {
-    /// Starts the writer, which takes at most `group` jobs into one transaction.
-    pub fn start(self, group: usize) -> Database {
-        Database { writer: Writer::start(self.writer, group), readers: self.readers, location: self.location }
+    /// Starts the writer, which takes at most `group` jobs into one transaction. `name`: of the database, in metrics.
+    pub fn start(self, group: usize, name: &'static str) -> Database {
+        Database { writer: Writer::start(self.writer, group, name), readers: self.readers, location: self.location }
     }
 }
 

@@ -8,8 +8,10 @@
 use std::future::Future;
 use std::pin::Pin;
 
+use postroom_proto::metric;
 use sqlx::{Connection as _, SqliteConnection};
 use tokio::sync::{mpsc, oneshot, watch};
+use tokio::time::Instant;
 use tokio_util::sync::{CancellationToken, DropGuard};
 use tokio_util::task::TaskTracker;
 
@@ -45,14 +47,15 @@ pub struct Writer {
 }
 
 impl Writer {
-    /// Starts a writer over `connection` that takes at most `group` jobs into one transaction.
-    pub fn start(connection: SqliteConnection, group: usize) -> Self {
+    /// Starts a writer over `connection` that takes at most `group` jobs into one transaction. `name`: of the database, in
+    /// metrics.
+    pub fn start(connection: SqliteConnection, group: usize, name: &'static str) -> Self {
         let (jobs, queue) = mpsc::channel(QUEUE);
         let (told, commits) = watch::channel(());
         let stop = CancellationToken::new();
         let task = TaskTracker::new();
         // The task's owner is this struct: `stop` ends it, `task` waits for it.
-        task.spawn(run(connection, queue, group, told, stop.clone()));
+        task.spawn(run(connection, queue, group, name, told, stop.clone()));
         task.close();
         Self { jobs, commits, task, stop: stop.drop_guard() }
     }
@@ -175,6 +178,7 @@ async fn run(
     mut connection: SqliteConnection,
     mut queue: mpsc::Receiver<Box<dyn Job>>,
     size: usize,
+    name: &'static str,
     told: watch::Sender<()>,
     stop: CancellationToken,
 ) {
@@ -191,8 +195,11 @@ async fn run(
         if taken == 0 {
             break;
         }
+        let begun = Instant::now();
         let committed = transaction(&mut connection, &mut group).await;
+        metric::COMMIT_TIME.observe(&[name], begun.elapsed());
         if let Err(error) = &committed {
+            metric::COMMITS_FAILED.count(&[name]);
             tracing::error!(%error, jobs = group.len(), "a transaction failed");
         }
         if !matches!(committed, Err(WriteError::Refused(_))) {
@@ -248,7 +255,7 @@ mod tests {
     async fn writer() -> (Writer, sqlx::SqlitePool) {
         let step = Step { version: 1, title: "thing", sql: "CREATE TABLE thing (name TEXT PRIMARY KEY)" };
         let connections = open(&Location::Memory, &[step]).await.unwrap();
-        (Writer::start(connections.writer, 64), connections.readers)
+        (Writer::start(connections.writer, 64, "test"), connections.readers)
     }
 
     fn insert(name: &'static str) -> impl for<'c> FnOnce(&'c mut SqliteConnection) -> Work<'c, ()> + Send + 'static {

@@ -90,7 +90,7 @@ async fn a_lost_key_is_said_and_the_readers_word_on_it_is_taken() {
         problem: Some(problem),
         ..Default::default()
     };
-    let told = v1::ReportStatusRequest { session: owner.id.clone(), statuses: vec![status] };
+    let told = v1::ReportStatusRequest { session: owner.id.clone(), statuses: vec![status], lives: Vec::new() };
     bench.reports().report_status(bench.as_worker(told)).await.unwrap();
     let wanted = bench.as_admin(v1::GetMailboxRequest { mailbox: offer.mailbox.clone() });
     let shown = OperatorServiceClient::new(bench.channel.clone()).get_mailbox(wanted).await.unwrap().into_inner();

@@ -2,8 +2,9 @@
 //! faults: a [`Dovecot`] that speaks Microsoft 365's sign-in, a [`Postfix`] that sends with it, an [`Exchange`] before it
 //! that answers as Exchange Online does, a [`Tenant`] whose token endpoint behaves as Entra's, a [`Graph`] that sends,
 //! a [`Relay`] that loses or delays gRPC calls, a [`Link`] that can be cut, a [`Front`] that speaks for the mail server
-//! where Exchange differs, a [`Proxy`], a [`Bucket`] of a server that speaks S3, and an [`Etcd`] whose members can be
-//! killed, frozen and set back. Nothing listens beyond loopback, and everything ends with the value that stands for it.
+//! where Exchange differs, a [`Proxy`], a [`Bucket`] of a server that speaks S3, a [`Prometheus`], and an [`Etcd`] whose
+//! members can be killed, frozen and set back. Nothing listens beyond loopback, and everything ends with the value that
+//! stands for it.
 //!
 //! ```no_run
 //! # async fn example() -> postroom_testbed::Result<()> {
@@ -30,6 +31,7 @@ pub mod mail;
 mod port;
 pub mod postfix;
 mod process;
+pub mod prometheus;
 pub mod proxy;
 pub mod relay;
 mod sasl;
@@ -57,6 +59,7 @@ pub use self::{
     lmtp::Delivery,
     mail::Mail,
     postfix::Postfix,
+    prometheus::Prometheus,
     proxy::Proxy,
     relay::Relay,
     script::Stall,

@@ -6,6 +6,7 @@ use std::path::Path;
 use http::Uri;
 use postroom_proto::id::name_of;
 use postroom_proto::log;
+use postroom_proto::observe::Listen;
 use postroom_proto::settings::{Default, Program, Refusal, Setting, Settings, form};
 use postroom_proto::v1::WorkerRole;
 use secrecy::SecretString;
@@ -181,6 +182,12 @@ const SETTINGS: &[Setting] = &[
         help: "The mailboxes of a worker that starts, if more than the burst, begin at random within this time; 0s: at once",
     },
     Setting {
+        name: "observe.listen",
+        value: "ADDR",
+        default: Default::Is("127.0.0.1:7432"),
+        help: "Where to serve metrics and health over HTTP, for those who can reach it; off: nowhere",
+    },
+    Setting {
         name: "log.filter",
         value: "FILTER",
         default: Default::Is("info"),
@@ -225,6 +232,7 @@ pub fn read(
         returning: settings.value("returning", form::switch),
         reading: reading(settings),
         sending: Sending { keep: settings.value("sending.keep", form::duration) },
+        observe: observe(settings),
         identity: identity.unwrap_or_else(|| Identity::Token(SecretString::default())),
         ca_file,
         endpoints,
@@ -309,6 +317,12 @@ fn identity(settings: &mut Settings, read_file: impl Fn(&Path) -> io::Result<Str
     }
 }
 
+/// The default address is not insisted on: a second worker of a machine finds it in use.
+fn observe(settings: &mut Settings) -> Listen {
+    let address = settings.value("observe.listen", Listen::parse);
+    Listen::of(address, !settings.unsaid().contains(&"observe.listen"))
+}
+
 fn token(
     settings: &mut Settings,
     path: &Path,
@@ -371,6 +385,8 @@ mod tests {
     fn the_defaults_are_those_of_the_code() {
         let file = "control-plane = \"http://127.0.0.1:7430\"\ntoken-file = \"worker.token\"";
         let config = launched(file).unwrap().config;
+        assert_eq!(config.observe, Listen::Perhaps(([127, 0, 0, 1], 7432).into()));
+        let config = Config { observe: Listen::Off, ..config };
         let Identity::Token(token) = &config.identity else { panic!("{config:?}") };
         assert_eq!(token.expose_secret(), "planted");
         let usual = Config::new("http://127.0.0.1:7430", token.clone(), "mail-1-example-org");

@@ -58,6 +58,11 @@ impl Diagnosis {
         catalogue::passes(self.kind)
     }
 
+    /// As metrics say it: `failed` passes by itself, of what was `refused` it does not.
+    pub fn outcome(&self) -> &'static str {
+        if self.is_transient() { "failed" } else { "refused" }
+    }
+
     /// The problem for the wire.
     pub fn problem(&self, since_micros: i64, next_attempt_micros: i64) -> v1::Problem {
         v1::Problem {

@@ -10,6 +10,7 @@
 
 use std::collections::{HashMap, VecDeque};
 use std::fmt;
+use std::sync::Arc;
 
 use tokio::sync::OwnedSemaphorePermit;
 
@@ -27,7 +28,7 @@ use super::imap::connection::Folder;
 use super::imap::fetch::{Summary, bodies, summaries};
 use super::known::Finder;
 use super::standing::{Activity, Standing};
-use super::status::now;
+use super::status::{Life, now};
 use crate::config::Reading;
 
 mod backlog;
@@ -79,6 +80,7 @@ pub struct Reader<'f, S: Stream + fmt::Debug> {
     told: Cursor,
     /// What may still be read of old messages that waited. `None`: nothing may.
     step: Option<Step>,
+    life: Arc<Life>,
     back_width: u32,
     back_windows: u32,
 }
@@ -129,6 +131,7 @@ impl<'f, S: Stream + fmt::Debug> Reader<'f, S> {
             committed: false,
             told,
             step: None,
+            life: Arc::default(),
             back_width: 0,
             back_windows: 0,
         }
@@ -138,6 +141,11 @@ impl<'f, S: Stream + fmt::Debug> Reader<'f, S> {
     pub fn standing(mut self, standing: Standing) -> Self {
         self.standing = standing;
         self
+    }
+
+    /// Tells there what waits to be fetched.
+    pub fn telling(self, life: Arc<Life>) -> Self {
+        Self { life, ..self }
     }
 
     /// The next reports, or `None` at the end of the folder, or of what is looked for in the ledger.
@@ -278,6 +286,7 @@ impl<'f, S: Stream + fmt::Debug> Reader<'f, S> {
             }
         };
         let _fetching = self.standing.moving(Activity::Fetching, self.folder.commands.moves());
+        self.life.fetches(wanted.iter().filter_map(|summary| summary.received));
         let uids: Vec<u32> = wanted.iter().map(|summary| summary.uid).collect();
         let mut got = super::imap::fetch::Bodies::default();
         if !uids.is_empty() {

@@ -4,14 +4,16 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use postroom_proto::convert::from_timestamp;
+use postroom_proto::metric;
 use postroom_proto::v1::{self, BlobHeader, Disposition, ReportRequest};
+use tokio::time::Instant;
 
 use super::batch::Draft;
 use super::cursor::{Cursor, Numbering, source_key, uid_of};
 use super::known::Finder;
 use super::lease::{Closed, Lease};
 use super::standing::{Activity, Standing};
-use super::status::now;
+use super::status::{Life, now};
 use crate::diagnosis::{Diagnosis, control_plane};
 use crate::report::{Error, Reporter};
 
@@ -66,6 +68,7 @@ pub struct Committer {
     /// The ledger has more to settle than is remembered here.
     more_to_settle: bool,
     standing: Standing,
+    life: Arc<Life>,
 }
 
 impl std::fmt::Debug for Committer {
@@ -98,6 +101,7 @@ impl Committer {
             settled: Vec::new(),
             more_to_settle: false,
             standing: Standing::default(),
+            life: Arc::default(),
         }
     }
 
@@ -110,6 +114,12 @@ impl Committer {
     /// Where it is told at what this mailbox is.
     pub fn stands(&self) -> Standing {
         self.standing.clone()
+    }
+
+    /// Tells there what was committed.
+    pub fn telling(self, life: Arc<Life>) -> Self {
+        life.read_since(self.reading_since);
+        Self { life, ..self }
     }
 
     /// Remembers what the opening named as not yet settled, as far as it belongs to this numbering.
@@ -190,7 +200,7 @@ impl Committer {
             backlog,
             ..ReportRequest::default()
         };
-        let begun = now();
+        let (begun, begun_at) = (now(), Instant::now());
         self.upload(&draft.blobs).await?;
         let mut pause = FIRST_PAUSE;
         let response = loop {
@@ -216,7 +226,9 @@ impl Committer {
         self.settled.drain(..settled);
         if self.committed.protocol.is_empty() {
             self.reading_since.get_or_insert(begun);
+            self.life.read_since(self.reading_since);
         }
+        self.tell(&request.messages, begun_at.elapsed());
         self.committed = request.next_cursor.unwrap_or_default();
         self.backlog = draft.next.progress();
         // Only contacts and bounces of the outbox are marked or moved: what was put aside stays as it is, for people to find.
@@ -232,6 +244,18 @@ impl Committer {
         self.to_settle.extend(uids.by_ref().take(room));
         self.more_to_settle |= uids.next().is_some();
         Ok(())
+    }
+
+    /// Measures what was committed.
+    fn tell(&self, messages: &[v1::ReportedMessage], took: Duration) {
+        metric::REPORT_TIME.observe(&[], took);
+        if messages.is_empty() {
+            return;
+        }
+        metric::FETCHED.add(&[], messages.len() as u64);
+        metric::FETCHED_BYTES.add(&[], messages.iter().map(|message| message.size_bytes).sum());
+        let received = messages.iter().filter_map(|message| message.received_time.as_ref()).map(from_timestamp);
+        self.life.committed(received);
     }
 
     /// Commits where the cursor stands and what was settled, when either is news.

@@ -14,6 +14,7 @@ use futures::FutureExt as _;
 use futures::future::join_all;
 use postroom_proto::catalogue::send;
 use postroom_proto::convert::from_duration;
+use postroom_proto::metric;
 use postroom_proto::v1::{Claim, ClaimedMail, OutgoingDefinition, SendTask, SendVerdict, Transport};
 use tokio::sync::{OwnedSemaphorePermit, Semaphore, watch};
 use tokio::time::{Instant, sleep, sleep_until, timeout};
@@ -231,6 +232,8 @@ impl Errand {
         let (mail, server) = (mail.mail.as_str(), definition.name.as_str());
         let found = verdict.found.as_ref();
         let code = found.map_or("", |found| found.code.as_str());
+        let transport = if definition.transport() == Transport::Graph { "graph" } else { "smtp" };
+        metric::SENDS.count(&[transport, &word(verdict.verdict), code]);
         let mut trouble = self.trouble.lock().unwrap_or_else(PoisonError::into_inner);
         match verdict.verdict {
             SendVerdict::Sent => {
@@ -275,6 +278,11 @@ impl Errand {
         }
         tracing::warn!(mail, "what became of a mail could not be told; the control plane finds out");
     }
+}
+
+/// As metrics say it.
+fn word(verdict: SendVerdict) -> String {
+    verdict.as_str_name().trim_start_matches("SEND_VERDICT_").to_lowercase().replace('_', "-")
 }
 
 /// What is to be done with a mail.

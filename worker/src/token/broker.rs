@@ -6,6 +6,7 @@ use std::time::{Duration, SystemTime};
 
 use postroom_proto::catalogue::own;
 use postroom_proto::convert::micros;
+use postroom_proto::metric;
 use tokio::time::Instant;
 
 use super::grant::{self, Granted};
@@ -139,11 +140,13 @@ impl Broker {
         let answer = grant::request(credential, tls, self.deadline, self.plain).await;
         match answer {
             Ok(granted) => {
+                metric::TOKENS.count(&["granted", ""]);
                 self.lockout.accepted(digest);
                 Ok(granted)
             }
             Err(error) => {
                 let found = error.diagnosis();
+                metric::TOKENS.count(&[found.outcome(), &found.code]);
                 if !(credential.has_password() && error.is_refused_password()) {
                     return Err(found);
                 }

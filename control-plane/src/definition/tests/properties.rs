@@ -29,11 +29,12 @@ prop_compose! {
     fn any_server()(
         (uid, name, address) in (any_text(), any_text(), prop_oneof![any_text(), "https://[a-z.:/]{0,20}"]),
         authentication in -1..6i32, client_id in any_text(), secret in any_secret(), imap_host in any_text(),
-        imap_port: u32, imap_security in -1..4i32, scope in any_text(), ca_file in any_text(), revision: u64, proxy in any_text(),
+        imap_port: u32, imap_security in -1..4i32, (scope, ca_file) in (any_text(), any_text()), revision: u64, proxy in any_text(),
+        secret_expires in prop_oneof![any_text(), "20[0-9]{2}-0[1-9]-1[0-9]"],
     ) -> v1::IncomingServer {
         v1::IncomingServer {
             uid, name, address, authentication, client_id, secret, secret_set: false, imap_host, imap_port,
-            imap_security, scope, ca_file, revision, proxy,
+            imap_security, scope, ca_file, revision, proxy, secret_expires,
         }
     }
 }

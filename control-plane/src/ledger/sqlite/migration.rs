@@ -38,7 +38,7 @@ async fn a_ledger_of_every_older_version_opens_with_what_it_had() {
         let content = ContactContent { subject: "s".into(), ..Default::default() };
         let version_1 = VERSION_1.replace("{content}", &HEXLOWER.encode(&content.encode_to_vec()));
         old.writer.execute(AssertSqlSafe(version_1.replace("{mailbox}", uid.as_str()))).await.unwrap();
-        old.start(1).close().await;
+        old.start(1, "test").close().await;
 
         let ledger = Sqlite::open(&location).await.unwrap();
         assert_eq!(ledger.id(), "0198c0ffee0198c0ffee0198c0ffee00");

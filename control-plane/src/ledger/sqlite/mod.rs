@@ -16,7 +16,7 @@ use tokio::sync::watch;
 use super::backlog::{Backlog, Decision};
 use super::known::{Sought, assign};
 use super::message::{Discarded, MessageFilter, NotReplayed, Replay, Replayed, Standing};
-use super::tally::Tally;
+use super::tally::{QueueWaiting, Tally};
 use super::{
     Adoption, Allocated, Answer, AnswerOutcome, Answered, Batch, Bound, ContactChanges, ContactFilter, ContactPage,
     ContactPosition, Cursor, Error, Fence, Ledger, MailboxRecord, Micros, NotCommitted, Opened, Raw, Take, Transfer,
@@ -104,7 +104,7 @@ impl Sqlite {
     pub async fn open(location: &Location) -> Result<Self, Error> {
         let mut connections = open(location, SCHEMA).await?;
         let id = fence::identity(&mut connections.writer).await.map_err(reading("read its id"))?;
-        Ok(Self { id, database: connections.start(GROUP), keyed: Mutex::default() })
+        Ok(Self { id, database: connections.start(GROUP, "ledger"), keyed: Mutex::default() })
     }
 
     fn keyed(&self) -> MutexGuard<'_, HashMap<i64, (u32, String)>> {
@@ -306,6 +306,10 @@ impl Ledger for Sqlite {
     async fn decide_backlog(&self, mailbox: &MailboxUid, decision: Decision) -> Result<bool, Error> {
         let mailbox = mailbox.clone();
         self.write("decide about a backlog", move |c| Box::pin(backlog::decide(c, mailbox, decision))).await
+    }
+
+    async fn waiting_in(&self, queues: &[String]) -> Result<Vec<QueueWaiting>, Error> {
+        tally::waiting(&self.database.readers, queues).await.map_err(reading("count contacts that wait"))
     }
 
     async fn tally(&self) -> Result<Tally, Error> {

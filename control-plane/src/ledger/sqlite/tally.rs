@@ -4,8 +4,8 @@ use postroom_proto::v1::{ContactState, Disposition};
 use sqlx::SqlitePool;
 
 use super::super::Micros;
-use super::super::tally::{InstanceTally, Tally};
-use super::row::uint;
+use super::super::tally::{InstanceTally, MOST_COUNTED, QueueWaiting, Tally};
+use super::row::{int, uint};
 
 const CONTACTS: &str = "SELECT instance_uid, state, count FROM contact_tally WHERE count > 0 ORDER BY 1, 2";
 
@@ -26,6 +26,19 @@ JOIN contact ON contact.message = (SELECT message FROM contact WHERE instance_ui
     AND priority = level.priority ORDER BY waiting_since, message LIMIT 1)
 WHERE level.priority IS NOT NULL
 ORDER BY contact.waiting_since, contact.message LIMIT 1";
+
+/// The same within a queue.
+const WAITING: &str = "
+WITH RECURSIVE level (priority) AS (
+    SELECT (SELECT priority FROM contact WHERE queue_uid = ?1 AND state = 1 ORDER BY priority LIMIT 1)
+    UNION ALL
+    SELECT (SELECT priority FROM contact WHERE queue_uid = ?1 AND state = 1 AND priority > level.priority
+            ORDER BY priority LIMIT 1)
+    FROM level WHERE level.priority IS NOT NULL
+)
+SELECT (SELECT count(*) FROM (SELECT 1 FROM contact WHERE queue_uid = ?1 AND state = 1 LIMIT ?2)),
+    (SELECT min((SELECT waiting_since FROM contact WHERE queue_uid = ?1 AND state = 1
+        AND priority = level.priority ORDER BY waiting_since, message LIMIT 1)) FROM level WHERE level.priority IS NOT NULL)";
 
 /// The partial index has no contacts in it, and no duplicates.
 const ASIDE: &str = "SELECT disposition, count(*) FROM message INDEXED BY message_aside
@@ -57,6 +70,16 @@ pub(super) async fn tally(readers: &SqlitePool) -> Result<Tally, sqlx::Error> {
     Ok(Tally { instances, aside: aside.collect(), size_bytes: uint(size) })
 }
 
+pub(super) async fn waiting(readers: &SqlitePool, queues: &[String]) -> Result<Vec<QueueWaiting>, sqlx::Error> {
+    let mut all = Vec::with_capacity(queues.len());
+    for queue_uid in queues {
+        let (count, oldest): (i64, Option<Micros>) =
+            sqlx::query_as(WAITING).bind(queue_uid).bind(int(MOST_COUNTED)).fetch_one(readers).await?;
+        all.push(QueueWaiting { queue_uid: queue_uid.clone(), count: uint(count), oldest });
+    }
+    Ok(all)
+}
+
 #[cfg(test)]
 mod tests {
     use sqlx::{AssertSqlSafe, Row as _};
@@ -69,7 +92,7 @@ mod tests {
     #[tokio::test]
     async fn no_count_walks_contacts_or_messages() {
         let mut connection = open(&Location::Memory, SCHEMA).await.unwrap().writer;
-        for statement in [CONTACTS, NAME, OLDEST, ASIDE, SIZE] {
+        for statement in [CONTACTS, NAME, OLDEST, WAITING, ASIDE, SIZE] {
             let plan = format!("EXPLAIN QUERY PLAN {statement}");
             let rows = sqlx::query(AssertSqlSafe(plan)).bind("i1").fetch_all(&mut connection).await.unwrap();
             for row in rows {

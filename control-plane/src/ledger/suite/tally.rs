@@ -18,6 +18,9 @@ pub(crate) async fn the_counts_agree_with_the_contacts(ledger: impl Ledger) {
     assert_eq!(instance.contacts, [(ContactState::Queued, 5)]);
     assert_eq!(instance.oldest.as_ref().map(|(_, since)| *since), Some(20), "whatever its priority");
 
+    let waiting = ledger.waiting_in(&["q1".into(), "nobody's".into()]).await.unwrap();
+    assert_eq!(waiting.iter().map(|it| (it.count, it.oldest)).collect::<Vec<_>>(), [(5, Some(20)), (0, None)]);
+
     let taken = ledger.allocate(take(3, "r1"), 200).await.unwrap().contacts;
     let answered = |n: usize| vec![(taken[n].id.clone(), String::new())];
     ledger.answer("i1", Answer::Accept, answered(0), 210).await.unwrap();

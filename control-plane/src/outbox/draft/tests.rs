@@ -53,6 +53,7 @@ fn model() -> Model {
         scope: String::new(),
         ca_file: String::new(),
         proxy: String::new(),
+        secret_expires: String::new(),
         revision: 0,
     };
     let billing = vec![address("Billing@Contoso.example", true), address("mute@contoso.example", false)];

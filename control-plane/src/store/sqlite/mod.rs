@@ -58,7 +58,7 @@ impl Sqlite {
     pub async fn start(location: &Location, history: u64) -> Result<Self, Error> {
         let mut connections = sqlite::open(location, SCHEMA).await.map_err(opening)?;
         let id = identify(&mut connections.writer).await.map_err(|e| failed("open", e))?;
-        Ok(Self { id, database: Arc::new(connections.start(GROUP)), history })
+        Ok(Self { id, database: Arc::new(connections.start(GROUP, "store")), history })
     }
 
     /// Finishes the commits that are under way, then closes the database. Later calls fail.

@@ -22,6 +22,11 @@ impl Budget {
         Self { kib: Arc::new(Semaphore::new(total as usize)), total, given: Moves::default() }
     }
 
+    /// Bytes that are free.
+    pub fn free(&self) -> u64 {
+        self.kib.available_permits() as u64 * 1024
+    }
+
     /// Waits for room. A message larger than the whole budget waits until it has all of it.
     pub async fn take(&self, bytes: u64) -> Option<OwnedSemaphorePermit> {
         let kib = u32::try_from(bytes / 1024 + 1).unwrap_or(u32::MAX).min(self.total);

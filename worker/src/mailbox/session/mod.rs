@@ -24,7 +24,7 @@ use crate::mailbox::lease::Lease;
 use crate::mailbox::recall::Recalls;
 use crate::mailbox::retry;
 use crate::mailbox::standing::{Activity, Stalled, Standing};
-use crate::mailbox::status::{Board, Teller, now};
+use crate::mailbox::status::{Board, Life, Pulse, Teller, now};
 use crate::net::Secure;
 use crate::pace::Pace;
 use crate::report::{self, Reporter};
@@ -61,6 +61,8 @@ pub struct Shared {
     pub reporter: Arc<dyn Reporter>,
     /// Where statuses go.
     pub board: Arc<Board>,
+    /// Where it is told that mailboxes are read.
+    pub pulse: Arc<Pulse>,
     /// When a mailbox may connect.
     pub pace: Pace,
     /// How much may be in memory.
@@ -77,7 +79,8 @@ impl Shared {
         let pace = Pace::new(reading.start);
         let budget = Budget::new(reading.byte_budget);
         let recalls = Recalls::default();
-        Self { reading: Arc::new(reading), roots, broker, reporter, board, pace, budget, recalls }
+        let pulse = Arc::default();
+        Self { reading: Arc::new(reading), roots, broker, reporter, board, pulse, pace, budget, recalls }
     }
 }
 
@@ -112,6 +115,7 @@ pub struct Session {
     /// The definition revision that is read by.
     running: Arc<AtomicU64>,
     teller: Teller,
+    life: Arc<Life>,
     /// The last attempt reached the end of the mailbox.
     worked: bool,
     /// How old messages that waited are read. `None`: they wait, if there are any.
@@ -135,6 +139,7 @@ impl Session {
     ) -> Self {
         let teller = Teller::new(shared.board.clone(), mailbox.as_str(), epoch.0);
         let recalled = shared.recalls.subscribe(mailbox.as_str());
+        let life = shared.pulse.begin(mailbox.as_str());
         let running = Arc::default();
         let (worked, release, asked) = (false, None, Instant::now());
         let asked_what_is_due = asked;
@@ -147,6 +152,7 @@ impl Session {
             recalled,
             running,
             teller,
+            life,
             worked,
             release,
             asked,
@@ -272,7 +278,8 @@ impl Session {
             self.epoch.0,
             &opened,
         )
-        .standing(self.standing.clone());
+        .standing(self.standing.clone())
+        .telling(self.life.clone());
         let mut unsettled = Some(opened.unsettled_source_keys);
         let mut care = Care::default();
         let mut failures = 0;
@@ -403,6 +410,7 @@ impl Session {
             let step = self.release.as_mut().filter(|_| waits).and_then(|release| release.step(Instant::now()));
             let (most, finder) = (definition.max_message_bytes, committer.finder());
             let reader = Reader::new(folder, care, cursor, &reading, most, budget, finder).with_step(step);
+            let reader = reader.telling(self.life.clone());
             // Whoever decides about what waits is obeyed between two groups.
             let decided = || waits && self.recalled.has_changed().unwrap_or(false);
             let newer = || self.offered() > definition.revision || decided();
@@ -422,6 +430,7 @@ impl Session {
                 return Ok(Trouble::Stop(Stop::Reopen));
             }
             self.worked = true;
+            self.life.caught_up();
             let time = next_look(&reading, caught_up.pending);
             match settling::trouble(&after, caught_up.settle_refused.as_deref(), can_expunge(folder)) {
                 None => self.tell_caught_up(&caught_up),

@@ -3,6 +3,7 @@
 use std::time::Duration;
 
 use postroom_proto::convert::from_timestamp;
+use postroom_proto::metric;
 use postroom_proto::v1::{self, Authentication, MailboxDefinition};
 use secrecy::SecretString;
 
@@ -108,6 +109,10 @@ pub(super) async fn sign_in(
     reached();
     let opened = Box::pin(connection::open(stream, limits, reading.step_timeout, &sign_in, &definition.folder)).await;
     let (digest, lockout) = (CredentialDigest::of(definition), shared.broker.lockout());
+    match &opened {
+        Ok(_) => metric::SIGN_INS.count(&["accepted", ""]),
+        Err(Unopened { diagnosis, .. }) => metric::SIGN_INS.count(&[diagnosis.outcome(), &diagnosis.code]),
+    }
     match (opened, token) {
         (Ok(folder), token) => {
             if token.is_none() {

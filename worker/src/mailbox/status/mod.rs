@@ -5,9 +5,11 @@ use std::time::SystemTime;
 use postroom_proto::convert::micros;
 
 mod board;
+mod pulse;
 mod teller;
 
 pub use board::Board;
+pub use pulse::{Life, Pulse};
 pub use teller::Teller;
 
 /// Microseconds since 1970.
