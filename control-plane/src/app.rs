@@ -7,20 +7,22 @@
 //! | claims | ends claims of mails that lapsed, cuts off old changes | with the server |
 //! | lease plane | leads | after the server, so that goodbyes of workers are heard |
 //! | definitions | follows the model in the store | with the lease plane |
+//! | audit | writes down what was turned away, removes what is old | with the lease plane, after a last writing |
 //! | binding | looks whether the store is the ledger's | with the lease plane |
 //! | writers' watch | notices when the writer of store or ledger has died | with the lease plane |
 //! | writers | commit to store and ledger, which own them | last, when nobody is left to write: they finish and close |
 //!
 //! Every task is essential: when one ends before it was told to, the control plane stops.
 
+use std::collections::BTreeSet;
 use std::fs::File;
 use std::net::SocketAddr;
-use std::path::Path;
 use std::sync::Arc;
 use std::time::Duration;
 
 use futures::future::OptionFuture;
 use postroom_proto::settings::{Refusal, refusal};
+use postroom_proto::v1::audit_service_server::AuditServiceServer;
 use postroom_proto::v1::backup_service_server::BackupServiceServer;
 use postroom_proto::v1::contact_service_server::ContactServiceServer;
 use postroom_proto::v1::definition_service_server::DefinitionServiceServer;
@@ -30,6 +32,7 @@ use postroom_proto::v1::message_service_server::MessageServiceServer;
 use postroom_proto::v1::operator_service_server::OperatorServiceServer;
 use postroom_proto::v1::outbox_service_server::OutboxServiceServer;
 use postroom_proto::v1::report_service_server::ReportServiceServer;
+use postroom_proto::v1::secret_service_server::SecretServiceServer;
 use postroom_proto::v1::send_service_server::SendServiceServer;
 use postroom_proto::v1::store_service_server::StoreServiceServer;
 use postroom_proto::v1::worker_service_server::WorkerServiceServer;
@@ -37,21 +40,24 @@ use tokio::net::TcpListener;
 use tokio_util::sync::CancellationToken;
 use tokio_util::task::TaskTracker;
 use tonic::transport::server::{Server, TcpIncoming};
+use tower::layer::util::{Identity, Stack};
 
 use crate::access::gate::Gate;
-use crate::access::vault::Vault;
+use crate::access::vault::{KeyError, KeySource, Vault};
 use crate::api;
 use crate::api::contact::Contacts;
 use crate::api::large::Large;
 use crate::api::lease::Leases;
 use crate::api::operator::Operators;
 use crate::api::report::Reports;
+use crate::audit::Audit;
+use crate::audit::layer::{Auditing, Counting};
 use crate::backlog::Backlogs;
 use crate::backup::making::{self, Backups};
 use crate::binding::{self, Binding};
 use crate::blob::Blobs;
 use crate::check::Checker;
-use crate::config::{BlobsChoice, Config, Invalid, StoreChoice};
+use crate::config::{Config, Invalid};
 use crate::contact::arrival::Arrivals;
 use crate::contact::taking::Allocator;
 use crate::definition::Definitions;
@@ -63,18 +69,20 @@ use crate::lease::nudge::Nudges;
 use crate::lease::nudging;
 use crate::lease::run::{LeasePlane, Settings};
 use crate::ledger::SharedLedger;
+use crate::ledger::audit::SharedAudit;
 use crate::ledger::outbox::SharedOutbox;
 use crate::message::Messages;
 use crate::observation::Observer;
 use crate::outbox::composing::Composer;
 use crate::outbox::sending::Sending;
 use crate::outbox::watching::Mails;
+use crate::rotation::{self, Rotations};
 use crate::sqlite::Location;
 use crate::status::Overview;
 use crate::store::SharedStore;
 use crate::store::opened::Opened;
 use crate::watching::Watcher;
-use crate::{access, blob, contact, definition, folder, ledger, store};
+use crate::{blob, contact, definition, folder, ledger, store};
 
 /// How long calls under way may take when the control plane stops.
 pub const GRACE: Duration = Duration::from_secs(5);
@@ -118,7 +126,7 @@ pub enum StartError {
     Blobs(#[from] blob::Error),
     /// The key of the secrets cannot be used.
     #[error(transparent)]
-    Vault(#[from] access::vault::KeyError),
+    Vault(#[from] KeyError),
     /// Store and ledger cannot be compared.
     #[error(transparent)]
     Binding(#[from] binding::Error),
@@ -165,9 +173,12 @@ struct Ground {
     ledger: SharedLedger,
     outbox: SharedOutbox,
     blobs: Blobs,
+    definitions: Arc<Definitions>,
     vault: Arc<Vault>,
     binding: Binding,
     backups: Backups,
+    rotations: Rotations,
+    log: SharedAudit,
 }
 
 impl App {
@@ -236,8 +247,8 @@ impl App {
     async fn run(&mut self, listener: TcpListener, config: Config) -> Result<(), StartError> {
         // Where it is alone no worker of a former process lives.
         let quiet = if config.alone { Duration::ZERO } else { config.terms.ttl };
-        let ground = self.open(&config.data, &config.store, &config.blobs, quiet).await?;
-        let definitions = Arc::new(Definitions::load(ground.store.clone()).await?);
+        let ground = self.open(&config, quiet).await?;
+        let definitions = ground.definitions.clone();
         let (following, told) = (definitions.clone(), self.keeping.clone());
         self.keep("definitions", async move { following.run(told).await });
         let Config { replica, alone, .. } = &config;
@@ -259,7 +270,7 @@ impl App {
         let watched = contact::watching::Contacts(ground.ledger.clone());
         let watcher = Watcher::new(watched, commits.clone(), self.serving.clone());
         self.serve("deadlines", allocator.clone().keep_deadlines(config.deadline_interval));
-        let Ground { store, ledger, outbox, blobs, vault, binding, backups } = ground;
+        let Ground { store, ledger, outbox, blobs, vault, binding, backups, rotations, log, .. } = ground;
         let model = definitions.subscribe();
         let errands = Errands::new(store.clone(), model.clone(), self.serving.clone());
         let fleet = Fleet::new(store.clone(), leader.clone());
@@ -312,7 +323,10 @@ impl App {
         };
         let definitions = Large::new("ApplyModel", sized(LARGEST_MODEL), sized(LARGEST_REQUEST));
         let overview = Overview::new(observer.clone(), ledger.clone(), leader.clone(), model.clone(), binding);
-        let router = router(Gate::new(config.tokens))
+        let audit = Audit::new(log.clone());
+        self.keep("audit", audit.clone().run(config.audit_kept, self.keeping.clone()));
+        let router = router(Gate::new(config.tokens), audit)
+            .add_service(limited!(AuditServiceServer, api::audit::Service(log)))
             .add_service(definitions)
             .add_service(limited!(LeaseServiceServer, Leases::new(leader, model.clone(), config.terms, nudges)))
             .add_service(limited!(ReportServiceServer, Reports::new(intake)))
@@ -326,6 +340,7 @@ impl App {
                 Contacts::new(model, ledger, blobs, arrivals, allocator, watcher)
             ))
             .add_service(limited!(BackupServiceServer, backups))
+            .add_service(limited!(SecretServiceServer, rotations))
             .add_service(limited!(StoreServiceServer, stores))
             .add_service(limited!(WorkerServiceServer, fleet));
         let incoming = TcpIncoming::from(listener).with_nodelay(Some(true));
@@ -339,13 +354,8 @@ impl App {
     }
 
     /// `quiet`: as long nobody leads after an adoption.
-    async fn open(
-        &mut self,
-        data: &Path,
-        choice: &StoreChoice,
-        bodies: &BlobsChoice,
-        quiet: Duration,
-    ) -> Result<Ground, StartError> {
+    async fn open(&mut self, config: &Config, quiet: Duration) -> Result<Ground, StartError> {
+        let (data, choice, bodies) = (&config.data, &config.store, &config.blobs);
         let file = data.join(folder::STORE);
         let opened = Opened::open(choice, &file).await?;
         self.store = Some(opened.clone());
@@ -374,18 +384,32 @@ impl App {
         let binding = Binding::open(ground).await?;
         self.keep("binding", binding.clone().watch_over(self.keeping.clone()));
         let blobs = Blobs::open(bodies, &data.join(folder::BLOBS)).await?;
-        let vault = Arc::new(Vault::open_or_create(&data.join(folder::KEY))?);
+        let definitions = Arc::new(Definitions::load(store.clone()).await?);
+        let mut wanted = definition::secrets::keys(&definitions.model());
+        wanted.extend(rotation::records::keys(&*store).await?);
+        let vault = Arc::new(vault(&config.secret_key, &wanted, &binding)?);
         let backups = Backups::new(
             making::Ground {
                 data: data.into(),
                 ledger: ledger.clone(),
                 store: opened.clone(),
                 blobs: blobs.clone(),
-                key_id: vault.key_id().into(),
+                vault: vault.clone(),
             },
             self.serving.clone(),
         );
-        Ok(Ground { store, outbox: ledger.clone(), ledger, blobs, vault, binding, backups })
+        let rotations = Rotations::new(
+            rotation::Ground {
+                data: data.into(),
+                store: opened,
+                definitions: definitions.clone(),
+                vault: vault.clone(),
+                binding: binding.clone(),
+            },
+            self.serving.clone(),
+        );
+        let (outbox, log) = (ledger.clone(), ledger.clone());
+        Ok(Ground { store, outbox, log, ledger, blobs, definitions, vault, binding, backups, rotations })
     }
 
     fn serve(&self, name: &'static str, task: impl Future<Output = ()> + Send + 'static) {
@@ -397,13 +421,34 @@ impl App {
     }
 }
 
-fn router(gate: Gate) -> Server<tower::layer::util::Stack<Gate, tower::layer::util::Identity>> {
+/// The keys, none of which may be missing that what is stored names. In a store that is not the ledger's another
+/// installation's model may stand: then it is told, and an admin has to look at the store first.
+fn vault(source: &KeySource, wanted: &BTreeSet<String>, binding: &Binding) -> Result<Vault, KeyError> {
+    let vault = match Vault::load(source, wanted) {
+        Err(error @ KeyError::Wanting { .. }) if binding.standing().require().is_err() => {
+            tracing::warn!(error = chain(&error), "the store's secrets cannot be opened");
+            Vault::load(source, &BTreeSet::new())?
+        }
+        other => other?,
+    };
+    if vault.key_ids().len() > 1 {
+        tracing::warn!(keys = ?vault.key_ids(), "secrets may be sealed under several keys; `postroom secret rotate-key` seals all under the newest");
+    }
+    Ok(vault)
+}
+
+/// What every call passes: the count of what is turned away, the gate, the audit.
+type Passage = Stack<Auditing, Stack<Gate, Stack<Counting, Identity>>>;
+
+fn router(gate: Gate, audit: Audit) -> Server<Passage> {
     Server::builder()
         .http2_keepalive_interval(Some(Duration::from_secs(10)))
         .http2_keepalive_timeout(Some(Duration::from_secs(5)))
         .concurrency_limit_per_connection(256)
         .timeout(LONGEST_CALL)
+        .layer(Counting(audit.clone()))
         .layer(gate)
+        .layer(Auditing(audit))
 }
 
 /// Runs a task to its end; an end that nobody asked for, by return or by panic, fails the control plane.
@@ -429,7 +474,7 @@ async fn essential(
 
 #[cfg(test)]
 mod tests {
-    use std::path::PathBuf;
+    use std::path::{Path, PathBuf};
 
     use super::*;
     use crate::access::token::Tokens;

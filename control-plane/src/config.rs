@@ -7,13 +7,18 @@ use std::time::Duration;
 use postroom_proto::lease::{InvalidTerms, LeaseTerms};
 
 use crate::access::token::Tokens;
+pub use crate::access::vault::KeySource;
 use crate::blob;
 pub use crate::blob::choice::{BlobsChoice, S3Settings};
+use crate::folder;
 use crate::outbox::Terms;
 use crate::store::choice;
 pub use crate::store::choice::{EtcdSettings, StoreChoice};
 
 pub mod settings;
+
+/// How long the audit is kept: 366 days.
+pub const AUDIT_KEPT: Duration = Duration::from_secs(366 * 24 * 3600);
 
 /// How a control plane is to be run.
 #[derive(Debug)]
@@ -24,6 +29,8 @@ pub struct Config {
     pub store: StoreChoice,
     /// Where large bodies are.
     pub blobs: BlobsChoice,
+    /// Where the key of the stored secrets is.
+    pub secret_key: KeySource,
     /// Where to listen for gRPC. Port 0 takes a free one.
     pub listen: SocketAddr,
     /// Listens beyond loopback without TLS.
@@ -41,6 +48,8 @@ pub struct Config {
     pub deadline_interval: Duration,
     /// What the outbox may do.
     pub outbox: Terms,
+    /// How long the audit is kept.
+    pub audit_kept: Duration,
 }
 
 /// Why settings are refused.
@@ -67,6 +76,7 @@ impl Config {
     /// The usual settings of an installation that is one process.
     pub fn new(data: PathBuf, listen: SocketAddr, tokens: Tokens) -> Self {
         Self {
+            secret_key: KeySource::File(data.join(folder::KEY)),
             data,
             store: StoreChoice::Sqlite,
             blobs: BlobsChoice::Folder,
@@ -78,6 +88,7 @@ impl Config {
             terms: LeaseTerms::default(),
             deadline_interval: Duration::from_millis(500),
             outbox: Terms::default(),
+            audit_kept: AUDIT_KEPT,
         }
     }
 

@@ -119,6 +119,7 @@ pub fn code(reason: Reason) -> Code {
         | Reason::WrongDisposition
         | Reason::WrongState
         | Reason::NoBacklog
+        | Reason::KeyUnusable
         | Reason::MailLoop => Code::FailedPrecondition,
         Reason::RevisionCompacted => Code::OutOfRange,
         Reason::TooMany => Code::ResourceExhausted,

@@ -14,6 +14,7 @@ use tower::{Layer, Service};
 
 use super::caller::Caller;
 use super::token::Tokens;
+use crate::audit::layer::Seen;
 
 /// Puts the gate in front of services. The [`Caller`] is then an extension of the request.
 #[derive(Debug, Clone)]
@@ -35,6 +36,9 @@ impl Gate {
         let caller = self.tokens.bearer(token).ok_or_else(|| {
             Failure::new(Reason::Unauthenticated, "the token is not known here; it may be of another installation")
         })?;
+        if let Some(seen) = request.extensions().get::<Seen>() {
+            seen.set(caller);
+        }
         let Caller { name, role, .. } = caller;
         if role.may_call(request.uri().path()) {
             let from = request.extensions().get::<TcpConnectInfo>().and_then(TcpConnectInfo::remote_addr);

@@ -1,5 +1,6 @@
 //! gRPC services: decode, call, encode, and nothing else.
 
+pub mod audit;
 pub mod backup;
 mod bytes;
 pub mod contact;
@@ -13,6 +14,7 @@ pub mod outbox;
 pub mod page;
 pub mod report;
 mod scope;
+pub mod secret;
 pub mod send;
 pub mod store;
 pub mod worker;

@@ -10,7 +10,7 @@ use postroom_proto::log;
 use postroom_proto::settings::{Default, Program, Refusal, Setting, Settings, form};
 use secrecy::SecretString;
 
-use super::{BlobsChoice, Config, StoreChoice};
+use super::{BlobsChoice, Config, KeySource, StoreChoice};
 use crate::access::token::Tokens;
 use crate::blob::choice::{REGION, endpoint};
 use crate::outbox::Terms;
@@ -65,6 +65,13 @@ const SETTINGS: &[Setting] = &[
         value: "FILE",
         default: Default::Nothing("etcd asks for none"),
         help: "PEM file with the key of the client certificate",
+    },
+    Setting {
+        name: "secret-key",
+        value: "SOURCE",
+        default: Default::Nothing("file:secret.key in the data folder"),
+        help: "Where the key of the stored secrets is: file:PATH (made at the first start), env:VARIABLE, or credential:NAME \
+               (systemd's LoadCredential)",
     },
     Setting {
         name: "listen",
@@ -230,6 +237,12 @@ const SETTINGS: &[Setting] = &[
         help: "The same for mails that nobody wrote",
     },
     Setting {
+        name: "audit.keep",
+        value: "TIME",
+        default: Default::Is("8784h"),
+        help: "How long the audit is kept: who changed what, and who was turned away",
+    },
+    Setting {
         name: "log.filter",
         value: "FILTER",
         default: Default::Is("info"),
@@ -263,6 +276,7 @@ pub struct Launch {
 /// What the settings make, or every fault of them.
 pub fn read(settings: &mut Settings, host: &str) -> Result<Launch, Refusal> {
     let data = settings.path("data").unwrap_or_default();
+    let secret_key = settings.optional("secret-key", key_source);
     let listen = settings.optional("listen", form::address);
     let insecure = settings.value("insecure", form::switch);
     let replica = settings.optional("replica", form::name).unwrap_or_else(|| name_of(host));
@@ -276,6 +290,7 @@ pub fn read(settings: &mut Settings, host: &str) -> Result<Launch, Refusal> {
         settings.fault("lease.leader-ttl", text);
     }
     let outbox = outbox(settings);
+    let audit_kept = settings.optional("audit.keep", form::some_time).unwrap_or(super::AUDIT_KEPT);
     let log_filter = settings.value("log.filter", log::filter);
     let log_format = settings.value("log.format", form::choice(log::FORMATS));
     if let Some(listen) = listen.filter(|listen| !listen.ip().is_loopback() && !insecure) {
@@ -290,10 +305,21 @@ pub fn read(settings: &mut Settings, host: &str) -> Result<Launch, Refusal> {
         replica,
         terms,
         outbox,
+        audit_kept,
         alone: false,
         ..Config::new(data, listen, Tokens::default())
     };
+    let config = Config { secret_key: secret_key.unwrap_or(config.secret_key), ..config };
     Ok(Launch { config, worker_token_file, store_password_file, blobs_secret_key_file, log_filter, log_format })
+}
+
+fn key_source(text: &str) -> Result<KeySource, String> {
+    match text.parse::<KeySource>().map_err(|error| error.to_string())? {
+        KeySource::File(path) if path.is_relative() => {
+            Err(format!("{} is no absolute path; write one", path.display()))
+        }
+        source => Ok(source),
+    }
 }
 
 /// The store but for its password, and the file of that.

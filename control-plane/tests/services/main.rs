@@ -3,6 +3,7 @@
 #![allow(clippy::unwrap_used, clippy::expect_used, reason = "a test that cannot go on fails")]
 
 mod access;
+mod audit;
 mod backlog;
 mod backup;
 mod bench;
@@ -10,6 +11,7 @@ mod contacts;
 mod fence;
 mod messages;
 mod outbox;
+mod rotation;
 mod status;
 mod store;
 mod watching;
