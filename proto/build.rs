@@ -3,7 +3,7 @@
 use std::path::{Path, PathBuf};
 use std::process::Command;
 
-const FILES: [&str; 13] = [
+const FILES: [&str; 15] = [
     "postroom/v1/access.proto",
     "postroom/v1/error.proto",
     "postroom/v1/definition.proto",
@@ -17,6 +17,8 @@ const FILES: [&str; 13] = [
     "postroom/v1/worker.proto",
     "postroom/v1/store.proto",
     "postroom/v1/outbox.proto",
+    "postroom/v1/secret.proto",
+    "postroom/v1/audit.proto",
 ];
 
 fn main() -> Result<(), Box<dyn std::error::Error>> {

@@ -274,6 +274,7 @@ fn of_reason(reason: Reason) -> (Kind, &'static str) {
         Reason::NoWorker => (Kind::Unavailable, "see whether a worker runs: `postroom worker list`"),
         Reason::StoreNotOurs => (Kind::Unavailable, "see `postroom store show` for what is wrong and what to do"),
         Reason::ErrandFailed => (Kind::Unavailable, "mend what the message names, then try again"),
+        Reason::KeyUnusable => (Kind::Conflict, "mend the key as the message says, then run it again"),
         Reason::SecretUnreadable => (Kind::Internal, "restore the control plane's key file"),
         Reason::MessageGone => {
             (Kind::Conflict, "nothing can be made of it any more: `postroom message discard ID` takes it off the list")

@@ -14,7 +14,9 @@ use postroom_control_plane::access::context as installed;
 use postroom_control_plane::access::role::Role;
 use postroom_control_plane::access::tls::Choice;
 use postroom_control_plane::access::token::{self, Tokens};
+use postroom_control_plane::access::vault::{KeySource, NoSource};
 use postroom_control_plane::config::{BlobsChoice, StoreChoice};
+use postroom_control_plane::folder;
 use postroom_proto::lease::LeaseTerms;
 use postroom_proto::log;
 use postroom_proto::observe::Listen;
@@ -54,6 +56,10 @@ pub struct Args {
     /// Model file to apply at start.
     #[arg(short = 'f', long = "file", value_name = "MODEL")]
     pub model: Option<PathBuf>,
+    /// Where the key of the stored secrets is: file:PATH, env:VARIABLE, or credential:NAME (systemd's
+    /// LoadCredential) [env: POSTROOM_SECRET_KEY] [default: file:secret.key in the data directory].
+    #[arg(long, value_name = "SOURCE")]
+    pub secret_key: Option<String>,
     /// Where definitions and leases are kept.
     #[command(flatten)]
     pub store: StoreArgs,
@@ -82,6 +88,8 @@ pub struct Options {
     pub store: StoreChoice,
     /// Where large messages are kept.
     pub blobs: BlobsChoice,
+    /// Where the key of the stored secrets is.
+    pub secret_key: KeySource,
     /// Address to serve on.
     pub listen: SocketAddr,
     /// Further names by which this machine is called, for the certificate.
@@ -92,6 +100,18 @@ pub struct Options {
     pub insecure: bool,
     /// Where metrics and health are served.
     pub observe: Listen,
+}
+
+/// Where the key of the stored secrets is: by flag, else by variable, else a file in the data folder.
+pub fn secret_key(flag: Option<String>, data: &Path, environment: Environment<'_>) -> Result<KeySource, Error> {
+    let variable = || environment("POSTROOM_SECRET_KEY").map(|text| text.to_string_lossy().into_owned());
+    match flag.or_else(variable).filter(|text| !text.is_empty()) {
+        None => Ok(KeySource::File(data.join(folder::KEY))),
+        Some(text) => text.parse().map_err(|error: NoSource| {
+            Error::new(Kind::Usage, format!("the key of the stored secrets: {error}"))
+                .help("see --secret-key in `postroom up --help`")
+        }),
+    }
 }
 
 /// Runs until it is told to stop, by SIGINT or SIGTERM.
@@ -163,6 +183,7 @@ impl Installation {
             tls: tls(options),
             store: options.store.clone(),
             blobs: options.blobs.clone(),
+            secret_key: options.secret_key.clone(),
             terms: terms(&options.store),
             observe: options.observe,
             ..control_plane::config::Config::new(options.data.clone(), options.listen, tokens)

@@ -108,6 +108,8 @@ const ELSEWHERE: &[(&str, &str)] = &[
     ("backup create", "tests/spine"),
     ("backup restore", "tests/spine"),
     ("backup verify", "tests/spine"),
+    ("audit list", "tests/spine"),
+    ("secret rotate-key", "tests/spine"),
     ("up", "tests/spine"),
     ("version", "tests/command.rs"),
 ];

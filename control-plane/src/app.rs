@@ -12,6 +12,7 @@
 //! | certificates | renews those of the port | with the lease plane |
 //! | telemetry | looks at everything from time to time, for metrics | with the server |
 //! | readiness | says whether it can serve | with the server, and says so |
+//! | audit | writes down what was turned away, removes what is old | with the lease plane, after a last writing |
 //! | binding | looks whether the store is the ledger's | with the lease plane |
 //! | writers' watch | notices when the writer of store or ledger has died | with the lease plane |
 //! | writers | commit to store and ledger, which own them | last, when nobody is left to write: they finish and close |
@@ -20,6 +21,7 @@
 //!
 //! Every task is essential: when one ends before it was told to, the control plane stops.
 
+use std::collections::BTreeSet;
 use std::fs::File;
 use std::net::SocketAddr;
 use std::path::{Path, PathBuf};
@@ -31,6 +33,7 @@ use postroom_proto::metric;
 use postroom_proto::observe::{Health, ListenError, Listener};
 use postroom_proto::settings::{Refusal, refusal};
 use postroom_proto::v1::access_service_server::AccessServiceServer;
+use postroom_proto::v1::audit_service_server::AuditServiceServer;
 use postroom_proto::v1::backup_service_server::BackupServiceServer;
 use postroom_proto::v1::contact_service_server::ContactServiceServer;
 use postroom_proto::v1::definition_service_server::DefinitionServiceServer;
@@ -40,6 +43,7 @@ use postroom_proto::v1::message_service_server::MessageServiceServer;
 use postroom_proto::v1::operator_service_server::OperatorServiceServer;
 use postroom_proto::v1::outbox_service_server::OutboxServiceServer;
 use postroom_proto::v1::report_service_server::ReportServiceServer;
+use postroom_proto::v1::secret_service_server::SecretServiceServer;
 use postroom_proto::v1::send_service_server::SendServiceServer;
 use postroom_proto::v1::store_service_server::StoreServiceServer;
 use postroom_proto::v1::worker_service_server::WorkerServiceServer;
@@ -54,7 +58,7 @@ use crate::access::directory::Directory;
 use crate::access::gate::Gate;
 use crate::access::issuing::Issuer;
 use crate::access::sessions::Sessions;
-use crate::access::vault::Vault;
+use crate::access::vault::{KeyError, KeySource, Vault};
 use crate::access::{context, listening, tls, usage};
 use crate::api;
 use crate::api::contact::Contacts;
@@ -62,12 +66,14 @@ use crate::api::large::Large;
 use crate::api::lease::Leases;
 use crate::api::operator::Operators;
 use crate::api::report::Reports;
+use crate::audit::Audit;
+use crate::audit::layer::{Auditing, Counting};
 use crate::backlog::Backlogs;
 use crate::backup::making::{self, Backups};
 use crate::binding::{self, Binding};
 use crate::blob::Blobs;
 use crate::check::Checker;
-use crate::config::{BlobsChoice, Config, Invalid, StoreChoice};
+use crate::config::{Config, Invalid};
 use crate::contact::arrival::Arrivals;
 use crate::contact::taking::Allocator;
 use crate::definition::Definitions;
@@ -79,12 +85,14 @@ use crate::lease::nudge::Nudges;
 use crate::lease::nudging;
 use crate::lease::run::{LeasePlane, Settings};
 use crate::ledger::SharedLedger;
+use crate::ledger::audit::SharedAudit;
 use crate::ledger::outbox::SharedOutbox;
 use crate::message::Messages;
 use crate::observation::Observer;
 use crate::outbox::composing::Composer;
 use crate::outbox::sending::Sending;
 use crate::outbox::watching::Mails;
+use crate::rotation::{self, Rotations};
 use crate::sqlite::Location;
 use crate::status::Overview;
 use crate::store::SharedStore;
@@ -93,7 +101,7 @@ use crate::telemetry::calls::Calls;
 use crate::telemetry::look::Telemetry;
 use crate::telemetry::readiness;
 use crate::watching::Watcher;
-use crate::{access, blob, clock, contact, definition, folder, ledger, store};
+use crate::{blob, clock, contact, definition, folder, ledger, store};
 
 /// How long calls under way may take when the control plane stops.
 pub const GRACE: Duration = Duration::from_secs(5);
@@ -147,7 +155,7 @@ pub enum StartError {
     Tls(#[from] tls::Error),
     /// The key of the secrets cannot be used.
     #[error(transparent)]
-    Vault(#[from] access::vault::KeyError),
+    Vault(#[from] KeyError),
     /// Store and ledger cannot be compared.
     #[error(transparent)]
     Binding(#[from] binding::Error),
@@ -209,9 +217,12 @@ struct Ground {
     ledger: SharedLedger,
     outbox: SharedOutbox,
     blobs: Blobs,
+    definitions: Arc<Definitions>,
     vault: Arc<Vault>,
     binding: Binding,
     backups: Backups,
+    rotations: Rotations,
+    log: SharedAudit,
 }
 
 impl App {
@@ -309,7 +320,7 @@ impl App {
         metric::START_TIME.set(&["control-plane"], clock::now() as f64 / 1e6);
         // Where it is alone no worker of a former process lives.
         let quiet = if config.alone { Duration::ZERO } else { config.terms.ttl };
-        let ground = self.open(&config.data, &config.store, &config.blobs, quiet).await?;
+        let ground = self.open(&config, quiet).await?;
         let directory = Directory::load(std::mem::take(&mut config.tokens), &ground.store).await?;
         self.keep("credentials", directory.clone().follow(ground.store.clone(), self.keeping.clone()));
         let (seen, every) = (ground.store.clone(), config.upkeep_interval);
@@ -324,7 +335,7 @@ impl App {
         let (configuration, names) = secured.unzip();
         let called = || context::endpoint(self.address, config.tls.is_tls(), names.as_deref().unwrap_or_default());
         self.endpoint = config.endpoint.clone().unwrap_or_else(called);
-        let definitions = Arc::new(Definitions::load(ground.store.clone()).await?);
+        let definitions = ground.definitions.clone();
         let (following, told) = (definitions.clone(), self.keeping.clone());
         self.keep("definitions", async move { following.run(told).await });
         let Config { replica, alone, .. } = &config;
@@ -346,7 +357,7 @@ impl App {
         let watched = contact::watching::Contacts(ground.ledger.clone());
         let watcher = Watcher::new(watched, commits.clone(), self.serving.clone());
         self.serve("deadlines", allocator.clone().keep_deadlines(config.deadline_interval));
-        let Ground { store, ledger, outbox, blobs, vault, binding, backups } = ground;
+        let Ground { store, ledger, outbox, blobs, vault, binding, backups, rotations, log, .. } = ground;
         let model = definitions.subscribe();
         let sessions = Sessions::new(store.clone());
         let issuer = Issuer {
@@ -430,7 +441,10 @@ impl App {
             .register_encoded_file_descriptor_set(tonic_health::pb::FILE_DESCRIPTOR_SET)
             .build_v1()?;
         let leases = Leases::new(leader, model.clone(), config.terms, nudges, sessions.clone());
-        let router = router(Gate::new(directory, config.limits))
+        let audit = Audit::new(log.clone());
+        self.keep("audit", audit.clone().run(config.audit_kept, self.keeping.clone()));
+        let router = router(Gate::new(directory, config.limits), audit)
+            .add_service(limited!(AuditServiceServer, api::audit::Service(log)))
             .add_service(healths)
             .add_service(reflection)
             .add_service(definitions)
@@ -447,6 +461,7 @@ impl App {
                 Contacts::new(model, ledger, blobs, arrivals, allocator, watcher)
             ))
             .add_service(limited!(BackupServiceServer, backups))
+            .add_service(limited!(SecretServiceServer, rotations))
             .add_service(limited!(StoreServiceServer, stores))
             .add_service(limited!(WorkerServiceServer, fleet));
         let incoming = listening::incoming(listener, configuration);
@@ -486,13 +501,8 @@ impl App {
     }
 
     /// `quiet`: as long nobody leads after an adoption.
-    async fn open(
-        &mut self,
-        data: &Path,
-        choice: &StoreChoice,
-        bodies: &BlobsChoice,
-        quiet: Duration,
-    ) -> Result<Ground, StartError> {
+    async fn open(&mut self, config: &Config, quiet: Duration) -> Result<Ground, StartError> {
+        let (data, choice, bodies) = (&config.data, &config.store, &config.blobs);
         let file = data.join(folder::STORE);
         let opened = Opened::open(choice, &file).await?;
         self.store = Some(opened.clone());
@@ -521,18 +531,32 @@ impl App {
         let binding = Binding::open(ground).await?;
         self.keep("binding", binding.clone().watch_over(self.keeping.clone()));
         let blobs = Blobs::open(bodies, &data.join(folder::BLOBS)).await?;
-        let vault = Arc::new(Vault::open_or_create(&data.join(folder::KEY))?);
+        let definitions = Arc::new(Definitions::load(store.clone()).await?);
+        let mut wanted = definition::secrets::keys(&definitions.model());
+        wanted.extend(rotation::records::keys(&*store).await?);
+        let vault = Arc::new(vault(&config.secret_key, &wanted, &binding)?);
         let backups = Backups::new(
             making::Ground {
                 data: data.into(),
                 ledger: ledger.clone(),
                 store: opened.clone(),
                 blobs: blobs.clone(),
-                key_id: vault.key_id().into(),
+                vault: vault.clone(),
             },
             self.serving.clone(),
         );
-        Ok(Ground { store, outbox: ledger.clone(), ledger, blobs, vault, binding, backups })
+        let rotations = Rotations::new(
+            rotation::Ground {
+                data: data.into(),
+                store: opened,
+                definitions: definitions.clone(),
+                vault: vault.clone(),
+                binding: binding.clone(),
+            },
+            self.serving.clone(),
+        );
+        let (outbox, log) = (ledger.clone(), ledger.clone());
+        Ok(Ground { store, outbox, log, ledger, blobs, definitions, vault, binding, backups, rotations })
     }
 
     fn serve(&self, name: &'static str, task: impl Future<Output = ()> + Send + 'static) {
@@ -544,7 +568,26 @@ impl App {
     }
 }
 
-fn router(gate: Gate) -> Server<Stack<Gate, Stack<Calls, Identity>>> {
+/// The keys, none of which may be missing that what is stored names. In a store that is not the ledger's another
+/// installation's model may stand: then it is told, and an admin has to look at the store first.
+fn vault(source: &KeySource, wanted: &BTreeSet<String>, binding: &Binding) -> Result<Vault, KeyError> {
+    let vault = match Vault::load(source, wanted) {
+        Err(error @ KeyError::Wanting { .. }) if binding.standing().require().is_err() => {
+            tracing::warn!(error = chain(&error), "the store's secrets cannot be opened");
+            Vault::load(source, &BTreeSet::new())?
+        }
+        other => other?,
+    };
+    if vault.key_ids().len() > 1 {
+        tracing::warn!(keys = ?vault.key_ids(), "secrets may be sealed under several keys; `postroom secret rotate-key` seals all under the newest");
+    }
+    Ok(vault)
+}
+
+/// What every call passes: the count for metrics, the count of what is turned away, the gate, the audit.
+type Passage = Stack<Auditing, Stack<Gate, Stack<Counting, Stack<Calls, Identity>>>>;
+
+fn router(gate: Gate, audit: Audit) -> Server<Passage> {
     Server::builder()
         .http2_keepalive_interval(Some(Duration::from_secs(10)))
         .http2_keepalive_timeout(Some(Duration::from_secs(5)))
@@ -554,7 +597,9 @@ fn router(gate: Gate) -> Server<Stack<Gate, Stack<Calls, Identity>>> {
         .timeout(LONGEST_CALL)
         // Ordering: outermost, so that calls are counted that the gate turns away.
         .layer(Calls)
+        .layer(Counting(audit.clone()))
         .layer(gate)
+        .layer(Auditing(audit))
 }
 
 /// Runs a task to its end; an end that nobody asked for, by return or by panic, fails the control plane.
@@ -580,6 +625,8 @@ async fn essential(
 
 #[cfg(test)]
 mod tests {
+    use std::path::{Path, PathBuf};
+
     use super::*;
     use crate::access::token::Tokens;
 

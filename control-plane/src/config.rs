@@ -10,14 +10,19 @@ use postroom_proto::observe::Listen;
 use crate::access::gate::Limits;
 use crate::access::tls;
 use crate::access::token::Tokens;
+pub use crate::access::vault::KeySource;
 use crate::blob;
 pub use crate::blob::choice::{BlobsChoice, S3Settings};
+use crate::folder;
 use crate::outbox::Terms;
 use crate::store::choice;
 pub use crate::store::choice::{EtcdSettings, StoreChoice};
 use crate::telemetry::look;
 
 pub mod settings;
+
+/// How long the audit is kept: 366 days.
+pub const AUDIT_KEPT: Duration = Duration::from_secs(366 * 24 * 3600);
 
 /// How a control plane is to be run.
 #[derive(Debug)]
@@ -28,6 +33,8 @@ pub struct Config {
     pub store: StoreChoice,
     /// Where large bodies are.
     pub blobs: BlobsChoice,
+    /// Where the key of the stored secrets is.
+    pub secret_key: KeySource,
     /// Where to listen for gRPC. Port 0 takes a free one.
     pub listen: SocketAddr,
     /// What the port speaks.
@@ -59,6 +66,8 @@ pub struct Config {
     pub observe: Listen,
     /// Of what metrics are made, and how often.
     pub telemetry: look::Terms,
+    /// How long the audit is kept.
+    pub audit_kept: Duration,
 }
 
 /// Why settings are refused.
@@ -86,6 +95,7 @@ impl Config {
     /// The usual settings of an installation that is one process.
     pub fn new(data: PathBuf, listen: SocketAddr, tokens: Tokens) -> Self {
         Self {
+            secret_key: KeySource::File(data.join(folder::KEY)),
             data,
             store: StoreChoice::Sqlite,
             blobs: BlobsChoice::Folder,
@@ -104,6 +114,7 @@ impl Config {
             outbox: Terms::default(),
             observe: Listen::Off,
             telemetry: look::Terms::default(),
+            audit_kept: AUDIT_KEPT,
         }
     }
 

@@ -120,6 +120,7 @@ pub fn code(reason: Reason) -> Code {
         | Reason::WrongState
         | Reason::NoBacklog
         | Reason::TlsRequired
+        | Reason::KeyUnusable
         | Reason::MailLoop => Code::FailedPrecondition,
         Reason::RevisionCompacted => Code::OutOfRange,
         Reason::TooMany => Code::ResourceExhausted,

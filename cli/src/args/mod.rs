@@ -7,6 +7,7 @@ use std::time::Duration;
 
 use clap::{Args, ColorChoice, CommandFactory as _, Parser, Subcommand, ValueEnum};
 
+pub use self::audit::{Audit, ListAudit};
 pub use self::backlog::{ApproveBacklog, Backlog};
 pub use self::backup::{Backup, CreateBackup, RestoreBackup};
 pub use self::contact::{
@@ -22,6 +23,7 @@ pub use self::mailbox::Mailbox;
 pub use self::message::{Disposition, ListMessages, Message};
 pub use self::outbox::{Letter, ListOutbox, Outbox, OutboxState, Reply, Send, WatchOutbox};
 pub use self::outgoing_server::OutgoingServer;
+pub use self::secret::{RotateKey, Secret};
 pub use self::shell::{Completions, Man};
 pub use self::status::Status;
 pub use self::store::Store;
@@ -32,6 +34,7 @@ pub use self::worker::{Role, Worker};
 use crate::error::EXIT_CODES;
 use crate::up;
 
+mod audit;
 mod backlog;
 mod backup;
 mod contact;
@@ -42,6 +45,7 @@ mod mailbox;
 mod message;
 mod outbox;
 mod outgoing_server;
+mod secret;
 mod shell;
 mod status;
 mod store;
@@ -216,6 +220,12 @@ pub enum Command {
         after_help = "Examples:\n  postroom explain AADSTS7000215\n  postroom explain TLS_UNTRUSTED\n  postroom explain User is authenticated but not connected\n  postroom explain    # lists all"
     )]
     Explain(Explain),
+    /// Who changed what, and who was turned away.
+    #[command(subcommand)]
+    Audit(Audit),
+    /// The key that seals stored passwords and client secrets.
+    #[command(subcommand)]
+    Secret(Secret),
     /// Copies of a whole installation: made while it runs, checked, and brought back.
     #[command(subcommand)]
     Backup(Backup),

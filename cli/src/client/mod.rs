@@ -20,11 +20,13 @@ use tonic::{Code, Request, Response, Status};
 
 use crate::progress::Progress;
 
+mod audit;
 mod connect;
 mod contact;
 mod message;
 mod outbox;
 mod retry;
+mod secret;
 mod store;
 mod token;
 mod worker;

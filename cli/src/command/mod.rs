@@ -12,6 +12,7 @@ use crate::progress::{Progress, Shown};
 use crate::streams::Streams;
 use crate::{context, interrupt, render, up};
 
+mod audit;
 mod backlog;
 mod backup;
 mod change;
@@ -25,6 +26,7 @@ mod model;
 mod outbox;
 mod reconcile;
 mod rollout;
+mod secret;
 mod shell;
 mod status;
 mod store;
@@ -41,9 +43,10 @@ pub async fn run(cli: Cli, environment: Environment<'_>, streams: &mut Streams<'
         let observe = args.observed();
         let store = args.store.choose(environment)?;
         let blobs = args.blobs.choose(environment)?;
+        let secret_key = up::secret_key(args.secret_key, &data, environment)?;
         let up::Args { listen, tls_names, model, .. } = args;
         let insecure = connection.insecure;
-        let options = up::Options { data, store, blobs, listen, observe, tls_names, model, insecure };
+        let options = up::Options { data, store, blobs, secret_key, listen, observe, tls_names, model, insecure };
         return Box::pin(up::run(options, environment, streams)).await;
     }
     // Ordering: after `up`, which stops in an order of its own.
@@ -84,6 +87,8 @@ async fn run_verb(command: Command, session: &mut Session<'_, '_>) -> Result<(),
         Command::Send(args) => Box::pin(outbox::compose::send(session, *args)).await,
         Command::Outbox(verb) => Box::pin(outbox::run(session, verb)).await,
         Command::Explain(args) => explain::run(session, &args),
+        Command::Audit(verb) => audit::run(session, verb).await,
+        Command::Secret(verb) => secret::run(session, verb).await,
         Command::Backup(verb) => backup::run(session, verb).await,
         Command::Token(verb) => token::run(session, verb).await,
         Command::Message(verb) => message::run(session, verb).await,

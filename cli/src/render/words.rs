@@ -56,6 +56,8 @@ words! {
     contact_state: ContactState, "CONTACT_STATE_";
     /// `normal`, `auto-reply`, `bounce`, `receipt`, `bulk`, `calendar`.
     contact_kind: ContactKind, "CONTACT_KIND_";
+    /// `done`, `failed`, `refused`, `unknown`.
+    audit_outcome: AuditOutcome, "AUDIT_OUTCOME_";
     /// `contact`, `quarantined`, `too-large`, `vanished`, `filtered`, `duplicate`.
     disposition: Disposition, "DISPOSITION_";
     /// `discarded`, `replayed`.

@@ -19,6 +19,7 @@ mod kinds;
 mod losses;
 mod people;
 mod rekeying;
+mod rotation;
 mod secrets;
 mod sign_in;
 mod takers;

@@ -20,6 +20,7 @@ use super::listening::Peer;
 use super::pace::Rate;
 use super::role::{self, Role};
 use super::standing::Standing;
+use crate::audit::layer::Seen;
 use crate::clock;
 
 /// Longest token that is looked at, in bytes; ours are much shorter.
@@ -76,6 +77,12 @@ impl Gate {
             Some(value) => self.bearer(value.as_bytes())?,
             None => self.shown(peer)?,
         };
+        let caller =
+            Caller { name: standing.name.clone(), role: standing.role.clone(), from: peer.and_then(|peer| peer.from) };
+        // Ordering: before anything is refused, so that the audit knows who was.
+        if let Some(seen) = request.extensions().get::<Seen>() {
+            seen.set(&caller);
+        }
         let now = clock::now();
         standing.check(now)?;
         // Ordering: before anything that costs more, and before a refusal, which a caller might repeat for ever.
@@ -86,8 +93,6 @@ impl Gate {
             return Err(Failure::new(Reason::PermissionDenied, text));
         }
         standing.touch(now);
-        let caller =
-            Caller { name: standing.name.clone(), role: standing.role.clone(), from: peer.and_then(|peer| peer.from) };
         Ok((caller, standing))
     }
 
@@ -155,7 +160,7 @@ where
 
     fn call(&mut self, mut request: Request<B>) -> Self::Future {
         if role::is_open(request.uri().path()) {
-            return Either::Left(self.inner.call(request));
+            return Box::pin(self.inner.call(request));
         }
         match self.gate.admit(&request) {
             Ok((caller, standing)) => {

@@ -196,6 +196,8 @@ const TABLE: &[(&str, &[Kind])] = &[
     ("/postroom.v1.OperatorService/ApproveBacklog", OPERATORS),
     ("/postroom.v1.OperatorService/StopBacklog", OPERATORS),
     ("/postroom.v1.BackupService/CreateBackup", ADMIN),
+    ("/postroom.v1.SecretService/RotateKey", ADMIN),
+    ("/postroom.v1.AuditService/ListAudit", ADMIN),
     ("/postroom.v1.OperatorService/CheckMailbox", OPERATORS),
     ("/postroom.v1.OperatorService/CheckIncomingServer", OPERATORS),
     ("/postroom.v1.OperatorService/CheckOutgoingServer", OPERATORS),

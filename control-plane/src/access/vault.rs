@@ -1,32 +1,51 @@
 //! Secrets at rest: sealed with XChaCha20-Poly1305 under a key that is kept apart from the database.
 //!
 //! A sealed secret is bound to its owner (a path such as `incoming-server/<uid>/secret`), so that nobody who can write
-//! to the database can make one server sign in with another's secret.
+//! to the database can make one server sign in with another's secret. It names its key, so that several keys can be in use
+//! while everything is sealed anew: [`crate::rotation`] says how.
 
+use std::collections::BTreeSet;
 use std::fmt;
-use std::fs::{self, File, OpenOptions};
-use std::io::{self, Write as _};
-use std::os::unix::fs::{OpenOptionsExt as _, PermissionsExt as _};
-use std::path::{Path, PathBuf};
+use std::sync::{Arc, PoisonError, RwLock};
+use std::time::Duration;
 
 use base64::Engine as _;
 use base64::engine::general_purpose::STANDARD as BASE64;
+use chacha20poly1305::XNonce;
 use chacha20poly1305::aead::{Aead as _, Payload};
-use chacha20poly1305::{KeyInit as _, XChaCha20Poly1305, XNonce};
-use secrecy::zeroize::{Zeroize as _, Zeroizing};
-use secrecy::{ExposeSecret as _, SecretBox, SecretString};
+use secrecy::zeroize::Zeroize as _;
+use secrecy::{ExposeSecret as _, SecretString};
 use serde::{Deserialize, Serialize};
 use sha2::{Digest as _, Sha256};
+use tokio::sync::OwnedRwLockReadGuard;
 
-/// Bytes of a key.
-const KEY_BYTES: usize = 32;
+pub use self::key::KeyError;
+use self::key::{Key, Keys};
+pub use self::source::{KeySource, NoSource};
+
+mod key;
+mod source;
+
 /// Bytes of a nonce. 192 bits, so that a random one is never used twice.
 const NONCE_BYTES: usize = 24;
+/// How long a change of keys waits for whoever relies on them.
+const PATIENCE: Duration = Duration::from_secs(10);
 
 /// Keys to seal and open secrets with. The newest seals; all of them open.
 pub struct Vault {
+    ring: RwLock<Ring>,
+    /// Where the keys came from. `None`: they were given as text, and cannot be changed.
+    source: Option<KeySource>,
+    /// Held for reading by whoever needs the keys to stay as they are.
+    steady: Arc<tokio::sync::RwLock<()>>,
+}
+
+struct Ring {
     /// Never empty; the newest is last.
-    keys: Vec<Key>,
+    keys: Keys,
+    /// Keys that nothing stored names any more. They still open until this process ends, for whoever began with a model
+    /// that was read before the last secret was sealed anew.
+    retired: Vec<Arc<Key>>,
 }
 
 /// A secret that can be stored.
@@ -41,33 +60,9 @@ pub struct Sealed {
     /// The secret with its tag.
     #[serde(with = "as_base64")]
     pub ciphertext: Vec<u8>,
-}
-
-/// Why keys could not be had.
-#[derive(Debug, thiserror::Error)]
-pub enum KeyError {
-    /// The key file cannot be read or written.
-    #[error("cannot {attempt} the key file {path:?}")]
-    File {
-        /// What was tried.
-        attempt: &'static str,
-        /// The key file.
-        path: PathBuf,
-        /// Why it failed.
-        #[source]
-        source: io::Error,
-    },
-    /// What was given is no key.
-    #[error(
-        "line {line} of the vault key is not 32 bytes in base64; restore the key, or make one with `openssl rand -base64 32`"
-    )]
-    Malformed {
-        /// The line, from 1.
-        line: usize,
-    },
-    /// There is no line in it.
-    #[error("the vault key is empty; restore it, or make one with `openssl rand -base64 32`")]
-    Empty,
+    /// What [`identity`](Self::identity) it had before it was sealed under another key; empty: it never was.
+    #[serde(default, skip_serializing_if = "String::is_empty")]
+    pub origin: String,
 }
 
 /// Why a secret could not be sealed or opened.
@@ -92,57 +87,135 @@ pub enum Error {
     Seal,
 }
 
-struct Key {
-    id: String,
-    bytes: SecretBox<[u8; KEY_BYTES]>,
+/// Why keys could not be changed.
+#[derive(Debug, thiserror::Error)]
+pub enum ChangeError {
+    /// The keys are at fault.
+    #[error(transparent)]
+    Key(#[from] KeyError),
+    /// Somebody needs the keys as they are.
+    #[error("a backup is copying what the keys seal; wait until it sends, then rotate")]
+    Busy,
+}
+
+/// What a rotation begins with.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Begun {
+    /// The key that seals from now on.
+    pub key_id: String,
+    /// The older ones, which are to go.
+    pub older: Vec<String>,
+    /// True when there were several keys already: a rotation was cut off, or the operator added a key.
+    pub resumed: bool,
+}
+
+/// The text of a key file with a new key, which says of these keys that they are lost for good.
+pub fn without(lost: &[&str]) -> Result<SecretString, KeyError> {
+    let random = |source| KeyError::File { attempt: "make a key for", path: "secret.key".into(), source };
+    let mut keys = Keys::default();
+    keys.add(Key::random().map_err(random)?);
+    keys.lost.extend(lost.iter().filter(|id| key::is_id(id)).map(|id| (*id).to_owned()));
+    Ok(SecretString::from(keys.write().as_str()))
+}
+
+impl Sealed {
+    /// The same for a secret however often it was sealed under another key, and different for two secrets that were set one
+    /// after the other. Nothing can be guessed by it.
+    pub fn identity(&self) -> String {
+        if !self.origin.is_empty() {
+            return self.origin.clone();
+        }
+        let parts = [self.key_id.as_bytes(), &self.nonce, &self.ciphertext];
+        let digest = parts.iter().fold(Sha256::new(), |digest, part| {
+            digest.chain_update((part.len() as u64).to_le_bytes()).chain_update(part)
+        });
+        BASE64.encode(digest.finalize())
+    }
 }
 
 impl Vault {
-    /// Reads the keys of a file, one a line, the newest last. Without such a file a new key is made and written there,
-    /// readable by its owner alone.
-    pub fn open_or_create(path: &Path) -> Result<Self, KeyError> {
-        let text = match read(path) {
-            Err(error) if error.kind() == io::ErrorKind::NotFound => {
-                create(path).map_err(|source| KeyError::File { attempt: "create", path: path.into(), source })?;
-                read(path)
-            }
-            other => other,
+    /// Takes the keys that a source holds. `wanted` are the keys that stored secrets name: without any, and without a key,
+    /// a new one is made; and none of them may be missing, unless the source says that it is lost.
+    pub fn load(source: &KeySource, wanted: &BTreeSet<String>) -> Result<Self, KeyError> {
+        let place = || source.to_string();
+        let text = match source.read()? {
+            Some(text) => text,
+            None => match wanted.first() {
+                Some(wanted) => return Err(KeyError::Gone { place: place(), wanted: wanted.clone() }),
+                None => {
+                    source.create()?;
+                    source.read()?.ok_or(KeyError::Empty)?
+                }
+            },
         };
-        Self::from_text(&text.map_err(|source| KeyError::File { attempt: "read", path: path.into(), source })?)
+        let keys = Keys::parse(&text)?;
+        let missing = wanted.iter().find(|id| keys.find(id).is_none() && !keys.lost.contains(*id));
+        if let Some(wanted) = missing {
+            return Err(KeyError::Wanting { place: place(), wanted: wanted.clone(), held: keys.ids().join(", ") });
+        }
+        Ok(Self::of(keys, Some(source.clone())))
     }
 
     /// Takes keys as a key file holds them: 32 bytes in base64 a line, the newest last.
     pub fn from_text(text: &SecretString) -> Result<Self, KeyError> {
-        let lines = text.expose_secret().lines().enumerate().filter(|(_, line)| !line.trim().is_empty());
-        let keys: Vec<Key> = lines
-            .map(|(number, line)| Key::parse(line.trim()).ok_or(KeyError::Malformed { line: number + 1 }))
-            .collect::<Result<_, _>>()?;
-        if keys.is_empty() { Err(KeyError::Empty) } else { Ok(Self { keys }) }
+        Ok(Self::of(Keys::parse(text)?, None))
+    }
+
+    fn of(keys: Keys, source: Option<KeySource>) -> Self {
+        let ring = RwLock::new(Ring { keys, retired: Vec::new() });
+        Self { ring, source, steady: Arc::default() }
     }
 
     /// The key that seals.
-    pub fn key_id(&self) -> &str {
-        self.keys.last().map_or("", |key| key.id.as_str())
+    pub fn key_id(&self) -> String {
+        self.look(|ring| ring.keys.keys.last().map(|key| key.id.clone()).unwrap_or_default())
+    }
+
+    /// All keys, the one that seals last.
+    pub fn key_ids(&self) -> Vec<String> {
+        self.look(|ring| ring.keys.ids())
     }
 
     /// True when this key is at hand.
     pub fn holds(&self, key_id: &str) -> bool {
-        self.keys.iter().any(|key| key.id == key_id)
+        self.look(|ring| ring.keys.find(key_id).is_some())
+    }
+
+    /// True when the operator has said that nobody has this key any more.
+    pub fn is_lost(&self, key_id: &str) -> bool {
+        self.look(|ring| ring.keys.lost.contains(key_id) && ring.keys.find(key_id).is_none())
+    }
+
+    /// Where the keys come from. `None`: they were given.
+    pub fn source(&self) -> Option<&KeySource> {
+        self.source.as_ref()
     }
 
     /// Seals a secret for its owner.
     pub fn seal(&self, owner: &str, secret: &SecretString) -> Result<Sealed, Error> {
-        let key = self.keys.last().ok_or(Error::Seal)?;
+        let key = self.look(|ring| ring.keys.keys.last().cloned()).ok_or(Error::Seal)?;
         let mut nonce = [0; NONCE_BYTES];
         getrandom::fill(&mut nonce).map_err(|_| Error::Seal)?;
         let payload = Payload { msg: secret.expose_secret().as_bytes(), aad: owner.as_bytes() };
         let ciphertext = key.cipher().encrypt(&XNonce::from(nonce), payload).map_err(|_| Error::Seal)?;
-        Ok(Sealed { key_id: key.id.clone(), nonce: nonce.into(), ciphertext })
+        Ok(Sealed { key_id: key.id.clone(), nonce: nonce.into(), ciphertext, origin: String::new() })
+    }
+
+    /// Seals a secret again, under the newest key. `None`: it already is.
+    pub fn seal_again(&self, owner: &str, sealed: &Sealed) -> Result<Option<Sealed>, Error> {
+        if sealed.key_id == self.key_id() {
+            return Ok(None);
+        }
+        let again = self.seal(owner, &self.open(owner, sealed)?)?;
+        Ok(Some(Sealed { origin: sealed.identity(), ..again }))
     }
 
     /// Opens a secret that was sealed for the same owner.
     pub fn open(&self, owner: &str, sealed: &Sealed) -> Result<SecretString, Error> {
-        let key = self.keys.iter().find(|key| key.id == sealed.key_id);
+        let key = self.look(|ring| {
+            let retired = || ring.retired.iter().find(|key| key.id == sealed.key_id);
+            ring.keys.find(&sealed.key_id).or_else(retired).cloned()
+        });
         let key = key.ok_or_else(|| Error::UnknownKey { key_id: sealed.key_id.clone() })?;
         let altered = || Error::Altered { key_id: sealed.key_id.clone() };
         let nonce: [u8; NONCE_BYTES] = sealed.nonce.as_slice().try_into().map_err(|_| altered())?;
@@ -153,62 +226,93 @@ impl Vault {
             altered()
         })
     }
+
+    /// Keeps the keys as they are while the guard lives: none is added, none goes. The names and the text of the keys go
+    /// along, for whoever puts them beside what they seal.
+    pub async fn hold_keys(&self) -> Held {
+        let guard = self.steady.clone().read_owned().await;
+        let (ids, text) = self.look(|ring| (ring.keys.ids(), SecretString::from(ring.keys.write().as_str())));
+        Held { ids, text, _guard: guard }
+    }
+
+    /// Makes sure that there is a newest key that is to replace others. Where the source holds several keys already, the
+    /// newest of them is meant: a rotation that was cut off goes on, and the operator may have added a key himself.
+    pub async fn begin_rotation(&self) -> Result<Begun, ChangeError> {
+        let _changing = self.change().await?;
+        let Some(source) = &self.source else {
+            let fixed = KeyError::Fixed { place: "elsewhere".into(), held: self.key_ids().join(", ") };
+            return Err(fixed.into());
+        };
+        let mut keys = Keys::parse(&source.read()?.ok_or(KeyError::Empty)?)?;
+        if let Some(wanted) = self.key_ids().into_iter().find(|id| keys.find(id).is_none()) {
+            let held = keys.ids().join(", ");
+            return Err(KeyError::Wanting { place: source.to_string(), wanted, held }.into());
+        }
+        let resumed = keys.keys.len() > 1;
+        if !resumed {
+            if let KeySource::File(path) = source {
+                let random = |source| KeyError::File { attempt: "make a key for", path: path.clone(), source };
+                keys.add(Key::random().map_err(random)?);
+            }
+            // Ordering: the key is durable before anything is sealed with it. What cannot be replaced says so here.
+            source.replace(&keys)?;
+        }
+        let older = keys.ids().into_iter().rev().skip(1).rev().collect();
+        self.ring.write().unwrap_or_else(PoisonError::into_inner).keys = keys;
+        Ok(Begun { key_id: self.key_id(), older, resumed })
+    }
+
+    /// Lets go of older keys, which nothing that is stored names any more. Answers true when the source holds them still,
+    /// since only the operator can change it.
+    pub async fn end_rotation(&self, gone: &BTreeSet<String>) -> Result<bool, ChangeError> {
+        let _changing = self.change().await?;
+        let newest = self.key_id();
+        let mut kept = self.look(|ring| Keys { keys: ring.keys.keys.clone(), lost: ring.keys.lost.clone() });
+        let before = kept.keys.len();
+        kept.keys.retain(|key| key.id == newest || !gone.contains(&key.id));
+        if kept.keys.len() == before {
+            return Ok(false);
+        }
+        let source = self.source.as_ref().filter(|source| source.is_file());
+        if let Some(source) = source {
+            source.replace(&kept)?;
+        }
+        let mut ring = self.ring.write().unwrap_or_else(PoisonError::into_inner);
+        let going: Vec<Arc<Key>> = ring.keys.keys.iter().filter(|key| kept.find(&key.id).is_none()).cloned().collect();
+        ring.retired.extend(going);
+        ring.keys = kept;
+        Ok(source.is_none())
+    }
+
+    async fn change(&self) -> Result<tokio::sync::OwnedRwLockWriteGuard<()>, ChangeError> {
+        let turn = self.steady.clone().write_owned();
+        tokio::time::timeout(PATIENCE, turn).await.map_err(|_| ChangeError::Busy)
+    }
+
+    fn look<T>(&self, at: impl FnOnce(&Ring) -> T) -> T {
+        at(&self.ring.read().unwrap_or_else(PoisonError::into_inner))
+    }
+}
+
+/// The keys of a vault, which stay as they are while this lives.
+pub struct Held {
+    /// Their names, the one that seals last.
+    pub ids: Vec<String>,
+    /// The text of a key file that holds them.
+    pub text: SecretString,
+    _guard: OwnedRwLockReadGuard<()>,
+}
+
+impl fmt::Debug for Held {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("Held").field("ids", &self.ids).finish_non_exhaustive()
+    }
 }
 
 impl fmt::Debug for Vault {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        let ids: Vec<&str> = self.keys.iter().map(|key| key.id.as_str()).collect();
-        f.debug_struct("Vault").field("keys", &ids).finish()
+        f.debug_struct("Vault").field("keys", &self.key_ids()).finish_non_exhaustive()
     }
-}
-
-impl Key {
-    fn parse(line: &str) -> Option<Self> {
-        let decoded = Zeroizing::new(BASE64.decode(line).ok()?);
-        let bytes: [u8; KEY_BYTES] = decoded.as_slice().try_into().ok()?;
-        let digest = Sha256::new().chain_update(b"postroom vault key id").chain_update(bytes).finalize();
-        let id = data_encoding::HEXLOWER.encode(&digest[..6]);
-        Some(Self { id, bytes: SecretBox::new(Box::new(bytes)) })
-    }
-
-    fn cipher(&self) -> XChaCha20Poly1305 {
-        XChaCha20Poly1305::new(&(*self.bytes.expose_secret()).into())
-    }
-}
-
-fn read(path: &Path) -> io::Result<SecretString> {
-    let text = fs::read_to_string(path)?;
-    let mode = fs::metadata(path)?.permissions().mode() & 0o777;
-    if mode & 0o007 != 0 {
-        tracing::warn!(path = %path.display(), mode = format!("{mode:o}"), "everybody on this machine can reach the key file; chmod 600 it");
-    }
-    Ok(SecretString::from(text))
-}
-
-/// Makes a key and puts it in place whole. If another process was faster, its key stands.
-fn create(path: &Path) -> io::Result<()> {
-    let mut bytes = Zeroizing::new([0; KEY_BYTES]);
-    getrandom::fill(bytes.as_mut()).map_err(io::Error::other)?;
-    let line = Zeroizing::new(format!("{}\n", BASE64.encode(bytes.as_ref())));
-
-    let folder = match path.parent() {
-        Some(parent) if !parent.as_os_str().is_empty() => parent,
-        _ => Path::new("."),
-    };
-    let draft = folder.join(format!(".key-{}", uuid::Uuid::new_v4().simple()));
-    let written = (|| {
-        let mut file = OpenOptions::new().write(true).create_new(true).mode(0o600).open(&draft)?;
-        file.write_all(line.as_bytes())?;
-        file.sync_all()?;
-        // Ordering: a link appears with its content or not at all, and never replaces a key that is there.
-        match fs::hard_link(&draft, path) {
-            Err(error) if error.kind() == io::ErrorKind::AlreadyExists => Ok(()),
-            other => other,
-        }
-    })();
-    let _ = fs::remove_file(&draft);
-    written?;
-    File::open(folder)?.sync_all()
 }
 
 mod as_base64 {
@@ -226,110 +330,4 @@ mod as_base64 {
 }
 
 #[cfg(test)]
-mod tests {
-    use proptest::prelude::*;
-
-    use super::*;
-
-    const OWNER: &str = "incoming-server/0190/secret";
-
-    fn vault(seeds: &[u8]) -> Vault {
-        let lines: Vec<String> = seeds.iter().map(|seed| BASE64.encode([*seed; KEY_BYTES])).collect();
-        Vault::from_text(&lines.join("\n").into()).unwrap()
-    }
-
-    fn open(vault: &Vault, owner: &str, sealed: &Sealed) -> Result<String, Error> {
-        vault.open(owner, sealed).map(|secret| secret.expose_secret().to_owned())
-    }
-
-    #[test]
-    fn only_the_owner_opens_a_secret() {
-        let vault = vault(&[1]);
-        let sealed = vault.seal(OWNER, &"planted ~ secret 🙂".into()).unwrap();
-        assert_eq!(open(&vault, OWNER, &sealed).unwrap(), "planted ~ secret 🙂");
-        let other = open(&vault, "incoming-server/0191/secret", &sealed);
-        assert_eq!(other, Err(Error::Altered { key_id: vault.key_id().into() }));
-        assert_ne!(
-            vault.seal(OWNER, &"planted ~ secret 🙂".into()).unwrap(),
-            sealed,
-            "equal secrets do not look equal"
-        );
-    }
-
-    #[test]
-    fn any_flipped_bit_is_noticed() {
-        let vault = vault(&[1]);
-        let sealed = vault.seal(OWNER, &"x".into()).unwrap();
-        for bit in 0..sealed.ciphertext.len() * 8 {
-            let mut altered = sealed.clone();
-            altered.ciphertext[bit / 8] ^= 1 << (bit % 8);
-            assert!(matches!(open(&vault, OWNER, &altered), Err(Error::Altered { .. })));
-        }
-        for bit in 0..NONCE_BYTES * 8 {
-            let mut altered = sealed.clone();
-            altered.nonce[bit / 8] ^= 1 << (bit % 8);
-            assert!(matches!(open(&vault, OWNER, &altered), Err(Error::Altered { .. })));
-        }
-        let short = Sealed { nonce: vec![1], ..sealed };
-        assert!(matches!(open(&vault, OWNER, &short), Err(Error::Altered { .. })));
-    }
-
-    #[test]
-    fn the_newest_key_seals_and_the_older_ones_open() {
-        let (old, both, new) = (vault(&[1]), vault(&[1, 2]), vault(&[2]));
-        let sealed = old.seal(OWNER, &"a".into()).unwrap();
-        assert_eq!(open(&both, OWNER, &sealed).unwrap(), "a");
-        let error = open(&new, OWNER, &sealed).unwrap_err();
-        assert_eq!(error, Error::UnknownKey { key_id: old.key_id().into() });
-        assert!(error.to_string().contains(old.key_id()) && error.to_string().contains("restore the key file"));
-        let resealed = both.seal(OWNER, &"b".into()).unwrap();
-        assert_eq!((resealed.key_id.as_str(), both.key_id()), (new.key_id(), new.key_id()));
-        assert_eq!(open(&new, OWNER, &resealed).unwrap(), "b");
-    }
-
-    #[test]
-    fn the_key_file_is_made_once_for_its_owner_alone() {
-        let dir = tempfile::tempdir().unwrap();
-        let path = dir.path().join("vault.key");
-        let first = Vault::open_or_create(&path).unwrap();
-        assert_eq!(fs::metadata(&path).unwrap().permissions().mode() & 0o777, 0o600);
-        assert_eq!(fs::read_dir(dir.path()).unwrap().count(), 1, "no draft is left behind");
-        let sealed = first.seal(OWNER, &"kept".into()).unwrap();
-        let again = Vault::open_or_create(&path).unwrap();
-        assert_eq!(again.key_id(), first.key_id());
-        assert_eq!(open(&again, OWNER, &sealed).unwrap(), "kept");
-        create(&path).unwrap();
-        assert_eq!(Vault::open_or_create(&path).unwrap().key_id(), first.key_id(), "a key is never replaced");
-    }
-
-    #[test]
-    fn what_is_no_key_is_refused_and_not_repeated() {
-        let path = tempfile::tempdir().unwrap().path().join("gone").join("vault.key");
-        assert!(matches!(Vault::open_or_create(&path), Err(KeyError::File { attempt: "create", .. })));
-        assert!(matches!(Vault::from_text(&" \n".into()), Err(KeyError::Empty)));
-        let planted = format!("{}\nplanted", BASE64.encode([1; KEY_BYTES]));
-        let error = Vault::from_text(&planted.into()).unwrap_err();
-        assert!(matches!(error, KeyError::Malformed { line: 2 }));
-        assert!(!format!("{error} {error:?}").contains("planted"));
-    }
-
-    #[test]
-    fn nothing_printed_or_stored_shows_a_secret() {
-        let vault = vault(&[7]);
-        let sealed = vault.seal(OWNER, &"planted".into()).unwrap();
-        let json = serde_json::to_string(&sealed).unwrap();
-        let printed = format!("{vault:?} {sealed:?} {json}");
-        assert!(!printed.contains("planted") && !printed.contains(&BASE64.encode([7; KEY_BYTES])), "{printed}");
-        assert!(printed.contains(vault.key_id()));
-        assert_eq!(serde_json::from_str::<Sealed>(&json).unwrap(), sealed);
-    }
-
-    proptest! {
-        #[test]
-        fn every_secret_comes_back(secret: String, owner: String) {
-            let vault = vault(&[3]);
-            let sealed = vault.seal(&owner, &secret.as_str().into()).unwrap();
-            prop_assert_eq!(open(&vault, &owner, &sealed).unwrap(), secret);
-        }
-    }
-}
+mod tests;

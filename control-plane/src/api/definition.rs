@@ -12,6 +12,7 @@ use tonic::{Request, Response, Status};
 use super::by;
 use super::page::Page;
 use crate::access::vault::Vault;
+use crate::audit::Changes;
 use crate::binding::Binding;
 use crate::definition::{self, Author, Definitions, Ground, history, rollout, wire};
 use crate::lease::handle::Handle;
@@ -52,6 +53,14 @@ fn author<T>(request: &Request<T>) -> Result<Author, Failure> {
     Ok(Author { name: by(request.extensions())?, time: convert::micros(SystemTime::now()) })
 }
 
+/// The answer, with what the audit is to know of it.
+fn told(applied: v1::ApplyModelResponse, only_asks: bool) -> Response<v1::ApplyModelResponse> {
+    let changes = Changes::of_model(&applied, only_asks);
+    let mut response = Response::new(applied);
+    response.extensions_mut().insert(changes);
+    response
+}
+
 type Answer<T> = Result<Response<T>, Status>;
 
 #[tonic::async_trait]
@@ -59,15 +68,19 @@ impl DefinitionService for Service {
     async fn apply_model(&self, request: Request<v1::ApplyModelRequest>) -> Answer<v1::ApplyModelResponse> {
         self.binding.standing().require()?;
         let author = author(&request)?;
-        let applied = Box::pin(definition::apply(self.ground(), request.into_inner(), &author)).await?;
-        Ok(Response::new(applied))
+        let request = request.into_inner();
+        let only_asks = request.validate_only;
+        let applied = Box::pin(definition::apply(self.ground(), request, &author)).await?;
+        Ok(told(applied, only_asks))
     }
 
     async fn rollback_model(&self, request: Request<v1::RollbackModelRequest>) -> Answer<v1::ApplyModelResponse> {
         self.binding.standing().require()?;
         let author = author(&request)?;
-        let applied = Box::pin(definition::roll_back(self.ground(), request.into_inner(), &author)).await?;
-        Ok(Response::new(applied))
+        let request = request.into_inner();
+        let only_asks = request.validate_only;
+        let applied = Box::pin(definition::roll_back(self.ground(), request, &author)).await?;
+        Ok(told(applied, only_asks))
     }
 
     async fn export_model(&self, request: Request<v1::ExportModelRequest>) -> Answer<v1::ExportModelResponse> {

@@ -1,6 +1,7 @@
 //! gRPC services: decode, call, encode, and nothing else.
 
 pub mod access;
+pub mod audit;
 pub mod backup;
 mod bytes;
 pub mod contact;
@@ -14,6 +15,7 @@ pub mod outbox;
 pub mod page;
 pub mod report;
 mod scope;
+pub mod secret;
 pub mod send;
 pub mod store;
 pub mod worker;

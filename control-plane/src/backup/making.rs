@@ -15,6 +15,7 @@ use bytes::Bytes;
 use futures::stream::{BoxStream, StreamExt as _};
 use postroom_proto::reason::{Failure, Reason};
 use postroom_proto::v1;
+use secrecy::ExposeSecret as _;
 use tokio::io::AsyncReadExt as _;
 use tokio::sync::{OwnedSemaphorePermit, Semaphore};
 use tokio_util::sync::CancellationToken;
@@ -22,6 +23,7 @@ use tokio_util::sync::CancellationToken;
 use super::manifest::{Manifest, NAMED, Seal};
 use super::packing::Packing;
 use super::{Event, FORMAT, member};
+use crate::access::vault::Vault;
 use crate::blob::Blobs;
 use crate::ledger::sqlite::copy::BodyDigest;
 use crate::store::opened::Opened;
@@ -57,8 +59,6 @@ enum Error {
     Look(#[from] sqlx::Error),
     #[error("ledger and store do not belong together: epoch {epoch}, revision {revision}")]
     Apart { epoch: u64, revision: u64 },
-    #[error("the key file cannot be read")]
-    Key(#[source] io::Error),
     #[error("a body cannot be read")]
     Body(#[from] blob::Error),
     #[error("the archive cannot be written")]
@@ -84,8 +84,8 @@ pub struct Ground {
     pub store: Opened,
     /// The bodies.
     pub blobs: Blobs,
-    /// The key that seals.
-    pub key_id: String,
+    /// The keys.
+    pub vault: Arc<Vault>,
 }
 
 impl Backups {
@@ -208,7 +208,8 @@ async fn copy(ground: Arc<Ground>, include_key: bool) -> Result<Copies, Error> {
     let (ledger_path, store_path) = (scratch.0.join(member::LEDGER), scratch.0.join(member::STORE));
     let created_micros = clock::now();
 
-    // Ordering: ledger, store, bodies, key; see the module above.
+    // Ordering: ledger, store, bodies, keys; see the module above. No key comes or goes until all is copied.
+    let keys = ground.vault.hold_keys().await;
     ground.ledger.copy_to(&ledger_path).await.map_err(Error::Ledger)?;
     ground.store.copy_to(&store_path).await.map_err(Error::Store)?;
     let ledger = ledger::sqlite::copy::describe(&ledger_path).await?;
@@ -243,9 +244,10 @@ async fn copy(ground: Arc<Ground>, include_key: bool) -> Result<Copies, Error> {
         }
     }
     drop(looks);
-    let key = match include_key {
-        true => std::fs::read(ground.data.join(folder::KEY)).map_err(Error::Key)?,
-        false => Vec::new(),
+    let key = if include_key { keys.text.expose_secret().as_bytes().to_vec() } else { Vec::new() };
+    let (key_id, further_key_ids) = match keys.ids.split_last() {
+        Some((newest, older)) => (newest.clone(), older.to_vec()),
+        None => Default::default(),
     };
     let size = |path: &Path| std::fs::metadata(path).map(|found| found.len()).map_err(Error::Pack);
     let manifest = Manifest {
@@ -264,7 +266,8 @@ async fn copy(ground: Arc<Ground>, include_key: bool) -> Result<Copies, Error> {
         body_bytes,
         missing_bodies,
         missing,
-        key_id: ground.key_id.clone(),
+        key_id,
+        further_key_ids,
         key_bytes: key.len() as u64,
     };
     Ok(Copies { scratch, manifest, bodies: found, key })

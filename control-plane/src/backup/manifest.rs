@@ -47,6 +47,9 @@ pub struct Manifest {
     pub missing: Vec<String>,
     /// Name of the key that seals.
     pub key_id: String,
+    /// Names of older keys, under which secrets in it may still be sealed: it was made while the key was rotated.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    pub further_key_ids: Vec<String>,
     /// Size of the key file in the archive; 0 when it is left out.
     pub key_bytes: u64,
 }
@@ -63,6 +66,11 @@ pub struct Seal {
 }
 
 impl Manifest {
+    /// Names of all keys that open what is in it, the one that seals first.
+    pub(super) fn key_ids(&self) -> impl Iterator<Item = &String> {
+        std::iter::once(&self.key_id).chain(&self.further_key_ids)
+    }
+
     /// True when ledger and store fit what is said of them.
     pub(super) fn describes(&self, ledger: &Ledger, store: &Store) -> bool {
         let of_ledger = (&ledger.id, ledger.highest_epoch, ledger.messages, ledger.contacts);

@@ -17,7 +17,7 @@ use secrecy::{ExposeSecret as _, SecretString};
 
 use super::member;
 use super::unpacking::{Bodies, Refused, unpack};
-use crate::access::vault::{KeyError, Vault};
+use crate::access::vault::{KeyError, Vault, without};
 use crate::folder;
 use crate::ledger::sqlite::copy;
 
@@ -97,22 +97,26 @@ pub async fn restore(
     let created = unpacked.manifest.created_micros;
     let mails = copy::distrust_mails(&draft.0.join(folder::LEDGER), created, crate::clock::now()).await;
     let mails = mails.map_err(|error| Refused::Database { name: member::LEDGER, source: error.into() })?;
-    let key_id = &unpacked.manifest.key_id;
-    if given.is_some_and(|vault| !vault.holds(key_id)) {
+    let lacks = |vault: &Vault| unpacked.manifest.key_ids().find(|id| !vault.holds(id));
+    if let Some(key_id) = given.as_ref().and_then(lacks) {
         return Err(Error::OtherKey { key_id: key_id.clone() });
     }
     let keys = match keys {
         Some(keys) => write_keys(&draft.0, &keys).map(|()| Keys::Given).map_err(unusable)?,
         None if unpacked.manifest.key_bytes > 0 => {
-            let included = Vault::open_or_create(&draft.0.join(folder::KEY))?;
-            if !included.holds(key_id) {
+            let text = fs::read_to_string(draft.0.join(folder::KEY)).map_err(unusable)?;
+            if lacks(&Vault::from_text(&SecretString::from(text))?).is_some() {
                 return Err(
                     Refused::Damaged("its key file does not hold the key that sealed its secrets".into()).into()
                 );
             }
             Keys::Included
         }
-        None => Keys::None,
+        // Whoever restores without them has said that they are lost; the next start does not ask again.
+        None => {
+            let ids: Vec<&str> = unpacked.manifest.key_ids().map(String::as_str).collect();
+            write_keys(&draft.0, &without(&ids)?).map(|()| Keys::None).map_err(unusable)?
+        }
     };
     let aside = settle(data, &draft.0, former).map_err(unusable)?;
     Ok(Restored { backup: unpacked.describe(), keys, mails, aside })

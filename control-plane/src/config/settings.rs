@@ -12,7 +12,7 @@ use postroom_proto::observe::Listen;
 use postroom_proto::settings::{Default, Program, Refusal, Setting, Settings, form};
 use secrecy::SecretString;
 
-use super::{BlobsChoice, Config, StoreChoice};
+use super::{BlobsChoice, Config, KeySource, StoreChoice};
 use crate::access::gate::Limits;
 use crate::access::tls::Choice;
 use crate::access::token::Tokens;
@@ -74,6 +74,13 @@ const SETTINGS: &[Setting] = &[
         value: "FILE",
         default: Default::Nothing("etcd asks for none"),
         help: "PEM file with the key of the client certificate",
+    },
+    Setting {
+        name: "secret-key",
+        value: "SOURCE",
+        default: Default::Nothing("file:secret.key in the data folder"),
+        help: "Where the key of the stored secrets is: file:PATH (made at the first start), env:VARIABLE, or credential:NAME \
+               (systemd's LoadCredential)",
     },
     Setting {
         name: "listen",
@@ -305,6 +312,12 @@ const SETTINGS: &[Setting] = &[
         help: "Time between two looks at mailboxes, contacts, mails and workers, of which metrics are made",
     },
     Setting {
+        name: "audit.keep",
+        value: "TIME",
+        default: Default::Is("8784h"),
+        help: "How long the audit is kept: who changed what, and who was turned away",
+    },
+    Setting {
         name: "log.filter",
         value: "FILTER",
         default: Default::Is("info"),
@@ -338,6 +351,7 @@ pub struct Launch {
 /// What the settings make, or every fault of them.
 pub fn read(settings: &mut Settings, host: &str) -> Result<Launch, Refusal> {
     let data = settings.path("data").unwrap_or_default();
+    let secret_key = settings.optional("secret-key", key_source);
     let listen = settings.optional("listen", form::address);
     let insecure = settings.value("insecure", form::switch);
     let endpoint = settings.optional("endpoint", url);
@@ -363,6 +377,7 @@ pub fn read(settings: &mut Settings, host: &str) -> Result<Launch, Refusal> {
         interval: settings.optional("observe.interval", form::some_time).unwrap_or(usual.interval),
         mailboxes: settings.optional("observe.mailboxes", form::count).map_or(usual.mailboxes, |most| most as usize),
     };
+    let audit_kept = settings.optional("audit.keep", form::some_time).unwrap_or(super::AUDIT_KEPT);
     let log_filter = settings.value("log.filter", log::filter);
     let log_format = settings.value("log.format", form::choice(log::FORMATS));
     let exposed = |listen: &SocketAddr| !listen.ip().is_loopback() && !insecure && tls == Choice::Plain;
@@ -385,9 +400,11 @@ pub fn read(settings: &mut Settings, host: &str) -> Result<Launch, Refusal> {
         outbox,
         observe,
         telemetry,
+        audit_kept,
         alone: false,
         ..usual
     };
+    let config = Config { secret_key: secret_key.unwrap_or(config.secret_key), ..config };
     Ok(Launch { config, worker_token_file, store_password_file, blobs_secret_key_file, log_filter, log_format })
 }
 
@@ -453,6 +470,15 @@ fn lifetime(text: &str) -> Result<Duration, String> {
         return Ok(lifetime);
     }
     Err("is not between 10m and 87600h; a worker renews it when two thirds of it are over".into())
+}
+
+fn key_source(text: &str) -> Result<KeySource, String> {
+    match text.parse::<KeySource>().map_err(|error| error.to_string())? {
+        KeySource::File(path) if path.is_relative() => {
+            Err(format!("{} is no absolute path; write one", path.display()))
+        }
+        source => Ok(source),
+    }
 }
 
 /// The store but for its password, and the file of that.

@@ -19,7 +19,7 @@ const SHOWN: usize = 200;
 /// One field. Equal when `value` is.
 struct Field {
     path: String,
-    /// Empty: not set. For a secret its sealed form, which is compared and not shown.
+    /// Empty: not set. For a secret its identity, which is compared and not shown.
     value: String,
     secret: bool,
 }
@@ -253,7 +253,7 @@ fn word(path: &str, value: &impl Serialize) -> Field {
 }
 
 fn secret(path: &str, sealed: Option<&Sealed>) -> Field {
-    // A sealed secret always has a JSON form.
-    let value = sealed.map(|sealed| serde_json::to_string(sealed).unwrap_or_default()).unwrap_or_default();
+    // One that was only sealed under another key is the same secret.
+    let value = sealed.map(Sealed::identity).unwrap_or_default();
     Field { path: path.into(), value, secret: true }
 }

@@ -21,6 +21,11 @@ const NAMED: usize = 5;
 /// The revisions with these numbers, each with what it changed; those that do not exist are missing. Newest first, one
 /// after the other, is cheapest: of neighbours, each is read once.
 pub async fn revisions(definitions: &Definitions, numbers: &[u64]) -> Result<Vec<v1::Revision>, ReadError> {
+    let _reading = definitions.changing().await;
+    listed(definitions, numbers).await
+}
+
+async fn listed(definitions: &Definitions, numbers: &[u64]) -> Result<Vec<v1::Revision>, ReadError> {
     let store = definitions.store();
     let mut known: Option<(u64, HashMap<String, Entry>)> = None;
     let mut found = Vec::with_capacity(numbers.len());
@@ -58,6 +63,7 @@ pub async fn changes(
     if new_revision == 0 {
         new_revision = definitions.model().revision();
     }
+    let _reading = definitions.changing().await;
     let changes = between(definitions.store(), old_revision, new_revision).await?;
     let changes = changes.ok_or_else(|| no_revision(old_revision.max(new_revision), definitions))?;
     Ok(v1::CompareRevisionsResponse { old_revision, new_revision, changes })
@@ -103,7 +109,7 @@ pub(super) async fn moved(definitions: &Definitions, seen: u64, newest: u64) -> 
     if seen > newest {
         message = format!("the model is at revision {newest}, older than the revision {seen} that was named; ");
     } else {
-        let mut told: Vec<String> = revisions(definitions, &numbers).await?.iter().map(tell).collect();
+        let mut told: Vec<String> = listed(definitions, &numbers).await?.iter().map(tell).collect();
         told.reverse();
         if newest - seen > NAMED as u64 {
             told.insert(0, format!("{} earlier revisions", newest - seen - NAMED as u64));

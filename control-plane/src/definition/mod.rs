@@ -28,8 +28,10 @@ mod object;
 mod outgoing;
 mod plan;
 mod rename;
+pub mod resealing;
 mod resolve;
 pub mod rollout;
+pub mod secrets;
 pub mod sending;
 mod tree;
 mod validate;
@@ -63,6 +65,7 @@ pub async fn apply(
     author: &Author,
 ) -> Result<v1::ApplyModelResponse, Failure> {
     let attempt = Attempt { etag: &request.etag, request: &request.request_id, rollback_of: 0, author };
+    let _changing = ground.definitions.changing().await;
     let base = match attempt.begin(ground).await? {
         Begun::On(base) => base,
         Begun::Done(answer) => return Ok(answer),
@@ -82,6 +85,7 @@ pub async fn roll_back(
     author: &Author,
 ) -> Result<v1::ApplyModelResponse, Failure> {
     let attempt = Attempt { etag: &request.etag, request: &request.request_id, rollback_of: request.revision, author };
+    let _changing = ground.definitions.changing().await;
     let base = match attempt.begin(ground).await? {
         Begun::On(base) => base,
         Begun::Done(answer) => return Ok(answer),
@@ -96,6 +100,7 @@ pub async fn export(definitions: &Definitions, revision: u64) -> Result<v1::Expo
     if revision == 0 || revision == newest.revision() {
         return Ok(v1::ExportModelResponse { revision: newest.revision(), model: Some(wire::model(&newest)) });
     }
+    let _reading = definitions.changing().await;
     let base = definitions.refresh().await?;
     let model = at(definitions, &base, revision).await?;
     Ok(v1::ExportModelResponse { revision, model: Some(wire::model(&model)) })
@@ -186,6 +191,10 @@ async fn unwritten(definitions: &Definitions, base: &Snapshot, error: WriteError
         WriteError::Conflict => {
             let told = async {
                 let newest = definitions.refresh().await?.model.revision();
+                if newest == base.model.revision() {
+                    let text = "the secrets of the model were sealed again meanwhile; apply again";
+                    return Ok(Failure::new(Reason::EtagMismatch, text));
+                }
                 history::moved(definitions, base.model.revision(), newest).await
             };
             told.await.unwrap_or_else(Failure::from)

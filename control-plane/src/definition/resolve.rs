@@ -110,9 +110,10 @@ pub(super) fn open(
     opened.map(|secret| secret.expose_secret().to_owned())
 }
 
-/// Made of the sealed secrets and not of the secrets: whoever reads it where it is kept can guess nothing by it.
+/// Made of the sealed secrets and not of the secrets: whoever reads it where it is kept can guess nothing by it. A rotation
+/// of the key does not change it: a password that was refused is remembered.
 fn credentials_digest(server: &IncomingServer, address: &Address) -> Vec<u8> {
-    let sealed = [&server.secret, &address.password];
+    let sealed = [&server.secret, &address.password].map(|it| it.as_ref().map(vault::Sealed::identity));
     let named = [
         &server.address,
         &server.client_id,
@@ -122,6 +123,6 @@ fn credentials_digest(server: &IncomingServer, address: &Address) -> Vec<u8> {
         &address.account,
         &address.email,
     ];
-    // Strings and sealed secrets always have a JSON form, and one that keeps its parts apart.
+    // Strings always have a JSON form, and one that keeps its parts apart.
     Sha256::digest(serde_json::to_vec(&(sealed, named)).unwrap_or_default()).to_vec()
 }

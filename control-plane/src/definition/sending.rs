@@ -9,7 +9,7 @@ use super::model::{
 };
 use super::resolve::{self, open};
 use super::wire;
-use crate::access::vault::Vault;
+use crate::access::vault::{Sealed, Vault};
 
 /// Why nothing sends mail from an address at the moment.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -226,11 +226,11 @@ fn folder_of(
 /// Made of the sealed secrets and not of the secrets: whoever reads it where it is kept can guess nothing by it.
 fn credentials_digest(server: &OutgoingServer, registration: Option<&IncomingServer>) -> Vec<u8> {
     let secret = registration.map_or(&server.secret, |shared| &shared.secret);
-    let sealed = [secret, &server.password];
+    let sealed = [secret, &server.password].map(|it| it.as_ref().map(Sealed::identity));
     let target = server.target(registration);
     let client = registration.map_or(&server.client_id, |shared| &shared.client_id);
     let authority = server.authority(registration);
     let named = [&server.user, client, &authority, &target.scope, &target.host, &server.proxy];
-    // Strings and sealed secrets always have a JSON form, and one that keeps its parts apart.
+    // Strings always have a JSON form, and one that keeps its parts apart.
     Sha256::digest(serde_json::to_vec(&(sealed, named)).unwrap_or_default()).to_vec()
 }

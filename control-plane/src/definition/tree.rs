@@ -101,13 +101,13 @@ pub(super) struct Head {
 
 /// Digests of the chunks, in order.
 #[derive(Debug, Default, Serialize, Deserialize)]
-struct Manifest {
-    chunks: Vec<String>,
+pub(super) struct Manifest {
+    pub(super) chunks: Vec<String>,
 }
 
 #[derive(Debug, Serialize, Deserialize)]
-struct Chunk {
-    entries: Vec<Entry>,
+pub(super) struct Chunk {
+    pub(super) entries: Vec<Entry>,
 }
 
 #[derive(Debug, Clone, Serialize, Deserialize)]
@@ -125,7 +125,7 @@ pub(super) struct Entry {
 pub(super) struct Snapshot {
     pub(super) model: Arc<Model>,
     /// Mod revision of the head; `None`: there is no head yet.
-    head: Option<Revision>,
+    pub(super) head: Option<Revision>,
     definitions: HashMap<String, (String, Definition)>,
     /// Every object that is known to be stored: definitions, chunks, manifest.
     stored: HashSet<String>,
@@ -172,6 +172,11 @@ pub(super) async fn entries(store: &dyn Store, head: &Head) -> Result<(Vec<Entry
 pub(super) async fn definition(store: &dyn Store, entry: &Entry) -> Result<Definition, ReadError> {
     let bytes = fetch(store, &entry.digest).await?;
     Ok(Definition::decode(entry.kind, &entry.digest, &bytes, entry.changed)?)
+}
+
+/// An object of any kind.
+pub(super) async fn object<T: serde::de::DeserializeOwned>(store: &dyn Store, digest: &str) -> Result<T, ReadError> {
+    Ok(object::decode(digest, &fetch(store, digest).await?)?)
 }
 
 /// Writes a model as the successor of `base`.
@@ -257,7 +262,7 @@ async fn publish(store: &dyn Store, base: &Snapshot, head: &Head) -> Result<Revi
     }
 }
 
-async fn write_objects(store: &dyn Store, objects: Vec<(String, Vec<u8>)>) -> Result<(), WriteError> {
+pub(super) async fn write_objects(store: &dyn Store, objects: Vec<(String, Vec<u8>)>) -> Result<(), WriteError> {
     let mut batch: Vec<Write> = Vec::new();
     let mut bytes = 0;
     for (digest, value) in objects {
@@ -273,7 +278,7 @@ async fn write_objects(store: &dyn Store, objects: Vec<(String, Vec<u8>)>) -> Re
     if batch.is_empty() { Ok(()) } else { write_batch(store, batch).await }
 }
 
-async fn write_batch(store: &dyn Store, batch: Vec<Write>) -> Result<(), WriteError> {
+pub(super) async fn write_batch(store: &dyn Store, batch: Vec<Write>) -> Result<(), WriteError> {
     for _ in 0..=REPEATS {
         match store.commit(Vec::new(), batch.clone()).await? {
             Outcome::Committed(_) => return Ok(()),

@@ -3,7 +3,7 @@
 use std::sync::{Arc, Mutex, PoisonError};
 use std::time::Duration;
 
-use tokio::sync::watch;
+use tokio::sync::{RwLock, RwLockReadGuard, RwLockWriteGuard, watch};
 use tokio_util::sync::CancellationToken;
 
 use super::model::Model;
@@ -21,6 +21,8 @@ pub struct Definitions {
     store: StoreHandle,
     snapshot: Mutex<Arc<Snapshot>>,
     model: watch::Sender<Arc<Model>>,
+    /// Held for reading by whoever reads or changes the trees of the model, alone by whoever replaces them.
+    changing: RwLock<()>,
 }
 
 struct StoreHandle(SharedStore);
@@ -36,7 +38,12 @@ impl Definitions {
     pub async fn load(store: SharedStore) -> Result<Self, ReadError> {
         let snapshot = tree::read(&*store, &Snapshot::default()).await?;
         let (model, _) = watch::channel(Arc::clone(&snapshot.model));
-        Ok(Self { store: StoreHandle(store), snapshot: Mutex::new(Arc::new(snapshot)), model })
+        Ok(Self {
+            store: StoreHandle(store),
+            snapshot: Mutex::new(Arc::new(snapshot)),
+            model,
+            changing: RwLock::default(),
+        })
     }
 
     /// The newest known model.
@@ -74,7 +81,9 @@ impl Definitions {
         let from = self.store().revision().await?;
         let mut changes = self.store().watch(key::MODEL_HEAD, Revision(from.0 + 1)).await?;
         loop {
+            let reading = self.changing().await;
             self.refresh().await?;
+            drop(reading);
             *wait = RETRY;
             changes.next().await?;
         }
@@ -96,21 +105,33 @@ impl Definitions {
         Ok(self.publish(snapshot))
     }
 
-    /// Makes a snapshot known unless a newer one already is.
+    /// Makes a snapshot known unless a newer one already is. One of the same revision is newer when the head was written
+    /// after it: the secrets were sealed again.
     pub(super) fn publish(&self, snapshot: Snapshot) -> Arc<Snapshot> {
         let snapshot = Arc::new(snapshot);
         let mut known = self.snapshot.lock().unwrap_or_else(PoisonError::into_inner);
-        if snapshot.model.revision() >= known.model.revision() {
+        let age = |it: &Snapshot| (it.model.revision(), it.head);
+        if age(&snapshot) >= age(&known) {
             *known = Arc::clone(&snapshot);
             self.model.send_if_modified(|model| {
-                let newer = snapshot.model.revision() > model.revision();
-                if newer {
+                let other = !Arc::ptr_eq(model, &snapshot.model);
+                if other {
                     *model = Arc::clone(&snapshot.model);
                 }
-                newer
+                other
             });
         }
         snapshot
+    }
+
+    /// While the guard lives, no tree that a revision named is taken away. Not to be asked for twice by one task.
+    pub(super) async fn changing(&self) -> RwLockReadGuard<'_, ()> {
+        self.changing.read().await
+    }
+
+    /// While the guard lives, nobody reads or changes the trees of the model.
+    pub(super) async fn changing_alone(&self) -> RwLockWriteGuard<'_, ()> {
+        self.changing.write().await
     }
 
     pub(super) fn store(&self) -> &dyn crate::store::Store {

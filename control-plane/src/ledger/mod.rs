@@ -23,6 +23,7 @@ use self::known::Sought;
 use self::message::{Discarded, MessageFilter, NotReplayed, Replay, Replayed, Standing};
 use self::tally::Tally;
 
+pub mod audit;
 pub mod backlog;
 mod binding;
 mod contact;

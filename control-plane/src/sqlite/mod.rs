@@ -75,6 +75,11 @@ pub struct Database {
 }
 
 impl Database {
+    /// Where it is.
+    pub fn location(&self) -> &Location {
+        &self.location
+    }
+
     /// Finishes what is under way, then closes the database. Later calls fail.
     pub async fn close(&self) {
         // Ordering: the writer closes last, so that it empties the WAL into the file.

@@ -35,12 +35,19 @@ pub enum WriteError {
 /// What a job does with the connection. An error undoes all that the job did; it must not begin or end a transaction.
 pub type Work<'c, T> = Pin<Box<dyn Future<Output = Result<T, sqlx::Error>> + Send + 'c>>;
 
+/// Work that stands in no transaction.
+struct Upkeep {
+    work: Box<dyn for<'c> FnOnce(&'c mut SqliteConnection) -> Work<'c, ()> + Send>,
+    answer: oneshot::Sender<Result<(), WriteError>>,
+}
+
 type Operation<T> = Box<dyn for<'c> FnOnce(&'c mut SqliteConnection) -> Work<'c, T> + Send>;
 
 /// The writer and the task that does its work, which ends when this is closed or dropped.
 #[derive(Debug)]
 pub struct Writer {
     jobs: mpsc::Sender<Box<dyn Job>>,
+    upkeep: mpsc::Sender<Upkeep>,
     commits: watch::Receiver<()>,
     task: TaskTracker,
     stop: DropGuard,
@@ -51,13 +58,14 @@ impl Writer {
     /// metrics.
     pub fn start(connection: SqliteConnection, group: usize, name: &'static str) -> Self {
         let (jobs, queue) = mpsc::channel(QUEUE);
+        let (upkeep, chores) = mpsc::channel(1);
         let (told, commits) = watch::channel(());
         let stop = CancellationToken::new();
         let task = TaskTracker::new();
         // The task's owner is this struct: `stop` ends it, `task` waits for it.
-        task.spawn(run(connection, queue, group, name, told, stop.clone()));
+        task.spawn(run(connection, Queues { queue, chores }, group, name, told, stop.clone()));
         task.close();
-        Self { jobs, commits, task, stop: stop.drop_guard() }
+        Self { jobs, upkeep, commits, task, stop: stop.drop_guard() }
     }
 
     /// Runs `operation` in a transaction that others may share, and returns once it is durable.
@@ -77,6 +85,16 @@ impl Writer {
         F: for<'c> FnOnce(&'c mut SqliteConnection) -> Work<'c, T> + Send + 'static,
     {
         self.send(Box::new(operation), true).await
+    }
+
+    /// Runs `work` between two transactions, in none: for what SQLite does only there. Everybody who writes waits meanwhile.
+    pub async fn maintain<F>(&self, work: F) -> Result<(), WriteError>
+    where
+        F: for<'c> FnOnce(&'c mut SqliteConnection) -> Work<'c, ()> + Send + 'static,
+    {
+        let (answer, receiver) = oneshot::channel();
+        self.upkeep.send(Upkeep { work: Box::new(work), answer }).await.map_err(|_| WriteError::Closed)?;
+        receiver.await.unwrap_or(Err(WriteError::Closed))
     }
 
     async fn send<T: Send + 'static>(&self, operation: Operation<T>, while_wanted: bool) -> Result<T, WriteError> {
@@ -173,10 +191,16 @@ impl<T> Drop for Typed<T> {
     }
 }
 
+/// What waits for the writer.
+struct Queues {
+    queue: mpsc::Receiver<Box<dyn Job>>,
+    chores: mpsc::Receiver<Upkeep>,
+}
+
 /// Works until `stop` is raised; then finishes what is queued and closes the connection.
 async fn run(
     mut connection: SqliteConnection,
-    mut queue: mpsc::Receiver<Box<dyn Job>>,
+    Queues { mut queue, mut chores }: Queues,
     size: usize,
     name: &'static str,
     told: watch::Sender<()>,
@@ -188,6 +212,13 @@ async fn run(
             biased;
             () = stop.cancelled(), if !queue.is_closed() => {
                 queue.close();
+                chores.close();
+                continue;
+            }
+            Some(Upkeep { work, answer }) = chores.recv() => {
+                let done = work(&mut connection).await.map_err(|error| WriteError::Refused(error.to_string()));
+                // Whoever asked may have gone; what was done stands all the same.
+                let _ = answer.send(done);
                 continue;
             }
             taken = queue.recv_many(&mut group, size) => taken,
@@ -332,6 +363,27 @@ mod tests {
         tokio::time::timeout(PATIENCE, writer.ended()).await.unwrap();
         assert!(matches!(writer.write(insert("late")).await, Err(WriteError::Closed)));
         assert!(names(&readers).await.is_empty());
+    }
+
+    fn vacuum(connection: &mut SqliteConnection) -> Work<'_, ()> {
+        Box::pin(async move { sqlx::query("VACUUM").execute(connection).await.map(|_| ()) })
+    }
+
+    #[tokio::test]
+    async fn upkeep_stands_in_no_transaction_and_undoes_none() {
+        let folder = tempfile::tempdir().unwrap();
+        let step = Step { version: 1, title: "thing", sql: "CREATE TABLE thing (name TEXT PRIMARY KEY)" };
+        let connections = open(&Location::File(folder.path().join("x.db")), &[step]).await.unwrap();
+        let (writer, readers) = (Writer::start(connections.writer, 64), connections.readers);
+        assert!(writer.write(vacuum).await.is_err(), "SQLite refuses it in a transaction");
+        let (a, upkeep, b) =
+            tokio::join!(writer.write(insert("a")), writer.maintain(vacuum), writer.write(insert("b")));
+        assert!(a.is_ok() && upkeep.is_ok() && b.is_ok(), "{upkeep:?}");
+        let wrong = writer.maintain(|c| Box::pin(async move { sqlx::query("NONSENSE").execute(c).await.map(|_| ()) }));
+        assert!(matches!(wrong.await, Err(WriteError::Refused(_))));
+        assert_eq!(names(&readers).await, ["a", "b"]);
+        writer.close().await;
+        assert!(matches!(writer.maintain(vacuum).await, Err(WriteError::Closed)));
     }
 
     #[tokio::test]

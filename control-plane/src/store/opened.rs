@@ -4,7 +4,7 @@ use std::path::Path;
 use std::sync::Arc;
 
 use super::choice::StoreChoice;
-use super::{Error, SharedStore, etcd, sqlite};
+use super::{Error, Revision, SharedStore, Store as _, etcd, sqlite};
 
 /// The store of a running installation.
 #[derive(Debug, Clone)]
@@ -13,6 +13,16 @@ pub enum Opened {
     Sqlite(Arc<sqlite::Sqlite>),
     /// etcd.
     Etcd(Arc<etcd::Etcd>),
+}
+
+/// What became of former content.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Wiped {
+    /// It is gone.
+    Clean,
+    /// The back end keeps it as history up to this revision. Others may be reading from the same etcd, so forgetting is left
+    /// to whoever looks after it.
+    HistoryKept(Revision),
 }
 
 impl Opened {
@@ -42,6 +52,14 @@ impl Opened {
         match self {
             Self::Sqlite(store) => store.copy_to(path).await,
             Self::Etcd(store) => sqlite::copy::write(&**store, path).await,
+        }
+    }
+
+    /// Takes out of the store's files what was replaced or removed, where that is ours to do.
+    pub async fn wipe(&self) -> Result<Wiped, Error> {
+        match self {
+            Self::Sqlite(store) => store.wipe().await.map(|()| Wiped::Clean),
+            Self::Etcd(store) => store.revision().await.map(Wiped::HistoryKept),
         }
     }
 

@@ -4,6 +4,7 @@ use std::fs::Permissions;
 use std::os::unix::fs::PermissionsExt as _;
 
 use postroom_control_plane::access::token::Tokens;
+use postroom_control_plane::access::vault::Vault;
 use postroom_control_plane::app::App;
 use postroom_control_plane::config::Config;
 use postroom_proto::reason::Reason;
@@ -74,7 +75,18 @@ async fn a_lost_key_is_said_and_the_readers_word_on_it_is_taken() {
     let data = tempfile::tempdir().unwrap();
     let bench = Bench::start(data.path()).await;
     bench.app.stop().await;
-    std::fs::remove_file(data.path().join("secret.key")).unwrap();
+    let path = data.path().join("secret.key");
+    let id = Vault::from_text(&std::fs::read_to_string(&path).unwrap().into()).unwrap().key_id();
+    std::fs::remove_file(&path).unwrap();
+    let config = || Config::new(data.path().into(), "127.0.0.1:0".parse().unwrap(), Tokens::default());
+    let gone = App::start(config()).await.unwrap_err().to_string();
+    assert!(gone.contains(&id) && gone.contains("secret.key") && gone.contains("lost:"), "{gone}");
+    assert!(!path.exists(), "no key takes its place");
+    std::fs::write(&path, "AAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAA=").unwrap();
+    let wrong = App::start(config()).await.unwrap_err().to_string();
+    assert!(wrong.contains(&id) && wrong.contains("secret.key") && wrong.contains("lost:"), "{wrong}");
+    // On the operator's word that it is lost.
+    std::fs::write(&path, format!("AAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAA=\nlost:{id}\n")).unwrap();
 
     let bench = Bench::start_undefined(data.path()).await;
     let mut owner = bench.register("owner").await;

@@ -3,6 +3,7 @@
 #![allow(clippy::unwrap_used, clippy::expect_used, reason = "a test that cannot go on fails")]
 
 mod access;
+mod audit;
 mod backlog;
 mod backup;
 mod bench;
@@ -12,6 +13,7 @@ mod fence;
 mod messages;
 mod outbox;
 mod roles;
+mod rotation;
 mod secured;
 mod status;
 mod store;

@@ -39,6 +39,7 @@ fn manifest() -> Manifest {
         missing_bodies: 0,
         missing: Vec::new(),
         key_id: "k".into(),
+        further_key_ids: Vec::new(),
         key_bytes: KEYS.len() as u64,
     }
 }

@@ -17,7 +17,7 @@ fn commits() -> u64 {
     std::env::var("POSTROOM_TEST_COMMITS").map_or(320, |count| count.parse().unwrap())
 }
 
-async fn etcd() -> SharedStore {
+pub(super) async fn etcd() -> SharedStore {
     let server = postroom_testbed::etcd::shared().await;
     let line = server.url(&format!("/postroom/{}", uuid::Uuid::new_v4().simple()));
     match line.parse().unwrap() {
@@ -26,7 +26,7 @@ async fn etcd() -> SharedStore {
     }
 }
 
-async fn sqlite() -> (SharedStore, tempfile::TempDir) {
+pub(super) async fn sqlite() -> (SharedStore, tempfile::TempDir) {
     let folder = tempfile::tempdir().unwrap();
     (Arc::new(Sqlite::open(&folder.path().join("store.db")).await.unwrap()), folder)
 }

@@ -16,6 +16,7 @@ mod history;
 mod outgoing;
 mod properties;
 mod removal;
+mod resealing;
 mod rollout;
 mod stored;
 mod system;
@@ -222,7 +223,7 @@ async fn mailboxes_are_resolved_with_effective_values_and_opened_secrets() {
 
     let failure = resolve(&model, &vault(2), &user).unwrap_err();
     assert_eq!(failure.reason, Reason::SecretUnreadable);
-    assert!(failure.message.contains(vault(1).key_id()) && failure.message.contains("restore"), "{failure}");
+    assert!(failure.message.contains(&vault(1).key_id()) && failure.message.contains("restore"), "{failure}");
     let unknown = MailboxUid::derive("nobody@contoso.example", "INBOX", TENANT);
     assert_eq!(resolve(&model, &vault(1), &unknown).unwrap_err().reason, Reason::NotFound);
 }

@@ -3,7 +3,7 @@
 //! Writes go through the one writer (see [`crate::sqlite::writer`]), reads through the pool. One file a matter: `fence`
 //! (opening), `binding` (whose store), `report` (the commit of a batch), `known` (messages under former keys), `thread`, `allocate` (handing out), `answer`, `transfer`,
 //! `change` (their sequence), `list`, `read` (single rows), `message` (messages as people look at them), `replay` (a
-//! contact after all), `backlog` (old messages that wait), `tally` (counts of the whole). Mail on its way out is a folder of its own, `outbox`.
+//! contact after all), `backlog` (old messages that wait), `tally` (counts of the whole), `audit` (who did what). Mail on its way out is a folder of its own, `outbox`.
 
 use std::collections::HashMap;
 use std::sync::{Mutex, MutexGuard, PoisonError};
@@ -26,6 +26,7 @@ use crate::sqlite::{Database, Location, Step, open};
 
 mod allocate;
 mod answer;
+mod audit;
 mod backlog;
 mod binding;
 mod change;
@@ -80,6 +81,7 @@ const SCHEMA: &[Step] = &[
         title: "old messages that wait for an operator",
         sql: include_str!("../../../migrations/ledger/0008_backlogs.sql"),
     },
+    Step { version: 9, title: "who did what", sql: include_str!("../../../migrations/ledger/0009_audit.sql") },
 ];
 
 /// Rows in one statement of several rows; SQLite takes 32,766 values a statement.

@@ -21,6 +21,7 @@ mod commit;
 pub mod copy;
 mod tenure;
 mod watch;
+mod wipe;
 
 /// Numbered, forward only.
 const SCHEMA: &[Step] = &[Step {
