@@ -177,9 +177,7 @@ impl From<StartError> for Refusal {
             | StartError::Folder(_)
             | StartError::Listen { .. }
             | StartError::Tls(_)
-            | StartError::Observe(_) => {
-                Self::new(refusal::USAGE, chain(&error), "see --help")
-            }
+            | StartError::Observe(_) => Self::new(refusal::USAGE, chain(&error), "see --help"),
             _ => Self::new(refusal::INTERNAL, chain(&error), "mend it and start again; nothing was changed"),
         }
     }

@@ -374,7 +374,7 @@ mod tests {
         let folder = tempfile::tempdir().unwrap();
         let step = Step { version: 1, title: "thing", sql: "CREATE TABLE thing (name TEXT PRIMARY KEY)" };
         let connections = open(&Location::File(folder.path().join("x.db")), &[step]).await.unwrap();
-        let (writer, readers) = (Writer::start(connections.writer, 64), connections.readers);
+        let (writer, readers) = (Writer::start(connections.writer, 64, "test"), connections.readers);
         assert!(writer.write(vacuum).await.is_err(), "SQLite refuses it in a transaction");
         let (a, upkeep, b) =
             tokio::join!(writer.write(insert("a")), writer.maintain(vacuum), writer.write(insert("b")));
