@@ -123,6 +123,9 @@ async fn whatever_stops_a_mailbox_raises_the_alert_that_says_so_and_what_is_well
     })
     .await;
 
+    // Before the first scrape it knows nothing of the control plane, and says so.
+    eventually("nothing fires", || async { firing(&prometheus).await.is_empty() }).await;
+
     // Mail comes, and all is well. The instance takes none meanwhile, which is no alert for hours.
     let calm = Instant::now();
     let mut number = 0;

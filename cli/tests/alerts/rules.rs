@@ -21,10 +21,8 @@ pub(crate) fn quick() -> String {
         assert!(rules.contains(usual), "no alert has {usual}");
         rules.replace(usual, quick)
     });
-    let quick = |line: &str| match line.trim_start().strip_prefix("for: ") {
-        Some(time) => line.replace(time, "1s"),
-        None => line.to_owned(),
-    };
+    // What looks ahead, or waits for longer, is not hurried: a few seconds tell it nothing.
+    let quick = |line: &str| if line.trim() == "for: 1m" { line.replace("1m", "1s") } else { line.to_owned() };
     rules.lines().map(quick).collect::<Vec<_>>().join("\n")
 }
 

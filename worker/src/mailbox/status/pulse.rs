@@ -53,7 +53,8 @@ impl Default for Life {
 impl Life {
     /// When the mailbox was first read, if it was.
     pub fn read_since(&self, since: Option<i64>) {
-        self.since.store(since.unwrap_or(i64::MAX), Ordering::Relaxed);
+        // Servers tell whole seconds: what came later within the same one must not look older.
+        self.since.store(since.map_or(i64::MAX, |since| since - since.rem_euclid(1_000_000)), Ordering::Relaxed);
     }
 
     /// Messages are about to be fetched that were received then.
