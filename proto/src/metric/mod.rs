@@ -89,8 +89,14 @@ type Labels = Vec<(&'static str, String)>;
 impl Metric {
     fn labelled(&self, values: &[&str]) -> Labels {
         debug_assert_eq!(values.len(), self.labels.len(), "{} has the labels {:?}", self.name, self.labels);
-        self.labels.iter().copied().zip(values.iter().map(|value| (*value).to_owned())).collect()
+        self.labels.iter().copied().zip(values.iter().map(|value| escaped(value))).collect()
     }
+}
+
+/// A label's value as the text format wants it: prometheus-client writes it as it is, and one quote in the name of a queue
+/// would spoil the whole answer.
+fn escaped(value: &str) -> String {
+    value.replace('\\', "\\\\").replace('"', "\\\"").replace('\n', "\\n")
 }
 
 /// Only grows.
@@ -242,6 +248,7 @@ impl Listed for Gauge {
             if labels.is_empty() {
                 return EncodeMetric::encode(&value, metric);
             }
+            let labels = labels.iter().map(|label| escaped(label));
             let labels: Labels = self.metric.labels.iter().copied().zip(labels).collect();
             EncodeMetric::encode(&value, metric.encode_family(&labels)?)?;
         }

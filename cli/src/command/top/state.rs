@@ -167,7 +167,9 @@ impl View {
         let unfetched = |it: &v1::Mailbox| it.unfetched_time.as_ref().map_or(i64::MAX, from_timestamp);
         let lag = |it: &v1::Mailbox| it.delivery_lag.as_ref().and_then(from_duration).unwrap_or_default();
         match self.sort {
-            Sort::Trouble => all.sort_by_cached_key(|it| (trouble(it), silent_since(it), it.email.clone())),
+            Sort::Trouble => {
+                all.sort_by_cached_key(|it| (trouble(it), unfetched(it), silent_since(it), it.email.clone()));
+            }
             Sort::Email => all.sort_by_cached_key(|it| it.email.clone()),
             Sort::Queue => all.sort_by_cached_key(|it| (it.queue.clone(), it.email.clone())),
             Sort::Worker => all.sort_by_cached_key(|it| (worker(it), it.email.clone())),
