@@ -10,8 +10,11 @@ use super::object::Definition;
 use super::plan;
 use crate::access::vault::Sealed;
 
+/// What people call a secret; made only for those of which something is told.
+type Named<'n> = &'n dyn Fn() -> String;
+
 /// Calls `visit` for each secret of a definition, with its owner in the vault and what people call it.
-fn each(definition: &mut Definition, visit: &mut dyn FnMut(&str, &dyn Fn() -> String, &mut Sealed)) {
+fn each(definition: &mut Definition, visit: &mut dyn FnMut(&str, Named<'_>, &mut Sealed)) {
     match definition {
         Definition::Instance(_) | Definition::System(_) => {}
         Definition::IncomingServer(server) => {
