@@ -97,12 +97,14 @@ fn conversation(answers: &[u8], piece: usize) -> Vec<String> {
         let mut known = Vec::new();
         let listed = headers(commands, &[1, 2, 3], |uid, header| known.push((uid, header.to_vec()))).await;
         assert!(known.iter().all(|(_, header)| header.len() as u64 <= LARGEST), "headers are bounded");
-        made.push(format!("{known:?} {:?}", listed.map_err(|error| error.to_string())));
+        // What was too long and thrown away is told to the command that ran as it came: a server that speaks before it is
+        // asked is compared without that.
+        made.push(format!("{known:?} {:?}", listed.map(drop).map_err(|error| error.to_string())));
         match bodies(commands, &[1, 2, 3]).await {
             Ok(bodies) => {
                 assert!(bodies.got.len() <= 3 && bodies.got.iter().all(|(uid, _)| (1..=3).contains(uid)));
                 assert!(bodies.got.iter().all(|(_, body)| body.len() as u64 <= LARGEST), "messages are bounded");
-                made.push(format!("{bodies:?}"));
+                made.push(format!("{:?}", bodies.got));
             }
             Err(error) => made.push(error.to_string()),
         }
