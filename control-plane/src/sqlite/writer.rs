@@ -37,7 +37,7 @@ pub type Work<'c, T> = Pin<Box<dyn Future<Output = Result<T, sqlx::Error>> + Sen
 
 /// Work that stands in no transaction.
 struct Upkeep {
-    work: Box<dyn for<'c> FnOnce(&'c mut SqliteConnection) -> Work<'c, ()> + Send>,
+    work: Operation<()>,
     answer: oneshot::Sender<Result<(), WriteError>>,
 }
 
