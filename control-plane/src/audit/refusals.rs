@@ -99,7 +99,7 @@ mod tests {
         assert!(rows.len() <= KINDS + 2, "{}", rows.len());
         assert_eq!(rows.iter().map(|it| it.count).sum::<u64>(), 20_000);
         assert_eq!(rows.iter().filter(|it| it.call.address == OTHERS).count(), 2, "one for each reason");
-        refusals.put_back(rows.clone());
+        refusals.put_back(rows);
         assert_eq!(refusals.take().iter().map(|it| it.count).sum::<u64>(), 20_000, "what was not written is not lost");
         assert!(call(0, String::new(), String::new(), String::new(), &"/x".repeat(9999)).rpc.len() < 200);
     }
