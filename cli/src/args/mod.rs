@@ -113,7 +113,7 @@ pub enum Output {
 #[derive(Debug, Subcommand)]
 pub enum Command {
     /// Run everything in one process: control plane, worker and store.
-    Up(up::Args),
+    Up(Box<up::Args>),
     /// Show on one screen how the installation is doing, and what needs somebody.
     #[command(
         after_help = "Examples:\n  postroom status\n  postroom status --check --quiet    # for monitoring: exit code 0 or 9"

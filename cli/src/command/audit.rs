@@ -110,7 +110,7 @@ mod tests {
         };
         assert_eq!(what(&entry), "revision 7, update queue \"Billing\"");
         assert_eq!(row(&entry)[4], "ApplyModel");
-        let asked = v1::AuditEntry { changes: String::new(), ..entry.clone() };
+        let asked = v1::AuditEntry { changes: String::new(), ..entry };
         assert_eq!(what(&asked), "prune: true");
         let refused = v1::AuditEntry {
             outcome: v1::AuditOutcome::Refused.into(),

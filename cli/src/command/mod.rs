@@ -43,8 +43,8 @@ pub async fn run(cli: Cli, environment: Environment<'_>, streams: &mut Streams<'
         let observe = args.observed();
         let store = args.store.choose(environment)?;
         let blobs = args.blobs.choose(environment)?;
-        let secret_key = up::secret_key(args.secret_key, &data, environment)?;
-        let up::Args { listen, tls_names, model, .. } = args;
+        let secret_key = up::secret_key(args.secret_key.clone(), &data, environment)?;
+        let up::Args { listen, tls_names, model, .. } = *args;
         let insecure = connection.insecure;
         let options = up::Options { data, store, blobs, secret_key, listen, observe, tls_names, model, insecure };
         return Box::pin(up::run(options, environment, streams)).await;
