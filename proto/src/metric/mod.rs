@@ -1,6 +1,6 @@
 //! What a process measures, and the text in which Prometheus reads it.
 //!
-//! Every metric stands in the [`inventory`], and can only be used from there: a process cannot show one that is not
+//! Every metric stands in the `inventory`, and can only be used from there: a process cannot show one that is not
 //! listed. Values belong to the process, as its log does; whoever measures says nothing of where that goes.
 //!
 //! Invariant: no label has values that people outside choose. The few that grow with the model (mailboxes) are bounded
