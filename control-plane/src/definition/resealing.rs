@@ -6,7 +6,7 @@
 //! [`pass`](Resealing::pass) finds which.
 //!
 //! Ordering: applies go on meanwhile and seal with the newest key, but keep what they find. So passes are repeated, and the
-//! last one, with the [`sweep`](Resealing::sweep), runs while nobody changes the model.
+//! last one, with the `sweep`, runs while nobody changes the model.
 
 use std::collections::{BTreeSet, HashMap, HashSet};
 use std::sync::atomic::{AtomicU64, Ordering};
@@ -118,7 +118,7 @@ impl<'a> Resealing<'a> {
     }
 
     /// Goes through all revisions, the newest first. Answers true when nothing was left to be done.
-    /// `alone`: the caller holds [`Definitions::changing_alone`].
+    /// `alone`: the caller holds `Definitions::changing_alone`.
     pub async fn pass(&mut self, alone: bool) -> Result<bool, Failure> {
         let revisions = self.revisions().await?;
         self.told.total.store(revisions.len() as u64, Ordering::Relaxed);

@@ -1,6 +1,6 @@
 //! The sealed secrets among definitions: which there are, under which keys, and the same under another. Pure.
 //!
-//! Invariant: every field that holds a sealed secret stands in [`each`], once. A test compares that with what is stored.
+//! Invariant: every field that holds a sealed secret stands in `each`, once. A test compares that with what is stored.
 
 use std::collections::BTreeSet;
 use std::sync::Arc;

@@ -1,6 +1,6 @@
 //! Secrets that rest in the store beside the model, each in a field of a record of its own.
 //!
-//! Invariant: whoever seals something there adds a line to [`RECORDS`]; what is not in it would be lost with the former key.
+//! Invariant: whoever seals something there adds a line to `RECORDS`; what is not in it would be lost with the former key.
 
 use std::collections::BTreeSet;
 
