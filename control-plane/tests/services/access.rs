@@ -12,7 +12,7 @@ use postroom_proto::v1::definition_service_client::DefinitionServiceClient;
 use postroom_proto::v1::operator_service_client::OperatorServiceClient;
 use postroom_proto::v1::{self, open_outcome::Outcome};
 
-use crate::bench::{Bench, bearing, reason};
+use crate::bench::{Bench, bearing, reason, store_of};
 
 #[tokio::test]
 async fn secrets_go_to_the_holder_and_rest_in_no_file() {
@@ -78,7 +78,11 @@ async fn a_lost_key_is_said_and_the_readers_word_on_it_is_taken() {
     let path = data.path().join("secret.key");
     let id = Vault::from_text(&std::fs::read_to_string(&path).unwrap().into()).unwrap().key_id();
     std::fs::remove_file(&path).unwrap();
-    let config = || Config::new(data.path().into(), "127.0.0.1:0".parse().unwrap(), Tokens::default());
+    let store = store_of(data.path()).await;
+    let config = || Config {
+        store: store.clone(),
+        ..Config::new(data.path().into(), "127.0.0.1:0".parse().unwrap(), Tokens::default())
+    };
     let gone = App::start(config()).await.unwrap_err().to_string();
     assert!(gone.contains(&id) && gone.contains("secret.key") && gone.contains("lost:"), "{gone}");
     assert!(!path.exists(), "no key takes its place");
