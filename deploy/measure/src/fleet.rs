@@ -26,6 +26,7 @@ use self::census::{Life, Move};
 use self::worker::{Fleet, Worker};
 use crate::control_plane::{self, ControlPlane, Store};
 use crate::machine::{self, Machine};
+use crate::output::Output;
 use crate::table;
 
 /// Longest wait for anything.
@@ -60,12 +61,8 @@ pub(crate) struct Args {
     /// Print the control plane's log at the end.
     #[arg(long)]
     show_log: bool,
-    /// Print JSON instead of a table.
-    #[arg(long)]
-    json: bool,
-    /// Folder below which the control plane writes. One in memory would make fsync free.
-    #[arg(long, value_name = "DIR", default_value = "/var/tmp")]
-    dir: PathBuf,
+    #[command(flatten)]
+    output: Output,
     /// The postroom-control-plane binary [default: the one beside this program].
     #[arg(long, value_name = "FILE")]
     control_plane: Option<PathBuf>,
@@ -148,7 +145,7 @@ pub(crate) async fn run(args: Args) -> anyhow::Result<()> {
         Some(program) => program.clone(),
         None => control_plane::beside_this()?,
     };
-    let dir = tempfile::Builder::new().prefix("postroom-bench").tempdir_in(&args.dir)?;
+    let dir = tempfile::Builder::new().prefix("postroom-bench").tempdir_in(&args.output.dir)?;
     let machine = Machine::of(dir.path());
     let control_plane = ControlPlane::start(&program, dir.path(), args.store, args.heartbeat, &args.log).await?;
     let measured = measure(&args, &control_plane, machine).await;
@@ -156,11 +153,7 @@ pub(crate) async fn run(args: Args) -> anyhow::Result<()> {
         table::note(&control_plane.log());
     }
     let measured = measured?;
-    table::print(&if args.json {
-        serde_json::to_string_pretty(&measured)? + "\n"
-    } else {
-        table::render_fleet(&measured)
-    })
+    args.output.print(&measured, table::render_fleet)
 }
 
 async fn measure(args: &Args, control_plane: &ControlPlane, machine: Machine) -> anyhow::Result<Measured> {

@@ -3,7 +3,6 @@
 //! Memory is the proportional set size of the process (proc(5), smaps_rollup). What a mailbox costs is what the process has
 //! more with all mailboxes than with one, divided by how many there are more.
 
-use std::path::PathBuf;
 use std::process::Stdio;
 use std::time::Duration;
 
@@ -17,6 +16,7 @@ use crate::bare;
 use crate::figures::Spread;
 use crate::installation::{Installation, Programs};
 use crate::machine::{self, Machine};
+use crate::output::Output;
 use crate::{process, table};
 
 /// `idle`.
@@ -31,12 +31,8 @@ pub(crate) struct Args {
     /// Time that nothing happens before the memory is looked at, in seconds.
     #[arg(long, default_value_t = 3)]
     settle: u64,
-    /// Print JSON instead of a table.
-    #[arg(long)]
-    json: bool,
-    /// Folder below which everything is written.
-    #[arg(long, value_name = "DIR", default_value = "/var/tmp")]
-    dir: PathBuf,
+    #[command(flatten)]
+    output: Output,
     #[command(flatten)]
     programs: Programs,
 }
@@ -83,7 +79,8 @@ struct Run {
 /// Measures and prints.
 pub(crate) async fn run(args: Args) -> anyhow::Result<()> {
     ensure!(args.mailboxes.is_sorted(), "write the numbers of mailboxes in ascending order");
-    let parent = args.dir.canonicalize().with_context(|| format!("there is no folder {}", args.dir.display()))?;
+    let parent =
+        args.output.dir.canonicalize().with_context(|| format!("there is no folder {}", args.output.dir.display()))?;
     let testbed = Testbed::start().await?;
     let most = args.mailboxes.last().copied().unwrap_or(1);
     let names: Vec<String> = (0..most).map(|number| format!("idle{number}@{}", postroom_testbed::DOMAIN)).collect();
@@ -108,11 +105,7 @@ pub(crate) async fn run(args: Args) -> anyhow::Result<()> {
     ];
     let machine = Machine::of(&parent);
     let measured = Measured { runs: args.runs, machine, dovecot: machine::version("dovecot").await, clients };
-    if args.json {
-        table::print(&(serde_json::to_string_pretty(&measured)? + "\n"))
-    } else {
-        table::print(&table::render_idle(&measured))
-    }
+    args.output.print(&measured, table::render_idle)
 }
 
 fn client(name: &'static str, mailboxes: &[u64], runs: &[Run]) -> Client {

@@ -3,7 +3,6 @@
 //!
 //! mbsync reads the same mailboxes, one after the other, as it does.
 
-use std::path::PathBuf;
 use std::time::Duration;
 
 use anyhow::ensure;
@@ -17,6 +16,7 @@ use crate::figures::{Lap, Series};
 use crate::filling::Filling;
 use crate::installation::{Installation, Programs};
 use crate::machine::{self, Machine};
+use crate::output::Output;
 use crate::process::{self, LONGEST_RUN};
 use crate::reading::{MBSYNC, Stage};
 use crate::{bare, mbsync, table};
@@ -47,12 +47,8 @@ pub(crate) struct Args {
     /// Measure Postroom alone.
     #[arg(long)]
     alone: bool,
-    /// Print JSON instead of a table.
-    #[arg(long)]
-    json: bool,
-    /// Folder below which everything is written.
-    #[arg(long, value_name = "DIR", default_value = "/var/tmp")]
-    dir: PathBuf,
+    #[command(flatten)]
+    output: Output,
     #[command(flatten)]
     programs: Programs,
 }
@@ -99,13 +95,13 @@ impl Measured {
 /// Measures and prints.
 pub(crate) async fn run(args: Args) -> anyhow::Result<()> {
     let filling = Filling::Large { bytes: (args.megabytes * MEGABYTE) as usize };
-    let stage = Stage::set(&args.dir, None, args.mailboxes, args.messages, filling).await?;
+    let stage = Stage::set(&args.output.dir, None, args.mailboxes, args.messages, filling).await?;
     let mut measured = Measured {
         mailboxes: args.mailboxes,
         messages: stage.messages,
         bytes: stage.bytes,
         runs: args.runs,
-        machine: Machine::of(&args.dir.canonicalize()?),
+        machine: Machine::of(&args.output.dir.canonicalize()?),
         load: Vec::new(),
         dovecot: machine::version("dovecot").await,
         mbsync: machine::version("mbsync").await,
@@ -125,10 +121,7 @@ pub(crate) async fn run(args: Args) -> anyhow::Result<()> {
         read(&args, &stage, &mut measured).await?;
     }
     measured.load.push(machine::load());
-    match args.json {
-        true => table::print(&(serde_json::to_string_pretty(&measured)? + "\n")),
-        false => table::print(&table::render_large(&measured)),
-    }
+    args.output.print(&measured, table::render_large)
 }
 
 /// One turn of a fresh installation, from the model to the last durable contact.

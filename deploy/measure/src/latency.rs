@@ -3,7 +3,6 @@
 //! Dovecot itself waits half a second before it tells an idling client of new mail. A bare client idles in the same
 //! mailbox: what counts is how much later than its EXISTS the contact is there.
 
-use std::path::PathBuf;
 use std::time::Duration;
 
 use anyhow::{Context as _, bail, ensure};
@@ -17,6 +16,7 @@ use tokio::time::Instant;
 
 use crate::installation::{Installation, Programs};
 use crate::machine::{self, Machine};
+use crate::output::Output;
 use crate::table;
 
 /// Longest time for one delivery to become a contact.
@@ -34,12 +34,8 @@ pub(crate) struct Args {
     /// Deliveries, one after the other, that count.
     #[arg(long, default_value_t = 300, value_parser = clap::value_parser!(u64).range(1..=100_000))]
     deliveries: u64,
-    /// Print JSON instead of a table.
-    #[arg(long)]
-    json: bool,
-    /// Folder below which everything is written.
-    #[arg(long, value_name = "DIR", default_value = "/var/tmp")]
-    dir: PathBuf,
+    #[command(flatten)]
+    output: Output,
     #[command(flatten)]
     programs: Programs,
 }
@@ -61,7 +57,8 @@ pub(crate) struct Measured {
 
 /// Measures and prints.
 pub(crate) async fn run(args: Args) -> anyhow::Result<()> {
-    let parent = args.dir.canonicalize().with_context(|| format!("there is no folder {}", args.dir.display()))?;
+    let parent =
+        args.output.dir.canonicalize().with_context(|| format!("there is no folder {}", args.output.dir.display()))?;
     let dir = tempfile::Builder::new().prefix("postroom-bench-").tempdir_in(&parent)?;
     let testbed = Testbed::start().await?;
     let names: Vec<String> =
@@ -107,11 +104,7 @@ pub(crate) async fn run(args: Args) -> anyhow::Result<()> {
     for values in [&mut measured.bare, &mut measured.contact, &mut measured.behind] {
         values.sort_by(f64::total_cmp);
     }
-    if args.json {
-        table::print(&(serde_json::to_string_pretty(&measured)? + "\n"))
-    } else {
-        table::print(&table::render_latency(&measured))
-    }
+    args.output.print(&measured, table::render_latency)
 }
 
 /// A bare client that idles in a mailbox.

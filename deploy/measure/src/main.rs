@@ -21,6 +21,7 @@ mod latency;
 mod machine;
 mod mbsync;
 mod model;
+mod output;
 mod plan;
 mod postroom;
 mod process;

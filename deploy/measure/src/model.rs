@@ -14,6 +14,7 @@ use tokio::time::Instant;
 
 use crate::control_plane::{self, ControlPlane, Store};
 use crate::machine::{self, Machine};
+use crate::output::Output;
 use crate::process::{self, Usage};
 use crate::{postroom, table};
 
@@ -32,12 +33,8 @@ pub(crate) struct Args {
     /// Where the control plane keeps definitions; etcd is a real one, started for this.
     #[arg(long, value_enum, default_value_t = Store::Sqlite)]
     store: Store,
-    /// Print JSON instead of a table.
-    #[arg(long)]
-    json: bool,
-    /// Folder below which everything is written. One in memory would make fsync free.
-    #[arg(long, value_name = "DIR", default_value = "/var/tmp")]
-    dir: PathBuf,
+    #[command(flatten)]
+    output: Output,
     /// The postroom-control-plane binary [default: the one beside this program].
     #[arg(long, value_name = "FILE")]
     control_plane: Option<PathBuf>,
@@ -79,7 +76,7 @@ pub(crate) struct Step {
 pub(crate) async fn run(args: Args) -> anyhow::Result<()> {
     let program = args.control_plane.clone().map_or_else(control_plane::beside_this, Ok)?;
     let postroom = args.postroom.clone().map_or_else(postroom::beside_this, Ok)?;
-    let dir = tempfile::Builder::new().prefix("postroom-bench").tempdir_in(&args.dir)?;
+    let dir = tempfile::Builder::new().prefix("postroom-bench").tempdir_in(&args.output.dir)?;
     let (machine, load) = (Machine::of(dir.path()), machine::load());
     let control_plane = ControlPlane::start(&program, dir.path(), args.store, HEARTBEAT, "info").await?;
     let mut stage = Stage { postroom, dir: dir.path().to_owned(), control_plane, steps: Vec::new() };
@@ -94,11 +91,7 @@ pub(crate) async fn run(args: Args) -> anyhow::Result<()> {
         file_bytes: text.len(),
         steps: stage.steps,
     };
-    table::print(&if args.json {
-        serde_json::to_string_pretty(&measured)? + "\n"
-    } else {
-        table::render_model(&measured)
-    })
+    args.output.print(&measured, table::render_model)
 }
 
 struct Stage {

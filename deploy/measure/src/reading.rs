@@ -18,6 +18,7 @@ use tempfile::TempDir;
 use crate::figures::{Lap, Series};
 use crate::filling::Filling;
 use crate::machine::{self, Machine};
+use crate::output::Output;
 use crate::{bare, imapflow, mbsync, postroom, table};
 
 /// Bytes of messages that are in memory at once while a mailbox is filled.
@@ -74,12 +75,8 @@ struct Turns {
     /// Skip the run that warms up.
     #[arg(long)]
     cold: bool,
-    /// Print JSON instead of a table.
-    #[arg(long)]
-    json: bool,
-    /// Folder below which the clients write. One in memory would make fsync free.
-    #[arg(long, value_name = "DIR", default_value = "/var/tmp")]
-    dir: PathBuf,
+    #[command(flatten)]
+    output: Output,
     /// The postroom binary [default: the one beside this program].
     #[arg(long, value_name = "FILE")]
     postroom: Option<PathBuf>,
@@ -165,7 +162,7 @@ async fn run(args: Turns, mailboxes: u64, messages: u64, filling: Filling) -> an
         None if kinds.contains(&Kind::Postroom) => postroom::beside_this()?,
         None => PathBuf::new(),
     };
-    let stage = Stage::set(&args.dir, args.imapflow.clone(), mailboxes, messages, filling).await?;
+    let stage = Stage::set(&args.output.dir, args.imapflow.clone(), mailboxes, messages, filling).await?;
     let mut measured = Measured {
         mailboxes: stage.mailboxes.len(),
         messages: stage.messages,
@@ -201,11 +198,7 @@ async fn run(args: Turns, mailboxes: u64, messages: u64, filling: Filling) -> an
         let unseen = stage.testbed.dovecot.count_unseen(mailbox, "INBOX").await?;
         ensure!(unseen as u64 == messages, "somebody changed {mailbox}: {unseen} messages are unseen");
     }
-    if args.json {
-        table::print(&(serde_json::to_string_pretty(&measured)? + "\n"))
-    } else {
-        table::print(&table::render(&measured))
-    }
+    args.output.print(&measured, table::render)
 }
 
 impl Measured {
