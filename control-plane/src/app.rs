@@ -21,7 +21,6 @@
 //!
 //! Every task is essential: when one ends before it was told to, the control plane stops.
 
-use std::collections::BTreeSet;
 use std::fs::File;
 use std::net::SocketAddr;
 use std::path::{Path, PathBuf};
@@ -30,8 +29,7 @@ use std::time::Duration;
 
 use futures::future::OptionFuture;
 use postroom_proto::metric;
-use postroom_proto::observe::{Health, ListenError, Listener};
-use postroom_proto::settings::{Refusal, refusal};
+use postroom_proto::observe::{Health, Listener};
 use postroom_proto::v1::access_service_server::AccessServiceServer;
 use postroom_proto::v1::audit_service_server::AuditServiceServer;
 use postroom_proto::v1::backup_service_server::BackupServiceServer;
@@ -51,14 +49,14 @@ use tokio::net::TcpListener;
 use tokio::sync::{Notify, watch};
 use tokio_util::sync::CancellationToken;
 use tokio_util::task::TaskTracker;
-use tonic::transport::server::Server;
-use tower::layer::util::{Identity, Stack};
 
+use self::ground::Ground;
+use self::passage::{LARGEST_ANSWER, LARGEST_MODEL, LARGEST_MODEL_ANSWER, LARGEST_REQUEST};
+pub use self::start_error::StartError;
 use crate::access::directory::Directory;
 use crate::access::gate::Gate;
 use crate::access::issuing::Issuer;
 use crate::access::sessions::Sessions;
-use crate::access::vault::{KeyError, KeySource, Vault};
 use crate::access::{context, listening, tls, usage};
 use crate::api;
 use crate::api::contact::Contacts;
@@ -67,121 +65,35 @@ use crate::api::lease::Leases;
 use crate::api::operator::Operators;
 use crate::api::report::Reports;
 use crate::audit::Audit;
-use crate::audit::layer::{Auditing, Counting};
 use crate::backlog::Backlogs;
-use crate::backup::making::{self, Backups};
-use crate::binding::{self, Binding};
-use crate::blob::Blobs;
 use crate::check::Checker;
-use crate::config::{Config, Invalid};
+use crate::config::Config;
 use crate::contact::arrival::Arrivals;
 use crate::contact::taking::Allocator;
-use crate::definition::Definitions;
 use crate::errand::Errands;
-use crate::failure::chain;
 use crate::fleet::Fleet;
 use crate::intake::Intake;
 use crate::lease::nudge::Nudges;
 use crate::lease::nudging;
 use crate::lease::run::{LeasePlane, Settings};
-use crate::ledger::SharedLedger;
-use crate::ledger::audit::SharedAudit;
-use crate::ledger::outbox::SharedOutbox;
 use crate::message::Messages;
 use crate::observation::Observer;
 use crate::outbox::composing::Composer;
 use crate::outbox::sending::Sending;
 use crate::outbox::watching::Mails;
-use crate::rotation::{self, Rotations};
-use crate::sqlite::Location;
 use crate::status::Overview;
-use crate::store::SharedStore;
 use crate::store::opened::Opened;
-use crate::telemetry::calls::Calls;
 use crate::telemetry::look::Telemetry;
 use crate::telemetry::readiness;
 use crate::watching::Watcher;
-use crate::{blob, clock, contact, definition, folder, ledger, store};
+use crate::{clock, contact, folder, ledger};
+
+mod ground;
+mod passage;
+mod start_error;
 
 /// How long calls under way may take when the control plane stops.
 pub const GRACE: Duration = Duration::from_secs(5);
-/// Largest request. Reports are at most 3 MiB, everything else but a model is smaller.
-const LARGEST_REQUEST: usize = 4 * 1024 * 1024;
-/// Largest answer.
-const LARGEST_ANSWER: usize = 64 * 1024 * 1024;
-/// Largest model that can be applied: no model file is larger.
-const LARGEST_MODEL: usize = 64 * 1024 * 1024;
-/// Largest answer about a model, which may tell every field of it, old and new.
-const LARGEST_MODEL_ANSWER: usize = 256 * 1024 * 1024;
-/// Longest call: the upload of a large body, for which a worker waits two minutes, and some time to tell it apart.
-const LONGEST_CALL: Duration = Duration::from_secs(150);
-
-/// Most calls that are worked on at one time for a connection; the others wait.
-const MOST_CALLS: usize = 256;
-/// Most calls of a connection that have not ended, streams among them; the client waits with further ones.
-const MOST_STREAMS: u32 = 1024;
-/// Most bytes of a call's headers.
-const LARGEST_HEADERS: u32 = 16 * 1024;
-
-/// Why a control plane did not start.
-#[derive(Debug, thiserror::Error)]
-pub enum StartError {
-    /// The settings are refused.
-    #[error(transparent)]
-    Config(#[from] Invalid),
-    /// The data folder cannot be used.
-    #[error(transparent)]
-    Folder(#[from] folder::Error),
-    /// The address cannot be listened on.
-    #[error("cannot listen on {address}; it may be in use: name another with --listen")]
-    Listen {
-        /// The address.
-        address: SocketAddr,
-        /// Why.
-        #[source]
-        source: std::io::Error,
-    },
-    /// The store cannot be used.
-    #[error(transparent)]
-    Store(#[from] store::Error),
-    /// The ledger cannot be used.
-    #[error(transparent)]
-    Ledger(#[from] ledger::Error),
-    /// The folder or bucket of large bodies cannot be used.
-    #[error(transparent)]
-    Blobs(#[from] blob::Error),
-    /// The port's certificates cannot be used.
-    #[error(transparent)]
-    Tls(#[from] tls::Error),
-    /// The key of the secrets cannot be used.
-    #[error(transparent)]
-    Vault(#[from] KeyError),
-    /// Store and ledger cannot be compared.
-    #[error(transparent)]
-    Binding(#[from] binding::Error),
-    /// The model cannot be read.
-    #[error(transparent)]
-    Definitions(#[from] definition::ReadError),
-    /// Metrics and health cannot be served.
-    #[error(transparent)]
-    Observe(#[from] ListenError),
-    /// The protos that are served to whoever asks for them are broken.
-    #[error("the protos cannot be served")]
-    Reflection(#[from] tonic_reflection::server::Error),
-}
-
-impl From<StartError> for Refusal {
-    fn from(error: StartError) -> Self {
-        match &error {
-            StartError::Config(_)
-            | StartError::Folder(_)
-            | StartError::Listen { .. }
-            | StartError::Tls(_)
-            | StartError::Observe(_) => Self::new(refusal::USAGE, chain(&error), "see --help"),
-            _ => Self::new(refusal::INTERNAL, chain(&error), "mend it and start again; nothing was changed"),
-        }
-    }
-}
 
 /// A running control plane.
 #[derive(Debug)]
@@ -207,20 +119,6 @@ macro_rules! limited {
     ($server:ident, $service:expr) => {
         $server::new($service).max_decoding_message_size(LARGEST_REQUEST).max_encoding_message_size(LARGEST_ANSWER)
     };
-}
-
-/// What the services stand on.
-struct Ground {
-    store: SharedStore,
-    ledger: SharedLedger,
-    outbox: SharedOutbox,
-    blobs: Blobs,
-    definitions: Arc<Definitions>,
-    vault: Arc<Vault>,
-    binding: Binding,
-    backups: Backups,
-    rotations: Rotations,
-    log: SharedAudit,
 }
 
 impl App {
@@ -441,7 +339,7 @@ impl App {
         let leases = Leases::new(leader, model.clone(), config.terms, nudges, sessions.clone());
         let audit = Audit::new(log.clone());
         self.keep("audit", audit.clone().run(config.audit_kept, self.keeping.clone()));
-        let router = router(Gate::new(directory, config.limits), audit)
+        let router = passage::server(Gate::new(directory, config.limits), audit)
             .add_service(limited!(AuditServiceServer, api::audit::Service(log)))
             .add_service(healths)
             .add_service(reflection)
@@ -498,65 +396,6 @@ impl App {
         Ok(Some(secured))
     }
 
-    /// `quiet`: as long nobody leads after an adoption.
-    async fn open(&mut self, config: &Config, quiet: Duration) -> Result<Ground, StartError> {
-        let (data, choice, bodies) = (&config.data, &config.store, &config.blobs);
-        let file = data.join(folder::STORE);
-        let opened = Opened::open(choice, &file).await?;
-        self.store = Some(opened.clone());
-        let ledger = Arc::new(ledger::sqlite::Sqlite::open(&Location::File(data.join(folder::LEDGER))).await?);
-        self.ledger = Some(ledger.clone());
-        self.keep("writers' watch", {
-            let (store, ledger, told) = (opened.clone(), ledger.clone(), self.keeping.clone());
-            async move {
-                tokio::select! {
-                    () = told.cancelled() => {}
-                    () = store.ended() => {}
-                    () = ledger.ended() => {}
-                }
-            }
-        });
-        let store = opened.shared();
-        // What the folder had before it moved to a store elsewhere.
-        let former = (!opened.is_file()).then_some(file);
-        let ground = binding::Ground {
-            store: store.clone(),
-            location: choice.to_string(),
-            ledger: ledger.clone(),
-            former,
-            quiet,
-        };
-        let binding = Binding::open(ground).await?;
-        self.keep("binding", binding.clone().watch_over(self.keeping.clone()));
-        let blobs = Blobs::open(bodies, &data.join(folder::BLOBS)).await?;
-        let definitions = Arc::new(Definitions::load(store.clone()).await?);
-        let mut wanted = definition::secrets::keys(&definitions.model());
-        wanted.extend(rotation::records::keys(&*store).await?);
-        let vault = Arc::new(vault(&config.secret_key, &wanted, &binding)?);
-        let backups = Backups::new(
-            making::Ground {
-                data: data.into(),
-                ledger: ledger.clone(),
-                store: opened.clone(),
-                blobs: blobs.clone(),
-                vault: vault.clone(),
-            },
-            self.serving.clone(),
-        );
-        let rotations = Rotations::new(
-            rotation::Ground {
-                data: data.into(),
-                store: opened,
-                definitions: definitions.clone(),
-                vault: vault.clone(),
-                binding: binding.clone(),
-            },
-            self.serving.clone(),
-        );
-        let (outbox, log) = (ledger.clone(), ledger.clone());
-        Ok(Ground { store, outbox, log, ledger, blobs, definitions, vault, binding, backups, rotations })
-    }
-
     fn serve(&self, name: &'static str, task: impl Future<Output = ()> + Send + 'static) {
         self.front.spawn(essential(name, task, self.serving.clone(), self.failed.clone()));
     }
@@ -564,40 +403,6 @@ impl App {
     fn keep(&self, name: &'static str, task: impl Future<Output = ()> + Send + 'static) {
         self.back.spawn(essential(name, task, self.keeping.clone(), self.failed.clone()));
     }
-}
-
-/// The keys, none of which may be missing that what is stored names. In a store that is not the ledger's another
-/// installation's model may stand: then it is told, and an admin has to look at the store first.
-fn vault(source: &KeySource, wanted: &BTreeSet<String>, binding: &Binding) -> Result<Vault, KeyError> {
-    let vault = match Vault::load(source, wanted) {
-        Err(error @ KeyError::Wanting { .. }) if binding.standing().require().is_err() => {
-            tracing::warn!(error = chain(&error), "the store's secrets cannot be opened");
-            Vault::load(source, &BTreeSet::new())?
-        }
-        other => other?,
-    };
-    if vault.key_ids().len() > 1 {
-        tracing::warn!(keys = ?vault.key_ids(), "secrets may be sealed under several keys; `postroom secret rotate-key` seals all under the newest");
-    }
-    Ok(vault)
-}
-
-/// What every call passes: the count for metrics, the count of what is turned away, the gate, the audit.
-type Passage = Stack<Auditing, Stack<Gate, Stack<Counting, Stack<Calls, Identity>>>>;
-
-fn router(gate: Gate, audit: Audit) -> Server<Passage> {
-    Server::builder()
-        .http2_keepalive_interval(Some(Duration::from_secs(10)))
-        .http2_keepalive_timeout(Some(Duration::from_secs(5)))
-        .concurrency_limit_per_connection(MOST_CALLS)
-        .max_concurrent_streams(MOST_STREAMS)
-        .http2_max_header_list_size(LARGEST_HEADERS)
-        .timeout(LONGEST_CALL)
-        // Ordering: outermost, so that calls are counted that the gate turns away.
-        .layer(Calls)
-        .layer(Counting(audit.clone()))
-        .layer(gate)
-        .layer(Auditing(audit))
 }
 
 /// Runs a task to its end; an end that nobody asked for, by return or by panic, fails the control plane.
