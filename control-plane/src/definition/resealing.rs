@@ -223,6 +223,8 @@ impl<'a> Resealing<'a> {
         let mut differs = false;
         while let Some((entry, found)) = read.try_next().await? {
             let new = self.object(&found, &entry.digest, pending);
+            // A definition of two secrets, one of which does not open, names an older key in its new form too: it stays.
+            self.objects.insert(new.clone(), new.clone());
             self.objects.insert(entry.digest, new);
             // Memory is bounded: what nobody sees yet may be written early.
             if pending.len() >= MAX_WRITES && !self.dry {

@@ -7,8 +7,10 @@ use secrecy::ExposeSecret as _;
 
 use super::concurrent::{etcd, sqlite};
 use super::*;
-use crate::access::vault::{KeySource, without};
+use crate::access::vault::{KeySource, Sealed, without};
 use crate::definition::history;
+use crate::definition::model::{Model, Queue};
+use crate::definition::object::Definition;
 use crate::definition::resealing::{Resealing, Tally, Told};
 use crate::definition::resolve::resolve;
 use crate::store::suite::{Fault, Faulty};
@@ -287,6 +289,46 @@ async fn what_does_not_open_stays_with_its_key_and_what_is_lost_holds_nothing_up
     assert!(tally.kept_keys.contains(&old) && tally.named.iter().any(|it| it.contains(&old)), "{tally:?}");
     std::fs::write(&path, keys).unwrap();
     assert_eq!(reseal(&definitions, &load(folder.path())).await.unwrap().secrets, 5, "and is no worse for it");
+}
+
+#[tokio::test]
+async fn a_definition_stays_of_which_one_secret_does_not_open() {
+    let (folder, store) = (tempfile::tempdir().unwrap(), store().await);
+    let vault = load(folder.path());
+    let definitions = definitions(&store).await;
+    let mut model = sample();
+    let bob = v1::Address { password: secret("planted-altered"), ..address("bob@contoso.example", "users") };
+    model.queues[1].addresses.push(bob);
+    change(&definitions, &vault, of(model)).await;
+    let base = definitions.refresh().await.unwrap();
+    let altered = plan::definitions(&base.model).into_iter().map(|definition| {
+        let garbled = secrets::changed(&definition, |found| {
+            let other = Sealed { ciphertext: vec![0; 32], ..found.sealed.clone() };
+            (found.what)().contains("bob@").then_some(other)
+        });
+        match garbled {
+            Some(Definition::Queue(queue)) => Definition::Queue(Arc::new(Queue { revision: 2, ..(*queue).clone() })),
+            _ => definition,
+        }
+    });
+    let altered = Model::new(2, plan::assemble(altered));
+    let (author, request) = (author(), "");
+    tree::write(&*store, &base, altered, tree::Origin { author: &author, rollback_of: 0, request }).await.unwrap();
+    definitions.refresh().await.unwrap();
+
+    let old = vault.key_id();
+    // While the older key is kept no other is made.
+    for secrets in [4, 0] {
+        let tally = reseal(&definitions, &vault).await.unwrap();
+        assert_eq!((tally.secrets, tally.unreadable), (secrets, 1), "{tally:?}");
+        assert_eq!(tally.kept_keys.iter().collect::<Vec<_>>(), [&old], "it is kept for the one that is left");
+        let fresh = load(folder.path());
+        let model = super::definitions(&store).await.model();
+        let read = model.mailboxes().map(|(uid, _)| resolve(&model, &fresh, uid).map(|it| it.password));
+        let (open, shut): (Vec<_>, Vec<_>) = read.partition(Result::is_ok);
+        assert_eq!((open.len(), shut.len()), (3, 1));
+        assert!(open.into_iter().flatten().any(|password| password == "planted-password"));
+    }
 }
 
 #[tokio::test]
