@@ -25,6 +25,7 @@ use super::packing::Packing;
 use super::{Event, FORMAT, member};
 use crate::access::vault::Vault;
 use crate::blob::Blobs;
+use crate::definition::Definitions;
 use crate::ledger::sqlite::copy::BodyDigest;
 use crate::store::opened::Opened;
 use crate::{blob, clock, folder, ledger, store};
@@ -84,6 +85,8 @@ pub struct Ground {
     pub store: Opened,
     /// The bodies.
     pub blobs: Blobs,
+    /// The model, whose trees stay while they are copied.
+    pub definitions: Arc<Definitions>,
     /// The keys.
     pub vault: Arc<Vault>,
 }
@@ -208,10 +211,14 @@ async fn copy(ground: Arc<Ground>, include_key: bool) -> Result<Copies, Error> {
     let (ledger_path, store_path) = (scratch.0.join(member::LEDGER), scratch.0.join(member::STORE));
     let created_micros = clock::now();
 
-    // Ordering: ledger, store, bodies, keys; see the module above. No key comes or goes until all is copied.
+    // Ordering: keys are held, then ledger, store, bodies; see the module above.
     let keys = ground.vault.hold_keys().await;
     ground.ledger.copy_to(&ledger_path).await.map_err(Error::Ledger)?;
+    // Ordering: a store that is copied key by key has the head of the model before its trees. A rotation that goes on
+    // may not take these away in between.
+    let trees = ground.definitions.changing().await;
     ground.store.copy_to(&store_path).await.map_err(Error::Store)?;
+    drop(trees);
     let ledger = ledger::sqlite::copy::describe(&ledger_path).await?;
     let store = store::sqlite::copy::describe(&store_path).await?;
     if ledger.highest_epoch > store.revision.0 {

@@ -6,13 +6,14 @@
 //! An archive is a tar in gzip with these members, in this order: `backup.json`, `ledger.db`, `store.db`, `secret.key`
 //! (only when asked for), `blobs/xx/…` ascending, `digests.json`. Whatever lacks its last member was cut off.
 //!
-//! Ordering, while it is made: first the ledger is copied, then the store, then the bodies that the copied ledger names,
-//! then the keys.
+//! Ordering, while it is made: the keys are held, so that none comes or goes; then the ledger is copied, then the store,
+//! then the bodies that the copied ledger names.
 //! - Ledger before store: an epoch reaches the ledger after the store minted it, so the store's copy is never behind the
 //!   ledger's highest epoch, which a start would refuse. The other way round a lease given between the two would do that.
 //! - Ledger before bodies: a body is durable before the report that names it is committed, so all that the copy names are
 //!   there. Bodies that come later are named by nobody in it; uploads under way are no matter.
-//! - Keys last: a key is on the disk before anything is sealed with it.
+//! - Keys before all: whatever the copies name was sealed with a key that was at hand when they began. A rotation may go on
+//!   meanwhile between its first step and its last.
 //!
 //! Invariant: nothing removes a body while a backup runs. Today nothing ever does; whoever adds a removal must let
 //! backups finish first, or keep bodies for longer than a backup takes.

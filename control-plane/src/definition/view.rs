@@ -125,7 +125,7 @@ impl Definitions {
     }
 
     /// While the guard lives, no tree that a revision named is taken away. Not to be asked for twice by one task.
-    pub(super) async fn changing(&self) -> RwLockReadGuard<'_, ()> {
+    pub(crate) async fn changing(&self) -> RwLockReadGuard<'_, ()> {
         self.changing.read().await
     }
 

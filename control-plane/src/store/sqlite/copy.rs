@@ -32,7 +32,8 @@ impl Sqlite {
 /// not taken along, so that a watch begins with a listing.
 ///
 /// Commits go on meanwhile, and what is read later may be newer. That harms nothing: keys are read in their order, so the
-/// head of the model comes before the objects that it needs, and those are never changed.
+/// head of the model comes before the objects that it needs, which are never changed. Whoever calls this sees to it that
+/// none is taken away meanwhile (`Definitions::changing`).
 pub async fn write(from: &dyn Store, path: &Path) -> Result<(), Error> {
     let id = from.id().await?.unwrap_or_default();
     let writing = |e| failed("write a copy", e);
