@@ -13,6 +13,7 @@ CREATE TABLE audit (
     last_at  INTEGER NOT NULL                       -- the last of them
 ) STRICT;
 CREATE INDEX audit_at ON audit (at);
+CREATE INDEX audit_refused ON audit (id) WHERE refused IS NOT NULL;
 
 -- What became of those that were let in. One that is missing here was cut off: whether it took effect is not known.
 CREATE TABLE audit_outcome (

@@ -11,7 +11,7 @@ use crate::audit::layer::{Auditing, Counting};
 use crate::telemetry::calls::Calls;
 
 /// Largest request. Reports are at most 3 MiB, everything else but a model is smaller.
-pub(super) const LARGEST_REQUEST: usize = 4 * 1024 * 1024;
+pub(super) use crate::audit::layer::LARGEST_REQUEST;
 /// Largest answer.
 pub(super) const LARGEST_ANSWER: usize = 64 * 1024 * 1024;
 /// Largest model that can be applied: no model file is larger.

@@ -23,8 +23,12 @@ use crate::clock;
 use crate::failure::chain;
 use crate::ledger::audit::Ended;
 
-/// Largest request that is read before it is let through. A larger one is a model or a mail, of which nothing is told here.
+/// Largest request that is read before it is let through, when it does not say itself what it is about. A larger one is a
+/// model or a mail, of which nothing is told here.
 const LARGEST: usize = 64 * 1024;
+/// Largest request that is served, but for models and mails. One that says what it is about is read however large it is:
+/// nobody hides a subject behind fields that no service knows.
+pub const LARGEST_REQUEST: usize = 4 * 1024 * 1024;
 /// Bytes before a message: whether it is compressed, and its length.
 const PREFIX: usize = 5;
 /// Most characters of what a caller was told that are kept.
@@ -153,7 +157,7 @@ where
 {
     let (parts, body) = request.into_parts();
     let path = parts.uri.path().to_owned();
-    let (message, body) = first_message(body).await;
+    let (message, body) = first_message(body, if rule.subject.is_empty() { LARGEST } else { LARGEST_REQUEST }).await;
     let told = message.map_or_else(Told::default, |message| describe(&path, rule, message));
     if told.only_asks {
         return inner.call(Request::from_parts(parts, body)).await;
@@ -196,12 +200,12 @@ fn ended(response: &Response<Body>) -> Ended {
     Ended { at: clock::now(), reason, message, detail: changes }
 }
 
-/// Reads the first message of a request, if it is small, and gives the request back as it was.
-async fn first_message(mut body: Body) -> (Option<Bytes>, Body) {
+/// Reads the first message of a request, if it has at most so many bytes, and gives the request back as it was.
+async fn first_message(mut body: Body, largest: usize) -> (Option<Bytes>, Body) {
     let (mut read, mut frames) = (BytesMut::new(), Vec::new());
     let message = loop {
         if let Some(length) = length(&read) {
-            if length > LARGEST {
+            if length > largest {
                 break None;
             }
             if read.len() >= PREFIX + length {
@@ -252,11 +256,11 @@ mod tests {
     async fn a_request_is_read_and_given_back_as_it_was() {
         let one = b"\0\0\0\0\x03abc";
         for pieces in [&[&one[..]][..], &[&one[..2], &one[2..6], &one[6..]], &[&one[..], b"\0\0\0\0\x01z"]] {
-            let (message, rest) = first_message(body(pieces)).await;
+            let (message, rest) = first_message(body(pieces), LARGEST).await;
             assert_eq!(message.as_deref(), Some(&b"abc"[..]));
             assert_eq!(whole(rest).await, pieces.concat());
         }
-        let empty = first_message(body(&[b"\0\0\0\0\0"])).await;
+        let empty = first_message(body(&[b"\0\0\0\0\0"]), LARGEST).await;
         assert_eq!(empty.0.as_deref(), Some(&b""[..]));
     }
 
@@ -264,7 +268,7 @@ mod tests {
     async fn what_is_large_compressed_or_cut_off_is_passed_on_unread() {
         let large = [b"\0\0\x02\0\0".as_slice(), &[7; 131_072]].concat();
         for pieces in [&[&large[..]][..], &[b"\x01\0\0\0\x01x"], &[b"\0\0\0\0\x09ab"], &[b"\0\0"], &[]] {
-            let (message, rest) = first_message(body(pieces)).await;
+            let (message, rest) = first_message(body(pieces), LARGEST).await;
             assert_eq!(message, None);
             assert_eq!(whole(rest).await, pieces.concat());
         }

@@ -13,6 +13,7 @@ use http::Extensions;
 use postroom_proto::reason::{Reason, name};
 use postroom_proto::v1;
 use serde_json::json;
+use tokio::time::Instant;
 use tokio_util::sync::CancellationToken;
 
 use self::refusals::Refusals;
@@ -113,7 +114,9 @@ impl Audit {
 
     /// Writes down what was counted, and removes what is older than `keep`, until `stop` is raised; then once more.
     pub async fn run(self, keep: Duration, stop: CancellationToken) {
-        let (mut flush, mut forget) = (tokio::time::interval(FLUSH), tokio::time::interval(FORGET));
+        // Not at the start: a setting that was mistyped can be mended before anything is gone.
+        let later = Instant::now() + FORGET;
+        let (mut flush, mut forget) = (tokio::time::interval(FLUSH), tokio::time::interval_at(later, FORGET));
         loop {
             tokio::select! {
                 () = stop.cancelled() => break,

@@ -166,8 +166,9 @@ async fn forget(connection: &mut SqliteConnection, since: Micros, refused: i64) 
         .execute(&mut *connection)
         .await?;
     let going: Vec<i64> = sqlx::query_scalar(
-        "SELECT id FROM audit, audit_kept WHERE audit.at < audit_kept.since \
-         OR (refused IS NOT NULL AND id <= audit_kept.refused_after) ORDER BY id LIMIT ?",
+        "SELECT id FROM (SELECT id FROM audit WHERE at < (SELECT since FROM audit_kept) LIMIT ?1) UNION \
+         SELECT id FROM (SELECT id FROM audit WHERE refused IS NOT NULL \
+         AND id <= (SELECT refused_after FROM audit_kept) ORDER BY id LIMIT ?1) ORDER BY id LIMIT ?1",
     )
     .bind(PIECE)
     .fetch_all(&mut *connection)
