@@ -33,7 +33,7 @@ const PATIENCE: Duration = Duration::from_secs(10);
 
 /// Keys to seal and open secrets with. The newest seals; all of them open.
 pub struct Vault {
-    ring: RwLock<Ring>,
+    ring: Arc<RwLock<Ring>>,
     /// Where the keys came from. `None`: they were given as text, and cannot be changed.
     source: Option<KeySource>,
     /// Held for reading by whoever needs the keys to stay as they are.
@@ -96,6 +96,9 @@ pub enum ChangeError {
     /// Somebody needs the keys as they are.
     #[error("a backup is copying what the keys seal; wait until it sends, then rotate")]
     Busy,
+    /// The process is stopping, or the work has panicked.
+    #[error("the change of keys was cut off; rotate again, which goes on where this ended")]
+    CutOff,
 }
 
 /// What a rotation begins with.
@@ -162,7 +165,7 @@ impl Vault {
     }
 
     fn of(keys: Keys, source: Option<KeySource>) -> Self {
-        let ring = RwLock::new(Ring { keys, retired: Vec::new() });
+        let ring = Arc::new(RwLock::new(Ring { keys, retired: Vec::new() }));
         Self { ring, source, steady: Arc::default() }
     }
 
@@ -238,59 +241,91 @@ impl Vault {
     /// Makes sure that there is a newest key that is to replace others. Where the source holds several keys already, the
     /// newest of them is meant: a rotation that was cut off goes on, and the operator may have added a key himself.
     pub async fn begin_rotation(&self) -> Result<Begun, ChangeError> {
-        let _changing = self.change().await?;
-        let Some(source) = &self.source else {
-            let fixed = KeyError::Fixed { place: "elsewhere".into(), held: self.key_ids().join(", ") };
-            return Err(fixed.into());
-        };
-        let mut keys = Keys::parse(&source.read()?.ok_or(KeyError::Empty)?)?;
-        if let Some(wanted) = self.key_ids().into_iter().find(|id| keys.find(id).is_none()) {
-            let held = keys.ids().join(", ");
-            return Err(KeyError::Wanting { place: source.to_string(), wanted, held }.into());
-        }
-        let resumed = keys.keys.len() > 1;
-        if !resumed {
-            if let KeySource::File(path) = source {
-                let random = |source| KeyError::File { attempt: "make a key for", path: path.clone(), source };
-                keys.add(Key::random().map_err(random)?);
+        self.change(|ring, source| {
+            let Some(source) = source else {
+                let held = Ring::look(ring, |ring| ring.keys.ids().join(", "));
+                return Err(KeyError::Fixed { place: "elsewhere".into(), held });
+            };
+            let mut keys = Keys::parse(&source.read()?.ok_or(KeyError::Empty)?)?;
+            let present = Ring::look(ring, |ring| ring.keys.ids());
+            if let Some(wanted) = present.into_iter().find(|id| keys.find(id).is_none()) {
+                let held = keys.ids().join(", ");
+                return Err(KeyError::Wanting { place: source.to_string(), wanted, held });
             }
-            // Ordering: the key is durable before anything is sealed with it. What cannot be replaced says so here.
-            source.replace(&keys)?;
-        }
-        let older = keys.ids().into_iter().rev().skip(1).rev().collect();
-        self.ring.write().unwrap_or_else(PoisonError::into_inner).keys = keys;
-        Ok(Begun { key_id: self.key_id(), older, resumed })
+            let resumed = keys.keys.len() > 1;
+            if !resumed {
+                if let KeySource::File(path) = source {
+                    let random = |source| KeyError::File { attempt: "make a key for", path: path.clone(), source };
+                    keys.add(Key::random().map_err(random)?);
+                }
+                // Ordering: the key is durable before anything is sealed with it. What cannot be replaced says so here.
+                source.replace(&keys)?;
+            }
+            let mut older = keys.ids();
+            let key_id = older.pop().unwrap_or_default();
+            Ring::keep(ring, keys);
+            Ok(Begun { key_id, older, resumed })
+        })
+        .await
     }
 
     /// Lets go of older keys, which nothing that is stored names any more. Answers true when the source holds them still,
     /// since only the operator can change it.
     pub async fn end_rotation(&self, gone: &BTreeSet<String>) -> Result<bool, ChangeError> {
-        let _changing = self.change().await?;
-        let newest = self.key_id();
-        let mut kept = self.look(|ring| Keys { keys: ring.keys.keys.clone(), lost: ring.keys.lost.clone() });
-        let before = kept.keys.len();
-        kept.keys.retain(|key| key.id == newest || !gone.contains(&key.id));
-        if kept.keys.len() == before {
-            return Ok(false);
-        }
-        let source = self.source.as_ref().filter(|source| source.is_file());
-        if let Some(source) = source {
-            source.replace(&kept)?;
-        }
-        let mut ring = self.ring.write().unwrap_or_else(PoisonError::into_inner);
-        let going: Vec<Arc<Key>> = ring.keys.keys.iter().filter(|key| kept.find(&key.id).is_none()).cloned().collect();
-        ring.retired.extend(going);
-        ring.keys = kept;
-        Ok(source.is_none())
+        let gone = gone.clone();
+        self.change(move |ring, source| {
+            let mut kept = Ring::look(ring, |ring| ring.keys.clone());
+            let newest = kept.keys.last().map(|key| key.id.clone());
+            let before = kept.keys.len();
+            kept.keys.retain(|key| Some(&key.id) == newest.as_ref() || !gone.contains(&key.id));
+            if kept.keys.len() == before {
+                return Ok(false);
+            }
+            let source = source.filter(|source| source.is_file());
+            if let Some(source) = source {
+                source.replace(&kept)?;
+            }
+            Ring::keep(ring, kept);
+            Ok(source.is_none())
+        })
+        .await
     }
 
-    async fn change(&self) -> Result<tokio::sync::OwnedRwLockWriteGuard<()>, ChangeError> {
-        let turn = self.steady.clone().write_owned();
-        tokio::time::timeout(PATIENCE, turn).await.map_err(|_| ChangeError::Busy)
+    /// Changes the keys once nobody relies on them.
+    ///
+    /// Ordering: the work syncs a disk, so it has a thread of its own; it takes its turn along and puts the keys into the
+    /// ring itself, so that file and ring agree even if nobody waits for it any more.
+    async fn change<T: Send + 'static>(
+        &self,
+        work: impl FnOnce(&RwLock<Ring>, Option<&KeySource>) -> Result<T, KeyError> + Send + 'static,
+    ) -> Result<T, ChangeError> {
+        let turn = tokio::time::timeout(PATIENCE, self.steady.clone().write_owned());
+        let turn = turn.await.map_err(|_| ChangeError::Busy)?;
+        let (ring, source) = (self.ring.clone(), self.source.clone());
+        let changing = tokio::task::spawn_blocking(move || {
+            let changed = work(&ring, source.as_ref());
+            drop(turn);
+            changed
+        });
+        Ok(changing.await.map_err(|_| ChangeError::CutOff)??)
     }
 
     fn look<T>(&self, at: impl FnOnce(&Ring) -> T) -> T {
-        at(&self.ring.read().unwrap_or_else(PoisonError::into_inner))
+        Ring::look(&self.ring, at)
+    }
+}
+
+impl Ring {
+    fn look<T>(ring: &RwLock<Self>, at: impl FnOnce(&Self) -> T) -> T {
+        at(&ring.read().unwrap_or_else(PoisonError::into_inner))
+    }
+
+    /// Has these keys from now on, and lets those go on opening that are not among them.
+    fn keep(ring: &RwLock<Self>, keys: Keys) {
+        let mut ring = ring.write().unwrap_or_else(PoisonError::into_inner);
+        let going: Vec<Arc<Key>> = ring.keys.keys.iter().filter(|key| keys.find(&key.id).is_none()).cloned().collect();
+        ring.retired.extend(going);
+        ring.keys = keys;
     }
 }
 

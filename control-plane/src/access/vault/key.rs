@@ -92,7 +92,7 @@ pub(super) struct Key {
 }
 
 /// What a key file says.
-#[derive(Default)]
+#[derive(Default, Clone)]
 pub(super) struct Keys {
     /// Never empty once read; the newest is last.
     pub(super) keys: Vec<Arc<Key>>,
