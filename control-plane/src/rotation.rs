@@ -178,6 +178,50 @@ impl From<ChangeError> for Failure {
         match &error {
             ChangeError::Busy => Self::new(Reason::TooMany, chain(&error)),
             ChangeError::Key(_) => Self::new(Reason::KeyUnusable, chain(&error)),
+            ChangeError::CutOff => Self::new(Reason::OutcomeUnknown, chain(&error)),
         }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::access::vault::KeySource;
+    use crate::binding;
+    use crate::ledger::sqlite::Sqlite as Ledger;
+    use crate::sqlite::Location;
+    use crate::store::sqlite::Sqlite as Store;
+
+    #[tokio::test]
+    async fn one_rotation_runs_at_a_time() {
+        let folder = tempfile::tempdir().unwrap();
+        let store = Opened::Sqlite(Arc::new(Store::memory().await.unwrap()));
+        let binding = Binding::open(binding::Ground {
+            store: store.shared(),
+            location: "a file".into(),
+            ledger: Arc::new(Ledger::open(&Location::Memory).await.unwrap()),
+            former: None,
+            quiet: Duration::ZERO,
+        });
+        let source = KeySource::File(folder.path().join("secret.key"));
+        let ground = Ground {
+            data: folder.path().into(),
+            definitions: Arc::new(Definitions::load(store.shared()).await.unwrap()),
+            store,
+            vault: Arc::new(Vault::load(&source, &BTreeSet::new()).unwrap()),
+            binding: binding.await.unwrap(),
+        };
+        let rotations = Rotations::new(ground, CancellationToken::new());
+        let first = rotations.begin(true).unwrap();
+        let refused = rotations.begin(false).err().map(|failure| failure.reason);
+        assert_eq!(refused, Some(Reason::TooMany), "the first has not ended");
+        drop(first);
+        let mut second = rotations.begin(false).unwrap();
+        while let Some(event) = second.next().await.unwrap() {
+            if let Event::Done(rotation) = event {
+                assert_eq!(rotation.dropped_key_ids.len(), 1);
+            }
+        }
+        assert!(rotations.begin(true).is_err(), "its caller holds it until he lets go");
     }
 }

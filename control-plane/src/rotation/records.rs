@@ -5,6 +5,7 @@
 use std::collections::BTreeSet;
 
 use postroom_proto::reason::{Failure, Reason};
+use serde::Deserialize as _;
 use serde_json::Value;
 
 use crate::access::vault::{Sealed, Vault};
@@ -31,8 +32,9 @@ pub(super) struct Outcomes {
 pub async fn keys(store: &dyn Store) -> Result<BTreeSet<String>, store::Error> {
     let mut keys = BTreeSet::new();
     for (at, _, field) in RECORDS {
-        let found = store.get(at).await?.and_then(|entry| read(&entry.value, field));
-        keys.extend(found.map(|(_, sealed)| sealed.key_id));
+        let found = store.get(at).await?;
+        // One that cannot be read stops whoever needs it, with the reason; here it names no key.
+        keys.extend(found.and_then(|entry| read(&entry.value, field).ok()).map(|(_, sealed)| sealed.key_id));
     }
     Ok(keys)
 }
@@ -55,7 +57,12 @@ async fn record(
 ) -> Result<(), Failure> {
     for _ in 0..TRIES {
         let Some(entry) = store.get(at).await? else { return Ok(()) };
-        let Some((mut record, sealed)) = read(&entry.value, field) else { return Ok(()) };
+        // Passed over, it would lose its secret with the former key.
+        let (mut record, sealed) = read(&entry.value, field).map_err(|error| {
+            let text =
+                format!("{at} in the store cannot be read ({error}); nothing was let go of: restore it, then rotate");
+            Failure::new(Reason::StorageFailed, text)
+        })?;
         let again = match vault.seal_again(owner, &sealed) {
             Ok(None) if dry && vault.key_ids().len() == 1 => {
                 outcomes.secrets += 1;
@@ -87,10 +94,10 @@ async fn record(
     Err(Failure::new(Reason::OutcomeUnknown, text))
 }
 
-fn read(value: &[u8], field: &str) -> Option<(Value, Sealed)> {
-    let record: Value = serde_json::from_slice(value).ok()?;
-    let sealed = serde_json::from_value(record.get(field)?.clone()).ok()?;
-    Some((record, sealed))
+fn read(value: &[u8], field: &str) -> Result<(Value, Sealed), serde_json::Error> {
+    let record: Value = serde_json::from_slice(value)?;
+    let sealed = Sealed::deserialize(&record[field])?;
+    Ok((record, sealed))
 }
 
 #[cfg(test)]
@@ -127,5 +134,12 @@ mod tests {
         let stranger = Vault::from_text(&crate::access::vault::without(&[]).unwrap()).unwrap();
         let kept = seal_again(&store, &stranger, false).await.unwrap().kept;
         assert_eq!(kept[0].0, vault.key_id(), "what does not open keeps its key");
+
+        for broken in ["{", "{}", r#"{"key": {"keyId": 7}}"#] {
+            committed(&store, vec![], vec![put(at, broken)]).await;
+            let refused = seal_again(&store, &vault, false).await.unwrap_err();
+            assert_eq!(refused.reason, Reason::StorageFailed, "{broken}: nothing goes on without it");
+            assert!(refused.message.contains(at), "{}", refused.message);
+        }
     }
 }
