@@ -77,6 +77,7 @@ impl App {
                 ledger: ledger.clone(),
                 store: opened.clone(),
                 blobs: blobs.clone(),
+                definitions: definitions.clone(),
                 vault: vault.clone(),
             },
             self.serving.clone(),
@@ -100,7 +101,7 @@ impl App {
 /// installation's model may stand: then it is told, and an admin has to look at the store first.
 fn vault(source: &KeySource, wanted: &BTreeSet<String>, binding: &Binding) -> Result<Vault, KeyError> {
     let vault = match Vault::load(source, wanted) {
-        Err(error @ KeyError::Wanting { .. }) if binding.standing().require().is_err() => {
+        Err(error @ (KeyError::Wanting { .. } | KeyError::Gone { .. })) if binding.standing().require().is_err() => {
             tracing::warn!(error = chain(&error), "the store's secrets cannot be opened");
             Vault::load(source, &BTreeSet::new())?
         }
