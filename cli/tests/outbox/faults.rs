@@ -7,7 +7,6 @@ use postroom_proto::v1::{self, OutboxState, RecipientState};
 use postroom_testbed::exchange::{Step, answers};
 use postroom_testbed::tenant::Fault;
 
-use crate::harness::eventually;
 use crate::office::{ANNA, By, Office, Outbox, draft};
 
 /// The mail waits for its next attempt with this problem, whose remedy says this.
@@ -162,7 +161,7 @@ async fn no_fault_of_the_network_or_of_a_token_discards_a_mail() {
     up.apply(&office.stage, &good);
     sent(&mail).await;
 
-    // The secret was replaced, the endpoint is ill, the permission is gone, the token ends between two mails.
+    // The secret was replaced, the endpoint is ill, the token ends between two mails.
     bed.tenant.set_secret(&client_id, "another");
     tokio::time::sleep(TOKEN).await;
     let mail = send("replaced secret").await;
@@ -173,20 +172,11 @@ async fn no_fault_of_the_network_or_of_a_token_discards_a_mail() {
 
     bed.tenant.fail_next(1000, Fault::Status(503, None));
     // Until the good token has ended.
-    let mut waiting = None;
-    eventually("a mail waits for a token", || {
-        let sending = send("endpoint is ill");
-        async {
-            sending.await;
-            outbox.list(&[OutboxState::Queued]).await.iter().any(|mail| mail.problem.is_some())
-        }
-    })
-    .await;
-    for mail in outbox.list(&[OutboxState::Queued]).await {
-        waiting = Some(mail);
-    }
+    tokio::time::sleep(TOKEN).await;
+    let mail = send("endpoint is ill").await;
+    outbox.until(&mail.id, "waiting for a token", |found| found.problem.is_some()).await;
     bed.tenant.clear_faults();
-    sent(&waiting.unwrap()).await;
+    sent(&mail).await;
     // With tokens as short as these each mail is sent all the same.
     for number in 0..4 {
         let mail = send(&format!("short token {number}")).await;
