@@ -20,6 +20,8 @@ use postroom_control_plane::folder;
 use postroom_proto::lease::LeaseTerms;
 use postroom_proto::log;
 use postroom_proto::observe::Listen;
+use postroom_proto::settings::form;
+use postroom_proto::trace::{self, Traces, choice};
 use postroom_worker as worker;
 use secrecy::SecretString;
 use tokio::signal::unix::{SignalKind, signal};
@@ -60,6 +62,12 @@ pub struct Args {
     /// LoadCredential) [env: POSTROOM_SECRET_KEY] [default: file:secret.key in the data directory].
     #[arg(long, value_name = "SOURCE")]
     pub secret_key: Option<String>,
+    /// Collector that takes traces over OTLP/gRPC, such as http://127.0.0.1:4317.
+    #[arg(long, value_name = "URL", value_parser = choice::endpoint)]
+    pub trace_endpoint: Option<String>,
+    /// Which part of all contacts and calls is traced, from 0 to 1.
+    #[arg(long, value_name = "SHARE", default_value = choice::SHARE, value_parser = form::share)]
+    pub trace_share: f64,
     /// Where definitions and leases are kept.
     #[command(flatten)]
     pub store: StoreArgs,
@@ -72,6 +80,12 @@ impl Args {
     /// Where metrics and health are served.
     pub fn observed(&self) -> Listen {
         self.observe.unwrap_or(Listen::Perhaps(SocketAddr::from(([127, 0, 0, 1], 7431))))
+    }
+
+    /// Where traces go. `None`: nowhere.
+    pub fn traced(&self) -> Option<trace::Choice> {
+        let (share, ca_file) = (self.trace_share, None);
+        self.trace_endpoint.clone().map(|endpoint| trace::Choice { endpoint, share, ca_file })
     }
 }
 
@@ -100,6 +114,8 @@ pub struct Options {
     pub insecure: bool,
     /// Where metrics and health are served.
     pub observe: Listen,
+    /// Where traces go. `None`: nowhere.
+    pub traces: Option<trace::Choice>,
 }
 
 /// Where the key of the stored secrets is: by flag, else by variable, else a file in the data folder.
@@ -124,6 +140,10 @@ pub async fn run(options: Options, environment: Environment<'_>, streams: &mut S
     let mut hangup = signal(SignalKind::hangup())?;
     // Ordering: the file first, so that its faults are told before anything is started.
     let model = options.model.as_deref().map(|file| model_file::read_file(file, environment)).transpose()?;
+    let begin = |choice| Traces::begin(choice, "postroom", WORKER);
+    let traces = options.traces.as_ref().map(begin).transpose().map_err(|error| {
+        Error::new(Kind::Usage, error.to_string()).help("leave --trace-endpoint out to go on without traces")
+    })?;
     let installation = Installation::start(&options).await?;
     if let Some(model) = model
         && let Err(error) = installation.apply(model).await
@@ -148,6 +168,9 @@ pub async fn run(options: Options, environment: Environment<'_>, streams: &mut S
     };
     tracing::info!("stopping");
     installation.stop().await;
+    if let Some(traces) = traces {
+        traces.end().await;
+    }
     tracing::info!("stopped");
     if failed {
         return Err(Error::new(Kind::Internal, "a part of the installation has ended by itself")

@@ -8,8 +8,8 @@
 //! of time as people write them), [`version`].
 //!
 //! Behind the feature `process` stands what the binaries share: `settings` (where a value comes from, and every fault of
-//! them), `log` (the only thing here that writes), `metric` (what is measured) and `observe` (the listener for metrics and
-//! health).
+//! them), `log` (the only thing here that writes), `metric` (what is measured), `trace` (what happened to one contact or
+//! call) and `observe` (the listener for metrics and health).
 
 pub mod catalogue;
 pub mod convert;
@@ -29,6 +29,8 @@ mod redact;
 #[cfg(feature = "process")]
 pub mod settings;
 pub mod span;
+#[cfg(feature = "process")]
+pub mod trace;
 pub mod version;
 
 /// Wire types and gRPC stubs, generated from `proto/postroom/v1/*.proto`. Their manual is in those files.

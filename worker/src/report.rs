@@ -10,13 +10,14 @@ use std::time::Duration;
 use async_trait::async_trait;
 use bytes::Bytes;
 use postroom_proto::reason::{Failure, Reason};
+use postroom_proto::trace::{self, identity};
 use postroom_proto::v1;
 use postroom_proto::v1::report_service_client::ReportServiceClient;
 use tokio::sync::oneshot;
 use tonic::service::Interceptor;
 use tonic::service::interceptor::InterceptedService;
 use tonic::transport::Channel;
-use tonic::{Code, Status};
+use tonic::{Code, Request, Status};
 
 /// Largest part of an uploaded body.
 const CHUNK: usize = 256 * 1024;
@@ -267,9 +268,21 @@ impl<I: Interceptor + Clone + Send + Sync + 'static> Reporter for Client<I> {
     }
 
     async fn report(&self, request: &v1::ReportRequest) -> Result<v1::ReportResponse, Error> {
-        let request = v1::ReportRequest { session: self.session(), ..request.clone() };
+        let mut request = Request::new(v1::ReportRequest { session: self.session(), ..request.clone() });
+        let span = trace::call("ReportService/Report");
+        if let Some(header) = span.as_ref().and_then(|span| identity::header(span.context()).parse().ok()) {
+            request.metadata_mut().insert(trace::HEADER, header);
+        }
         let mut client = self.client.clone();
-        timed(self.deadlines.report, client.report(request)).await
+        let reported = timed(self.deadlines.report, client.report(request)).await;
+        if let Some(span) = span {
+            match &reported {
+                Ok(_) => span,
+                Err(error) => span.failed(error.to_string()),
+            }
+            .end();
+        }
+        reported
     }
 
     async fn upload(&self, header: v1::BlobHeader, body: Bytes) -> Result<(), Error> {

@@ -40,13 +40,14 @@ pub async fn run(cli: Cli, environment: Environment<'_>, streams: &mut Streams<'
     let connection = cli.connection;
     if let Command::Up(args) = cli.command {
         let data = context::data_dir(connection.data.as_deref(), environment)?;
-        let observe = args.observed();
+        let (observe, traces) = (args.observed(), args.traced());
         let store = args.store.choose(environment)?;
         let blobs = args.blobs.choose(environment)?;
         let secret_key = up::secret_key(args.secret_key.clone(), &data, environment)?;
         let up::Args { listen, tls_names, model, .. } = *args;
         let insecure = connection.insecure;
-        let options = up::Options { data, store, blobs, secret_key, listen, observe, tls_names, model, insecure };
+        let options =
+            up::Options { data, store, blobs, secret_key, listen, observe, tls_names, model, insecure, traces };
         return Box::pin(up::run(options, environment, streams)).await;
     }
     // Ordering: after `up`, which stops in an order of its own.

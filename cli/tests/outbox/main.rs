@@ -22,4 +22,5 @@ mod loops;
 mod office;
 mod rate;
 mod reply;
+mod trace;
 mod unknown;

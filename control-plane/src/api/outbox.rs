@@ -21,6 +21,7 @@ use crate::outbox::composing::Composer;
 use crate::outbox::sending::Sending;
 use crate::outbox::state::Decision;
 use crate::outbox::watching::Mails;
+use crate::telemetry::traces::Call;
 use crate::watching::Watcher;
 
 /// Longest address that is looked for, in bytes.
@@ -52,16 +53,18 @@ impl Service {
 
     async fn compose(
         &self,
-        role: Role,
-        mut parts: Streaming<v1::ComposeRequest>,
+        request: Request<Streaming<v1::ComposeRequest>>,
         reply: bool,
     ) -> Result<v1::OutboxMail, Failure> {
+        let (call, role) = (Call::of(request.extensions()), role(request.extensions())?);
+        let mut parts = request.into_inner();
         let first = parts.message().await.map_err(|status| Failure::invalid_field("draft", status.to_string()))?;
         let Some(Part::Draft(draft)) = first.and_then(|request| request.part) else {
             return Err(Failure::invalid_field("draft", "must be the first request"));
         };
         let instance = self.scope.instance(&role, &draft.instance)?;
         let mail = self.composer.compose(instance, draft, reply, parts).await?;
+        call.composed(&mail.mail);
         self.told(mail).await
     }
 
@@ -131,13 +134,11 @@ impl OutboxService for Service {
     type WatchOutboxStream = BoxStream<'static, Result<v1::WatchOutboxResponse, Status>>;
 
     async fn reply(&self, request: Request<Streaming<v1::ComposeRequest>>) -> Result<Response<v1::OutboxMail>, Status> {
-        let role = role(request.extensions())?;
-        Ok(Response::new(self.compose(role, request.into_inner(), true).await?))
+        Ok(Response::new(self.compose(request, true).await?))
     }
 
     async fn send(&self, request: Request<Streaming<v1::ComposeRequest>>) -> Result<Response<v1::OutboxMail>, Status> {
-        let role = role(request.extensions())?;
-        Ok(Response::new(self.compose(role, request.into_inner(), false).await?))
+        Ok(Response::new(self.compose(request, false).await?))
     }
 
     async fn list_outbox(

@@ -10,6 +10,7 @@ use postroom_proto::limits::LARGEST_MESSAGE_BYTES;
 use postroom_proto::log;
 use postroom_proto::observe::Listen;
 use postroom_proto::settings::{Program, Refusal, Settings, form};
+use postroom_proto::trace;
 use secrecy::SecretString;
 
 use super::{BlobsChoice, Config, KeySource, StoreChoice};
@@ -49,6 +50,8 @@ pub struct Launch {
     pub store_password_file: Option<PathBuf>,
     /// Where the secret of the bucket's access key is; to be read into the settings of the bucket before the start.
     pub blobs_secret_key_file: Option<PathBuf>,
+    /// Where traces go. `None`: nowhere.
+    pub traces: Option<trace::Choice>,
     /// What is logged.
     pub log_filter: String,
     /// How it is logged.
@@ -84,6 +87,7 @@ pub fn read(settings: &mut Settings, host: &str) -> Result<Launch, Refusal> {
         interval: settings.optional("observe.interval", form::some_time).unwrap_or(usual.interval),
         mailboxes: settings.optional("observe.mailboxes", form::count).map_or(usual.mailboxes, |most| most as usize),
     };
+    let traces = trace::choice::read(settings);
     let audit_kept = settings.optional("audit.keep", form::some_time).unwrap_or(super::AUDIT_KEPT);
     let log_filter = settings.value("log.filter", log::filter);
     let log_format = settings.value("log.format", form::choice(log::FORMATS));
@@ -112,7 +116,7 @@ pub fn read(settings: &mut Settings, host: &str) -> Result<Launch, Refusal> {
         ..usual
     };
     let config = Config { secret_key: secret_key.unwrap_or(config.secret_key), ..config };
-    Ok(Launch { config, worker_token_file, store_password_file, blobs_secret_key_file, log_filter, log_format })
+    Ok(Launch { config, worker_token_file, store_password_file, blobs_secret_key_file, traces, log_filter, log_format })
 }
 
 /// What the port speaks.

@@ -179,6 +179,8 @@ pub struct Claiming {
 pub struct Claimed {
     /// Its id.
     pub mail: String,
+    /// The contact that it answers; empty: none.
+    pub contact: String,
     /// Whose mail it is.
     pub lane: Lane,
     /// Names the claim.

@@ -12,6 +12,7 @@ use postroom_proto::catalogue::outbox as catalogue;
 use postroom_proto::convert::to_duration;
 use postroom_proto::id::SessionId;
 use postroom_proto::reason::{Failure, Reason};
+use postroom_proto::trace::identity;
 use postroom_proto::v1;
 use tokio::sync::{OwnedMutexGuard, watch};
 use tokio::time::{Instant, timeout_at};
@@ -30,6 +31,7 @@ use crate::lease::record::{SessionRecord, living};
 use crate::ledger::outbox::{Claim, Claimed, Claiming, Lane, Mail, NotSettled, SharedOutbox, Waiting, Way};
 use crate::ledger::{Micros, Raw};
 use crate::store::{SharedStore, key};
+use crate::telemetry::traces;
 use crate::watching::KEPT;
 
 /// Most bytes of mails that come along in one answer: with the rest it fits 4 MiB, which is what gRPC clients take.
@@ -404,7 +406,9 @@ impl Inner {
                     }
                 }
             }
+            let traceparent = traces::of_mail(&claimed.mail, &claimed.contact);
             mails.push(v1::ClaimedMail {
+                traceparent: traceparent.as_ref().map(identity::header).unwrap_or_default(),
                 mail: claimed.mail,
                 token: claimed.token,
                 time_left: Some(to_duration(until_then(claimed.deadline_at))),

@@ -1,4 +1,4 @@
-//! Counts every call and how long it took, those too that the gate turns away.
+//! Counts every call and how long it took, those too that the gate turns away, and tells those whose caller traces them.
 
 use std::pin::Pin;
 use std::task::{Context, Poll, ready};
@@ -7,11 +7,13 @@ use std::time::Duration;
 use http::{HeaderMap, Request, Response};
 use http_body::{Frame, SizeHint};
 use postroom_proto::metric;
+use postroom_proto::trace::{self, Span, SpanKind};
 use tokio::time::Instant;
 use tonic::body::Body;
 use tonic::{Code, Status};
 use tower::{Layer, Service};
 
+use super::traces::Traced;
 use crate::access::role;
 
 /// Puts the count in front of services.
@@ -45,8 +47,13 @@ where
         self.inner.poll_ready(context)
     }
 
-    fn call(&mut self, request: Request<B>) -> Self::Future {
-        let call = Call { method: role::known(request.uri().path()), begun: Instant::now(), code: None };
+    fn call(&mut self, mut request: Request<B>) -> Self::Future {
+        let method = role::known(request.uri().path());
+        let span = traced(method, request.headers());
+        if let Some(span) = &span {
+            request.extensions_mut().insert(Traced(span.context().clone()));
+        }
+        let call = Call { method, begun: Instant::now(), code: None, span };
         let answered = self.inner.call(request);
         Box::pin(async move {
             let mut call = call;
@@ -57,12 +64,19 @@ where
     }
 }
 
+/// The part of its caller's trace that a call is. `None`: its caller traces nothing.
+fn traced(method: &'static str, headers: &HeaderMap) -> Option<Span> {
+    let caller = trace::of_caller(headers.get(trace::HEADER)?.to_str().ok()?)?;
+    Some(trace::part(&caller, method)?.kind(SpanKind::Server).with("rpc.system", "grpc"))
+}
+
 /// One call, counted when it is dropped.
 struct Call {
     method: &'static str,
     begun: Instant,
     /// Not yet known: whoever called has gone, if it stays so.
     code: Option<Code>,
+    span: Option<Span>,
 }
 
 impl Call {
@@ -79,6 +93,11 @@ impl Drop for Call {
         let code = self.code.map_or_else(|| "Cancelled".to_owned(), |code| format!("{code:?}"));
         metric::CALLS.count(&[self.method, &code]);
         metric::CALL_TIME.observe(&[self.method], self.begun.elapsed().max(Duration::from_nanos(1)));
+        if let Some(span) = self.span.take() {
+            let number = self.code.map_or(i64::from(Code::Cancelled as i32), |code| i64::from(code as i32));
+            let span = span.with("rpc.grpc.status_code", number);
+            if self.code == Some(Code::Ok) { span } else { span.failed(code) }.end();
+        }
     }
 }
 

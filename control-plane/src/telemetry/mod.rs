@@ -2,12 +2,13 @@
 //! in [`postroom_proto::metric`].
 //!
 //! Reading order: [`look`] (when it is looked), [`mailboxes`] (which mailboxes have numbers of their own, pure), [`calls`]
-//! (every call, as it is answered), [`readiness`] (whether it can serve).
+//! (every call, as it is answered), [`traces`] (what was done to a contact), [`readiness`] (whether it can serve).
 
 pub mod calls;
 pub mod look;
 pub mod mailboxes;
 pub mod readiness;
+pub mod traces;
 
 /// The value of an enum of the wire as metrics say it: `catching-up` for `MAILBOX_STATE_CATCHING_UP`.
 pub fn word(name: &str, prefix: &str) -> String {

@@ -2,7 +2,8 @@
 //! faults: a [`Dovecot`] that speaks Microsoft 365's sign-in, a [`Postfix`] that sends with it, an [`Exchange`] before it
 //! that answers as Exchange Online does, a [`Tenant`] whose token endpoint behaves as Entra's, a [`Graph`] that sends,
 //! a [`Relay`] that loses or delays gRPC calls, a [`Link`] that can be cut, a [`Front`] that speaks for the mail server
-//! where Exchange differs, a [`Proxy`], a [`Bucket`] of a server that speaks S3, a [`Prometheus`], and an [`Etcd`] whose
+//! where Exchange differs, a [`Proxy`], a [`Bucket`] of a server that speaks S3, a [`Prometheus`], a
+//! [`Collector`] of traces, and an [`Etcd`] whose
 //! members can be killed, frozen and set back. Nothing listens beyond loopback, and everything ends with the value that
 //! stands for it.
 //!
@@ -17,6 +18,7 @@
 
 pub mod authority;
 pub mod bucket;
+pub mod collector;
 pub mod dovecot;
 mod error;
 pub mod etcd;
@@ -49,6 +51,7 @@ use uuid::Uuid;
 pub use self::{
     authority::Authority,
     bucket::Bucket,
+    collector::Collector,
     dovecot::Dovecot,
     error::{Error, Result},
     etcd::Etcd,

@@ -34,6 +34,9 @@ inventory! {
     Gauge START_TIME, Both, "postroom_start_timestamp_seconds", &["process"],
         "When the process started";
 
+    Counter SPANS, Both, "postroom_spans_total", &["outcome"],
+        "Spans of traces: sent, failed (the collector did not take them) or dropped (too many waited)";
+
     // What is put together from time to time.
     Gauge OVERVIEW_TIME, ControlPlane, "postroom_overview_timestamp_seconds", &[],
         "When the numbers about mailboxes, contacts, mails and workers were put together";

@@ -56,6 +56,12 @@ pub fn some_time(text: &str) -> Result<Duration, String> {
     }
 }
 
+/// A part of all, from 0 to 1.
+pub fn share(text: &str) -> Result<f64, String> {
+    let share = text.parse::<f64>().ok().filter(|share| (0.0..=1.0).contains(share));
+    share.ok_or_else(|| format!("{text:?} is no share; write a number from 0 (none) to 1 (all), such as 0.01"))
+}
+
 /// A number of bytes, such as `1048576`, `512KiB` or `256MiB`.
 pub fn bytes(text: &str) -> Result<u64, String> {
     let digits = text.trim_end_matches(|c: char| c.is_ascii_alphabetic());

@@ -8,6 +8,7 @@ use postroom_proto::id::name_of;
 use postroom_proto::log;
 use postroom_proto::observe::Listen;
 use postroom_proto::settings::{Default, Program, Refusal, Setting, Settings, form};
+use postroom_proto::trace::{self, choice};
 use postroom_proto::v1::WorkerRole;
 use secrecy::SecretString;
 
@@ -187,6 +188,9 @@ const SETTINGS: &[Setting] = &[
         default: Default::Is("127.0.0.1:7432"),
         help: "Where to serve metrics and health over HTTP, for those who can reach it; off: nowhere",
     },
+    choice::ENDPOINT_SETTING,
+    choice::SHARE_SETTING,
+    choice::CA_FILE_SETTING,
     Setting {
         name: "log.filter",
         value: "FILTER",
@@ -208,6 +212,8 @@ const ROLES: &[(&str, WorkerRole)] = &[("active", WorkerRole::Active), ("spare",
 pub struct Launch {
     /// The worker.
     pub config: Config,
+    /// Where traces go. `None`: nowhere.
+    pub traces: Option<trace::Choice>,
     /// What is logged.
     pub log_filter: String,
     /// How it is logged.
@@ -237,6 +243,7 @@ pub fn read(
         ca_file,
         endpoints,
     };
+    let traces = choice::read(settings);
     let log_filter = settings.value("log.filter", log::filter);
     let log_format = settings.value("log.format", form::choice(log::FORMATS));
     for endpoint in config.endpoints.iter().filter(|endpoint| endpoint.starts_with("http://")) {
@@ -253,7 +260,7 @@ pub fn read(
         settings.fault("control-plane", what);
     }
     settings.end()?;
-    Ok(Launch { config, log_filter, log_format })
+    Ok(Launch { config, traces, log_filter, log_format })
 }
 
 fn reading(settings: &mut Settings) -> Reading {

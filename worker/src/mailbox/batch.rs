@@ -12,6 +12,7 @@ use sha2::{Digest as _, Sha256};
 
 use super::cursor::{Cursor, Numbering, Start, Verdict, source_key};
 use super::imap::fetch::Summary;
+use super::traced::Fetched;
 use crate::contact::{classify::classify, parse};
 
 /// Largest encoded report. The control plane takes 3 MiB.
@@ -63,6 +64,8 @@ pub struct Draft {
     pub blobs: Vec<(String, Bytes)>,
     /// The cursor after it.
     pub next: Cursor,
+    /// When they were fetched. `None`: nothing was.
+    pub fetched: Option<Fetched>,
 }
 
 /// Turns `items` into reports of at most `max_messages` and moves `cursor` behind them.
@@ -118,7 +121,7 @@ impl Open {
     /// Nothing is reported for messages that are passed over: the cursor goes along with the next report.
     fn close(self) -> Option<Draft> {
         let next = self.next.filter(|_| !self.messages.is_empty())?;
-        Some(Draft { messages: self.messages, blobs: self.blobs, next })
+        Some(Draft { messages: self.messages, blobs: self.blobs, next, fetched: None })
     }
 }
 

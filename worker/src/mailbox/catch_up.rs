@@ -11,6 +11,7 @@
 use std::collections::{HashMap, VecDeque};
 use std::fmt;
 use std::sync::Arc;
+use std::time::SystemTime;
 
 use tokio::sync::OwnedSemaphorePermit;
 
@@ -29,6 +30,7 @@ use super::imap::fetch::{Summary, bodies, summaries};
 use super::known::Finder;
 use super::standing::{Activity, Standing};
 use super::status::{Life, now};
+use super::traced::Fetched;
 use crate::config::Reading;
 
 mod backlog;
@@ -287,6 +289,7 @@ impl<'f, S: Stream + fmt::Debug> Reader<'f, S> {
         };
         let _fetching = self.standing.moving(Activity::Fetching, self.folder.commands.moves());
         self.life.fetches(wanted.iter().filter_map(|summary| summary.received));
+        let begun = SystemTime::now();
         let uids: Vec<u32> = wanted.iter().map(|summary| summary.uid).collect();
         let mut got = super::imap::fetch::Bodies::default();
         if !uids.is_empty() {
@@ -298,6 +301,7 @@ impl<'f, S: Stream + fmt::Debug> Reader<'f, S> {
                 }
             };
         }
+        let fetched = Fetched::since(begun);
         let mut raws: HashMap<u32, bytes::Bytes> = got.got.into_iter().collect();
         let items = group.into_iter().map(|planned| match planned {
             Planned::Ready(item) => item,
@@ -313,7 +317,8 @@ impl<'f, S: Stream + fmt::Debug> Reader<'f, S> {
             },
         });
         let items: Vec<Item> = items.collect();
-        let drafts = self.draft(items).await;
+        let mut drafts = self.draft(items).await;
+        drafts.iter_mut().for_each(|draft| draft.fetched = Some(fetched));
         if let Some(last) = drafts.last() {
             self.told.clone_from(&last.next);
         }

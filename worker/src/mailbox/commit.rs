@@ -229,6 +229,9 @@ impl Committer {
             self.life.read_since(self.reading_since);
         }
         self.tell(&request.messages, begun_at.elapsed());
+        if let Some(fetched) = draft.fetched {
+            fetched.tell(&self.mailbox, &request.messages, &response.outcomes);
+        }
         self.committed = request.next_cursor.unwrap_or_default();
         self.backlog = draft.next.progress();
         // Only contacts and bounces of the outbox are marked or moved: what was put aside stays as it is, for people to find.
@@ -261,7 +264,8 @@ impl Committer {
     /// Commits where the cursor stands and what was settled, when either is news.
     pub async fn flush(&mut self, cursor: &Cursor) -> Result<(), Stop> {
         while !self.settled.is_empty() || self.committed != cursor.encode() {
-            self.commit(Draft { messages: Vec::new(), blobs: Vec::new(), next: cursor.clone() }).await?;
+            let draft = Draft { messages: Vec::new(), blobs: Vec::new(), next: cursor.clone(), fetched: None };
+            self.commit(draft).await?;
         }
         Ok(())
     }

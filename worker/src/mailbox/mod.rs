@@ -5,7 +5,7 @@
 //! that was numbered anew), [`batch`] (messages into reports), [`commit`]
 //! (reports into the ledger), [`status`] (what operators see), [`retry`] (when to try again), [`recall`] (when to ask what
 //! else there is to settle), [`backlog`] (how fast old messages come that waited for an operator), [`standing`]
-//! (what it is at, and whether that goes on).
+//! (what it is at, and whether that goes on), [`traced`] (what is told of a contact's trace).
 
 pub mod backlog;
 pub mod batch;
@@ -21,3 +21,4 @@ pub mod retry;
 pub mod session;
 pub mod standing;
 pub mod status;
+pub mod traced;

@@ -15,6 +15,7 @@ use futures::future::join_all;
 use postroom_proto::catalogue::send;
 use postroom_proto::convert::from_duration;
 use postroom_proto::metric;
+use postroom_proto::trace;
 use postroom_proto::v1::{Claim, ClaimedMail, OutgoingDefinition, SendTask, SendVerdict, Transport};
 use tokio::sync::{OwnedSemaphorePermit, Semaphore, watch};
 use tokio::time::{Instant, sleep, sleep_until, timeout};
@@ -186,11 +187,21 @@ impl Errand {
             attempt = mail.attempt,
             "a mail is claimed"
         );
+        let span = trace::of_caller(&mail.traceparent).and_then(|of| trace::part(&of, "hand-over"));
         let end = self.end(&mut mail, &definition, &claim, &under_way).await;
         let Some(verdict) = under_way.verdict(end, mail.attempt, rand::random()) else {
             tracing::info!(mail = mail.mail, "the claim on a mail was lost; it is dropped");
             return;
         };
+        if let Some(span) = span {
+            let span = span.with("mail", mail.mail.clone()).with("outgoing_server", definition.name.clone());
+            let span = span.with("verdict", word(verdict.verdict)).with("attempt", i64::from(mail.attempt));
+            match &verdict.found {
+                Some(found) => span.failed(found.code.to_string()),
+                None => span,
+            }
+            .end();
+        }
         self.note(&mail, &definition, &verdict);
         self.tell(&verdict, claim, under_way.until() + TELL_AFTER).await;
     }

@@ -151,6 +151,7 @@ impl Outbox for Ledger {
 /// A claimed mail to send.
 pub(crate) fn mail(id: &str, definition: &OutgoingDefinition, recipients: &[&str], raw: &str) -> ClaimedMail {
     ClaimedMail {
+        traceparent: String::new(),
         mail: id.into(),
         token: format!("token-{id}"),
         time_left: Some(to_duration(Duration::from_secs(600))),

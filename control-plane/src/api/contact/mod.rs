@@ -5,15 +5,16 @@ use std::time::Duration;
 
 use futures::StreamExt as _;
 use futures::stream::BoxStream;
+use http::Extensions;
 use postroom_proto::convert::{from_duration, to_timestamp};
 use postroom_proto::reason::{Failure, Reason, name};
+use postroom_proto::trace::{self, identity};
 use postroom_proto::v1::{self, contact_service_server::ContactService};
 use tokio::sync::watch;
 use tonic::{Request, Response, Status};
 
 use super::scope::Scope;
 use super::{bytes, role};
-use crate::access::role::Role;
 use crate::blob::Blobs;
 use crate::clock;
 use crate::contact::allocation::Refused;
@@ -22,6 +23,7 @@ use crate::contact::taking::Allocator;
 use crate::contact::watching;
 use crate::definition::model::Model;
 use crate::ledger::{Answer, AnswerOutcome, Answered, SharedLedger, Take, Transfer};
+use crate::telemetry::traces::Call;
 use crate::watching::Watcher;
 
 mod list;
@@ -61,27 +63,31 @@ impl Contacts {
 
     async fn answer(
         &self,
-        role: &Role,
+        extensions: &Extensions,
         instance: &str,
         answer: Answer,
         contacts: Vec<v1::AllocatedContact>,
     ) -> Result<Vec<v1::ContactOutcome>, Failure> {
-        let instance_uid = self.scope.instance(role, instance)?.uid.clone();
+        let (call, name) = (Call::of(extensions), word(&answer));
+        let instance_uid = self.scope.instance(&role(extensions)?, instance)?.uid.clone();
         let (ids, named) = named(contacts)?;
         let queues = matches!(answer, Answer::Reject | Answer::Requeue);
         let outcomes = self.ledger.answer(&instance_uid, answer, named, clock::now()).await?;
         if queues {
             self.arrivals.raise(&instance_uid);
         }
-        Ok(encode(ids, outcomes))
+        let outcomes = encode(ids, outcomes);
+        call.answered(name, instance, &outcomes);
+        Ok(outcomes)
     }
 
     async fn transfer(
         &self,
-        role: &Role,
+        extensions: &Extensions,
         request: v1::TransferContactsRequest,
     ) -> Result<Vec<v1::ContactOutcome>, Failure> {
-        let from = self.scope.instance(role, &request.instance)?.uid.clone();
+        let call = Call::of(extensions);
+        let from = self.scope.instance(&role(extensions)?, &request.instance)?.uid.clone();
         let (ids, named) = named(request.contacts)?;
         let transfer = {
             let model = self.scope.model.borrow();
@@ -107,7 +113,9 @@ impl Contacts {
         let to = transfer.instance_uid.clone();
         let outcomes = self.ledger.transfer(&from, transfer, clock::now()).await?;
         self.arrivals.raise(&to);
-        Ok(encode(ids, outcomes))
+        let outcomes = encode(ids, outcomes);
+        call.answered("transfer", &request.instance, &outcomes);
+        Ok(outcomes)
     }
 }
 
@@ -121,7 +129,7 @@ impl ContactService for Contacts {
         &self,
         request: Request<v1::AllocateContactsRequest>,
     ) -> Result<Response<v1::AllocateContactsResponse>, Status> {
-        let role = role(request.extensions())?;
+        let (call, role) = (Call::of(request.extensions()), role(request.extensions())?);
         let request = request.into_inner();
         let wait = duration("wait", request.wait.as_ref(), Duration::ZERO, Duration::ZERO, LONGEST_WAIT)?;
         let accept_within = accept_within(request.accept_within.as_ref())?;
@@ -136,7 +144,8 @@ impl ContactService for Contacts {
             request_id: request_id("requestId", &request.request_id)?,
             accept_within,
         };
-        let contacts = self.allocator.take(take, wait).await?;
+        let mut contacts = self.allocator.take(take, wait).await?;
+        call.taken(&mut contacts);
         Ok(Response::new(v1::AllocateContactsResponse { contacts }))
     }
 
@@ -144,9 +153,8 @@ impl ContactService for Contacts {
         &self,
         request: Request<v1::AcceptContactsRequest>,
     ) -> Result<Response<v1::AcceptContactsResponse>, Status> {
-        let role = role(request.extensions())?;
-        let request = request.into_inner();
-        let outcomes = self.answer(&role, &request.instance, Answer::Accept, request.contacts).await?;
+        let (_, extensions, request) = request.into_parts();
+        let outcomes = self.answer(&extensions, &request.instance, Answer::Accept, request.contacts).await?;
         Ok(Response::new(v1::AcceptContactsResponse { outcomes }))
     }
 
@@ -154,9 +162,8 @@ impl ContactService for Contacts {
         &self,
         request: Request<v1::RejectContactsRequest>,
     ) -> Result<Response<v1::RejectContactsResponse>, Status> {
-        let role = role(request.extensions())?;
-        let request = request.into_inner();
-        let outcomes = self.answer(&role, &request.instance, Answer::Reject, request.contacts).await?;
+        let (_, extensions, request) = request.into_parts();
+        let outcomes = self.answer(&extensions, &request.instance, Answer::Reject, request.contacts).await?;
         Ok(Response::new(v1::RejectContactsResponse { outcomes }))
     }
 
@@ -164,10 +171,9 @@ impl ContactService for Contacts {
         &self,
         request: Request<v1::ExtendContactsRequest>,
     ) -> Result<Response<v1::ExtendContactsResponse>, Status> {
-        let role = role(request.extensions())?;
-        let request = request.into_inner();
+        let (_, extensions, request) = request.into_parts();
         let answer = Answer::Extend(accept_within(request.accept_within.as_ref())?);
-        let outcomes = self.answer(&role, &request.instance, answer, request.contacts).await?;
+        let outcomes = self.answer(&extensions, &request.instance, answer, request.contacts).await?;
         Ok(Response::new(v1::ExtendContactsResponse { outcomes }))
     }
 
@@ -175,13 +181,12 @@ impl ContactService for Contacts {
         &self,
         request: Request<v1::EndContactsRequest>,
     ) -> Result<Response<v1::EndContactsResponse>, Status> {
-        let role = role(request.extensions())?;
-        let request = request.into_inner();
+        let (_, extensions, request) = request.into_parts();
         if request.outcome.len() > LONGEST_OUTCOME {
             return Err(Failure::invalid_field("outcome", format!("is longer than {LONGEST_OUTCOME} bytes")).into());
         }
         let answer = Answer::End(request.outcome);
-        let outcomes = self.answer(&role, &request.instance, answer, request.contacts).await?;
+        let outcomes = self.answer(&extensions, &request.instance, answer, request.contacts).await?;
         Ok(Response::new(v1::EndContactsResponse { outcomes }))
     }
 
@@ -189,11 +194,10 @@ impl ContactService for Contacts {
         &self,
         request: Request<v1::RequeueContactsRequest>,
     ) -> Result<Response<v1::RequeueContactsResponse>, Status> {
-        let role = role(request.extensions())?;
-        let request = request.into_inner();
+        let (_, extensions, request) = request.into_parts();
         let named = |contact| v1::AllocatedContact { contact, ..Default::default() };
         let contacts = request.contacts.into_iter().map(named).collect();
-        let outcomes = self.answer(&role, &request.instance, Answer::Requeue, contacts).await?;
+        let outcomes = self.answer(&extensions, &request.instance, Answer::Requeue, contacts).await?;
         Ok(Response::new(v1::RequeueContactsResponse { outcomes }))
     }
 
@@ -201,8 +205,8 @@ impl ContactService for Contacts {
         &self,
         request: Request<v1::TransferContactsRequest>,
     ) -> Result<Response<v1::TransferContactsResponse>, Status> {
-        let role = role(request.extensions())?;
-        let outcomes = self.transfer(&role, request.into_inner()).await?;
+        let (_, extensions, request) = request.into_parts();
+        let outcomes = self.transfer(&extensions, request).await?;
         Ok(Response::new(v1::TransferContactsResponse { outcomes }))
     }
 
@@ -229,8 +233,9 @@ impl ContactService for Contacts {
         let role = role(request.extensions())?;
         let id = request.into_inner().contact;
         let found = self.ledger.contact(&id).await.map_err(Failure::from)?;
-        let (_, contact) =
+        let (_, mut contact) =
             found.filter(|(instance, _)| self.scope.may_see(&role, instance)).ok_or_else(|| unknown(&id))?;
+        contact.traceparent = trace::of_contact(&contact.id).as_ref().map(identity::header).unwrap_or_default();
         Ok(Response::new(contact))
     }
 
@@ -264,6 +269,17 @@ impl ContactService for Contacts {
         let (_, raw) = raw.ok_or_else(|| unknown(&id))?;
         let pieces = bytes::attachment(&self.blobs, raw, &attachment).await?;
         Ok(Response::new(pieces.map(|piece| piece.map(|data| v1::AttachmentChunk { data })).boxed()))
+    }
+}
+
+/// What an answer is called in traces.
+fn word(answer: &Answer) -> &'static str {
+    match answer {
+        Answer::Accept => "accept",
+        Answer::Extend(_) => "extend",
+        Answer::Reject => "reject",
+        Answer::End(_) => "end",
+        Answer::Requeue => "requeue",
     }
 }
 

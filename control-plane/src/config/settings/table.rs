@@ -1,6 +1,7 @@
 //! Every setting of a control plane: its name, its default, and what it is for. A test holds the commented example against it.
 
 use postroom_proto::settings::{Default, Setting};
+use postroom_proto::trace::choice;
 
 use crate::blob::choice::REGION;
 
@@ -279,6 +280,9 @@ pub(super) const SETTINGS: &[Setting] = &[
         default: Default::Is("15s"),
         help: "Time between two looks at mailboxes, contacts, mails and workers, of which metrics are made",
     },
+    choice::ENDPOINT_SETTING,
+    choice::SHARE_SETTING,
+    choice::CA_FILE_SETTING,
     Setting {
         name: "audit.keep",
         value: "TIME",

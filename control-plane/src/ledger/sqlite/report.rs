@@ -326,6 +326,7 @@ async fn answer(
                 contact: contacts.get(key).cloned().unwrap_or_default(),
                 already_known: false,
                 unsettled: unsettled.contains(key),
+                ..v1::MessageOutcome::default()
             }
         } else {
             let (disposition, contact): (i32, Option<String>) = sqlx::query_as(
@@ -341,7 +342,7 @@ async fn answer(
                 disposition,
                 contact: contact.unwrap_or_default(),
                 already_known: true,
-                unsettled: false,
+                ..v1::MessageOutcome::default()
             }
         };
         outcomes.push(outcome);

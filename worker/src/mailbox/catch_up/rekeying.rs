@@ -72,7 +72,7 @@ impl<S: Stream + std::fmt::Debug> Reader<'_, S> {
     pub(super) fn so_far(&mut self) -> Ready {
         let moved = self.cursor != self.told;
         self.told.clone_from(&self.cursor);
-        let draft = || Draft { messages: Vec::new(), blobs: Vec::new(), next: self.cursor.clone() };
+        let draft = || Draft { messages: Vec::new(), blobs: Vec::new(), next: self.cursor.clone(), fetched: None };
         Ready { drafts: moved.then(draft).into_iter().collect(), room: None }
     }
 

@@ -55,6 +55,7 @@ pub(super) async fn waiting(readers: &SqlitePool) -> Result<Waiting, sqlx::Error
 struct Candidate {
     id: i64,
     mail: String,
+    contact: String,
     from_address: String,
     message_id: String,
     size_bytes: i64,
@@ -68,6 +69,7 @@ impl FromRow<'_, SqliteRow> for Candidate {
         Ok(Self {
             id: row.try_get("id")?,
             mail: row.try_get("mail")?,
+            contact: row.try_get("contact")?,
             from_address: row.try_get("from_address")?,
             message_id: row.try_get("message_id")?,
             size_bytes: row.try_get("size_bytes")?,
@@ -78,10 +80,12 @@ impl FromRow<'_, SqliteRow> for Candidate {
     }
 }
 
-const TO_SEND: &str = "SELECT id, mail, from_address, message_id, size_bytes, pending_count, attempt_count, due_at
+const TO_SEND: &str =
+    "SELECT id, mail, contact, from_address, message_id, size_bytes, pending_count, attempt_count, due_at
     FROM outbox INDEXED BY outbox_lane WHERE state = 1 AND lane = ?1 AND due_at <= ?2
     ORDER BY due_at, id LIMIT ?3";
-const TO_LOOK_FOR: &str = "SELECT id, mail, from_address, message_id, size_bytes, pending_count, attempt_count, due_at
+const TO_LOOK_FOR: &str =
+    "SELECT id, mail, contact, from_address, message_id, size_bytes, pending_count, attempt_count, due_at
     FROM outbox INDEXED BY outbox_look WHERE state = 4 AND due_at IS NOT NULL AND deadline_at IS NULL
     AND lane = ?1 AND look_in = ?2 AND due_at <= ?3
     ORDER BY due_at, id LIMIT 1";
@@ -257,6 +261,7 @@ async fn take(
             .await?;
     Ok(Claimed {
         mail: candidate.mail,
+        contact: candidate.contact,
         lane: way.lane.clone(),
         token,
         deadline_at,
