@@ -15,10 +15,11 @@ build_programs() {
   built=$(dirname "$path")
 }
 
-# lay_out DEST: programs of `built`, man pages, completions, units, settings and manuals.
+# lay_out DEST: programs of `built`, man pages, completions, units, settings, manuals, and in share/ what is for other
+# programs: alerts, dashboards, a drop-in for systemd.
 lay_out() {
   local dest=$1 program
-  mkdir -p "$dest"/{bin,man,completions,systemd,config,doc/docs}
+  mkdir -p "$dest"/{bin,man,completions,systemd,config,doc/docs,share/{prometheus,grafana,systemd}}
   for program in "${PROGRAMS[@]}"; do
     install -m 755 "$built/$program" "$dest/bin/"
   done
@@ -29,6 +30,9 @@ lay_out() {
   "$built/postroom" completions fish >"$dest/completions/postroom.fish"
   install -m 644 deploy/systemd/*.service "$dest/systemd/"
   install -m 644 deploy/config/*.toml "$dest/config/"
+  install -m 644 deploy/prometheus/{alerts,prometheus}.yaml "$dest/share/prometheus/"
+  install -m 644 deploy/grafana/*.json "$dest/share/grafana/"
+  install -m 644 deploy/systemd/*.conf "$dest/share/systemd/"
   install -m 644 README.md CHANGELOG.md "$dest/doc/"
   cp -r docs/. "$dest/doc/docs/"
   find "$dest/doc" -type f -exec chmod 644 {} +

@@ -423,7 +423,8 @@ mod tests {
     fn the_commented_example_has_every_setting_and_starts() {
         let example =
             include_str!("../../../deploy/config/worker.toml").replace("/etc/postroom/worker.token", "worker.token");
-        launched(&example).unwrap();
+        assert!(faults(&example)[0].contains("and so is a certificate"), "who it is stands in the unit");
+        launched(&format!("token-file = \"worker.token\"\n{example}")).unwrap();
         let whole = uncommented(&example);
         assert_eq!(settings(&whole).unsaid(), [""; 0], "the example does not mention them");
         // A worker is known by one of three things.
