@@ -31,7 +31,11 @@ impl Life {
     }
 }
 
-/// What is known. At most one entry for each mailbox of the model, from [`Lives::keep`] to the next.
+/// What is known.
+///
+/// Bound: no more entries than the model has mailboxes. [`Lives::note`] takes in nobody else, and forgets those that
+/// have left the model as soon as there are too many; [`Lives::keep`], which runs only where metrics are served, does so
+/// at each look.
 #[derive(Debug, Default)]
 pub struct Lives {
     // Held only to look up or change, never across an await.
@@ -57,6 +61,10 @@ impl Lives {
             life.unfetched = told.unfetched_time.as_ref().map(from_timestamp);
             life.lag = told.delivery_lag.as_ref().and_then(from_duration);
         }
+        // A walk only after the model has lost mailboxes.
+        if known.len() > model.mailboxes().len() {
+            known.retain(|uid, _| model.mailbox(uid).is_some());
+        }
     }
 
     /// Of one mailbox.
@@ -75,5 +83,97 @@ impl Lives {
 
     fn lock(&self) -> MutexGuard<'_, HashMap<MailboxUid, Life>> {
         self.known.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use std::sync::Arc;
+
+    use postroom_proto::convert::to_timestamp;
+
+    use super::*;
+    use crate::definition::model::{
+        Address, AfterIntake, Allocation, Authentication, IncomingServer, Instance, Parts, Queue, Security, Start,
+    };
+
+    /// A model with these mailboxes.
+    fn model(emails: &[&str]) -> Model {
+        let address = |email: &&str| Address {
+            email: (*email).into(),
+            priority: 0,
+            language: String::new(),
+            account: String::new(),
+            password: None,
+            sender: false,
+            server: "in".into(),
+            folder: String::new(),
+        };
+        let queue = Queue {
+            uid: "q".into(),
+            name: "Billing".into(),
+            instance: "core1".into(),
+            language: String::new(),
+            priority: 0,
+            max_message_bytes: 0,
+            start: Start::Unseen,
+            after_intake: AfterIntake::Seen,
+            backlog_guard: None,
+            addresses: emails.iter().map(address).collect(),
+            revision: 0,
+        };
+        let instance = Instance {
+            uid: "i".into(),
+            name: "core1".into(),
+            pool: String::new(),
+            allocation: Allocation::Strict,
+            revision: 0,
+        };
+        let server = IncomingServer {
+            uid: "s".into(),
+            name: "in".into(),
+            address: String::new(),
+            authentication: Authentication::Password,
+            client_id: String::new(),
+            secret: None,
+            imap_host: "mail.example".into(),
+            imap_port: 0,
+            imap_security: Security::Tls,
+            scope: String::new(),
+            ca_file: String::new(),
+            proxy: String::new(),
+            secret_expires: String::new(),
+            revision: 0,
+        };
+        let (instances, servers) = (vec![Arc::new(instance)], vec![Arc::new(server)]);
+        Model::new(1, Parts { instances, servers, queues: vec![Arc::new(queue)], ..Parts::default() })
+    }
+
+    fn uids(model: &Model) -> Vec<MailboxUid> {
+        model.mailboxes().map(|(uid, _)| uid.clone()).collect()
+    }
+
+    fn seen(uids: &[MailboxUid], at: Micros) -> Vec<v1::MailboxLife> {
+        let life = |uid: &MailboxUid| v1::MailboxLife {
+            mailbox: uid.to_string(),
+            proof_time: Some(to_timestamp(at)),
+            ..Default::default()
+        };
+        uids.iter().map(life).collect()
+    }
+
+    #[test]
+    fn it_holds_no_more_mailboxes_than_the_model_though_nobody_looks() {
+        let (former, next) = (model(&["a@x.example", "b@x.example"]), model(&["c@x.example", "d@x.example"]));
+        let lives = Lives::default();
+        lives.note(&seen(&uids(&former), 5_000_000), &former, 9_000_000);
+        assert_eq!(lives.of(&uids(&former)[0]).proof, Some(5_000_000));
+        // Readers of mailboxes that have left the model speak on for a while.
+        lives.note(&seen(&uids(&former), 6_000_000), &next, 9_000_000);
+        assert_eq!(lives.lock().len(), 2);
+        assert_eq!(lives.of(&uids(&former)[0]).proof, Some(5_000_000), "nobody asks for it any more");
+        lives.note(&seen(&uids(&next)[..1], 7_000_000), &next, 9_000_000);
+        let known: Vec<MailboxUid> = lives.lock().keys().cloned().collect();
+        assert_eq!(known, uids(&next)[..1]);
     }
 }

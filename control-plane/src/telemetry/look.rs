@@ -23,10 +23,13 @@ use crate::lease::profile::Role;
 use crate::ledger::outbox::SharedOutbox;
 use crate::status::{Look, Overview};
 
-/// A look takes at most this part of the time: one in so many.
+/// A look takes at most this part of the time: one in so many, as long as the pause may grow.
 const SHARE: u32 = 20;
 /// Longest time for a look.
 const LONGEST: Duration = Duration::from_secs(120);
+/// Longest pause for the sake of that share. With the longest look it is less than the five minutes after which an
+/// alert says that nothing is renewed.
+const LONGEST_PAUSE: Duration = Duration::from_secs(120);
 
 /// How metrics of the whole are made.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -40,6 +43,13 @@ pub struct Terms {
 impl Default for Terms {
     fn default() -> Self {
         Self { interval: Duration::from_secs(15), mailboxes: 2000 }
+    }
+}
+
+impl Terms {
+    /// How long nothing is looked at after a look that took so long.
+    fn pause(&self, took: Duration) -> Duration {
+        self.interval.max(took.saturating_mul(SHARE).min(LONGEST_PAUSE))
     }
 }
 
@@ -80,7 +90,7 @@ impl Telemetry {
             }
             tokio::select! {
                 () = stop.cancelled() => return,
-                () = sleep(self.terms.interval.max(begun.elapsed() * SHARE)) => {}
+                () = sleep(self.terms.pause(begun.elapsed())) => {}
             }
         }
     }
@@ -178,4 +188,19 @@ fn fleet(fleet: Option<&FleetSeen>) {
         let silent = i64::try_from(it.silent_for?.as_micros()).unwrap_or(i64::MAX);
         Some((place(it), seconds(now.saturating_sub(silent))))
     }));
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_long_look_is_followed_by_a_longer_pause_which_ends_in_time() {
+        let terms = Terms::default();
+        let pause = |millis| terms.pause(Duration::from_millis(millis)).as_millis();
+        assert_eq!([pause(0), pause(750), pause(1000), pause(6000)], [15_000, 15_000, 20_000, 120_000]);
+        assert_eq!(terms.pause(LONGEST), LONGEST_PAUSE, "forty minutes would be an outage of the metrics");
+        let rare = Terms { interval: Duration::from_secs(600), ..terms };
+        assert_eq!(rare.pause(LONGEST), rare.interval, "what was asked for is not bounded");
+    }
 }
