@@ -4,7 +4,8 @@ use postroom_proto::v1::{ContactState, Disposition};
 
 use super::Micros;
 
-/// What the ledger counts. Reading it costs the same however many messages and contacts there are.
+/// What the ledger counts. Reading it costs the same however many contacts there are, and more only with messages that are
+/// none.
 #[derive(Debug, Clone, PartialEq, Eq, Default)]
 pub struct Tally {
     /// Instances that have or had contacts, by uid.

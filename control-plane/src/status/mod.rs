@@ -1,7 +1,8 @@
 //! How the installation is doing, put together for one screen: mailboxes and what is wrong with them, contacts that wait,
 //! messages put aside, workers. What of it needs a person is decided in [`concern`].
 //!
-//! Invariant: the cost grows with the mailboxes of the model, not with messages or contacts.
+//! Invariant: the cost grows with the mailboxes of the model, with the contacts that wait up to 10,000 a queue, and with
+//! messages put aside, not with all messages or contacts.
 
 use std::collections::{BTreeMap, HashMap};
 use std::sync::Arc;

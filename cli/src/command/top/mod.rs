@@ -31,10 +31,19 @@ const LISTEN: Duration = Duration::from_millis(100);
 const LOOK: Duration = Duration::from_secs(60);
 /// A look takes at most this part of the time: one in so many.
 const SHARE: u32 = 4;
-/// Columns of a frame that no terminal shows.
-const COLUMNS: u16 = 140;
+/// Most columns of a frame that no terminal shows: with the longest names of all.
+const COLUMNS: usize = 1000;
 /// Most lines of one.
 const LINES: usize = 1000;
+
+/// Whoever holds it has the terminal for a screen. When it goes, by whatever way, the terminal is the person's again.
+struct Screen;
+
+impl Drop for Screen {
+    fn drop(&mut self) {
+        ratatui::restore();
+    }
+}
 
 pub(super) async fn run(session: &mut Session<'_, '_>, args: &Top) -> Result<(), Error> {
     if session.output != Output::Table {
@@ -46,7 +55,7 @@ pub(super) async fn run(session: &mut Session<'_, '_>, args: &Top) -> Result<(),
     let mut view = View::new(client.endpoint(), args.sort, args.filter.clone().unwrap_or_default());
     if args.once {
         view.see(Ok(look(&client).await?));
-        let frame = frame(&mut view, session.now(), style::width().unwrap_or(COLUMNS))?;
+        let frame = frame(&mut view, session.now(), style::width())?;
         return session.write(frame.as_bytes());
     }
     if !session.streams.terminal.out {
@@ -55,11 +64,10 @@ pub(super) async fn run(session: &mut Session<'_, '_>, args: &Top) -> Result<(),
     }
     // Ordering: before the screen is taken, so that a refusal is seen.
     view.see(Ok(look(&client).await?));
+    // Ordering: first, for the screen may be taken by halves; it gives back what is not taken, too.
+    let _screen = Screen;
     let terminal = ratatui::try_init()?;
-    let done = live(terminal, &client, &mut view, args.interval).await;
-    // Whatever happened, the terminal is the person's again.
-    ratatui::restore();
-    done
+    live(terminal, &client, &mut view, args.interval).await
 }
 
 /// Everything that is shown.
@@ -130,10 +138,13 @@ fn clock(view: &View) -> Timestamp {
     read.unwrap_or_else(Timestamp::now).checked_add(jiff::SignedDuration::from_secs(passed)).unwrap_or(Timestamp::MAX)
 }
 
-/// One frame with all rows, as text.
-fn frame(view: &mut View, now: Timestamp, columns: u16) -> Result<String, Error> {
+/// One frame with all rows, as text. Without a terminal, whose columns are told, nothing is cut but rows beyond the first
+/// thousand, and that is said.
+fn frame(view: &mut View, now: Timestamp, columns: Option<u16>) -> Result<String, Error> {
     let read = view.seen().status.read_time.as_ref();
     let now = read.and_then(|time| Timestamp::from_microsecond(from_timestamp(time)).ok()).unwrap_or(now);
+    view.whole = columns.is_none();
+    let columns = columns.unwrap_or_else(|| u16::try_from(view::columns(view, now).min(COLUMNS)).unwrap_or(u16::MAX));
     let lines = (view.rows() + view::AROUND).min(LINES);
     let backend = TestBackend::new(columns, u16::try_from(lines).unwrap_or(u16::MAX));
     let mut terminal = Terminal::new(backend).map_err(never)?;
@@ -143,7 +154,12 @@ fn frame(view: &mut View, now: Timestamp, columns: u16) -> Result<String, Error>
         let text: String = (0..columns).map(|column| buffer[(column, row)].symbol()).collect();
         text.trim_end().to_owned() + "\n"
     };
-    Ok((0..buffer.area.height).map(line).collect())
+    let mut text: String = (0..buffer.area.height).map(line).collect();
+    let hidden = (view.rows() + view::AROUND).saturating_sub(lines);
+    if hidden > 0 {
+        text += &format!("{hidden} more rows are not shown: see `postroom mailbox list`\n");
+    }
+    Ok(text)
 }
 
 fn never(never: Infallible) -> Error {

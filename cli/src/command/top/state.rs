@@ -57,6 +57,8 @@ pub(super) struct View {
     pub(super) typing: bool,
     /// The row that is marked.
     pub(super) at: usize,
+    /// Nothing of a cell is cut, however wide that gets.
+    pub(super) whole: bool,
     /// Why the last look failed.
     pub(super) failed: Option<String>,
     seen: Seen,
@@ -73,6 +75,7 @@ impl View {
             filter,
             typing: false,
             at: 0,
+            whole: false,
             failed: None,
             seen: Seen::default(),
             looked: Instant::now(),

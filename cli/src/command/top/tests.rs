@@ -67,6 +67,13 @@ fn seen() -> Seen {
         concerns: vec![concern],
         mailboxes: vec![tally(MailboxState::Idle, 1), tally(MailboxState::Failing, 2)],
         ledger_bytes: 3 << 20,
+        instances: vec![v1::InstanceStatus {
+            instance: "core1".into(),
+            contacts: [(v1::ContactState::Queued, 12_345), (v1::ContactState::Accepted, 400)]
+                .map(|(state, count)| v1::ContactTally { state: state.into(), count })
+                .into(),
+            ..Default::default()
+        }],
         queues: vec![
             v1::QueueStatus {
                 instance: "core1".into(),
@@ -119,7 +126,7 @@ fn press(view: &mut View, keys: &str) -> Step {
 }
 
 fn screen(view: &mut View) -> String {
-    frame(view, Timestamp::from_microsecond(NOW).unwrap(), 140).unwrap()
+    frame(view, Timestamp::from_microsecond(NOW).unwrap(), Some(140)).unwrap()
 }
 
 fn order(view: &View) -> String {
@@ -136,6 +143,21 @@ fn each_list_has_its_screen() {
     screens += &screen(&mut view);
     assert!(!screens.contains('\u{1b}'), "what servers and people write moves no cursor");
     insta::assert_snapshot!(screens);
+}
+
+#[test]
+fn without_a_terminal_nothing_is_cut_and_what_is_left_out_is_told() {
+    let (mailbox_name, queue) = (format!("{}@contoso.example", "m".repeat(60)), "Qu\u{e9}ue ".repeat(9) + "end");
+    let mut view = view();
+    let one = v1::Mailbox { queue: queue.clone(), ..mailbox(&mailbox_name, MailboxState::Idle) };
+    view.see(Ok(Seen { mailboxes: vec![one; 1500], ..seen() }));
+    let shown = frame(&mut view, Timestamp::from_microsecond(NOW).unwrap(), None).unwrap();
+    let row = shown.lines().find(|line| line.contains(&mailbox_name)).unwrap();
+    assert!(row.contains(&queue) && row.ends_with("mail-1"), "{row}");
+    assert_eq!(shown.lines().filter(|line| line.contains(&mailbox_name)).count(), LINES - view::AROUND);
+    assert!(shown.ends_with("507 more rows are not shown: see `postroom mailbox list`\n"), "{shown:.300}");
+    let cut = screen(&mut view);
+    assert!(!cut.contains(&queue), "a terminal has the columns that it has");
 }
 
 #[test]

@@ -2,7 +2,7 @@
 
 use jiff::Timestamp;
 use postroom_proto::convert::{from_duration, from_timestamp};
-use postroom_proto::v1::{self, WorkerState};
+use postroom_proto::v1::{self, ContactState, WorkerState};
 use ratatui::Frame;
 use ratatui::layout::{Constraint, Layout};
 use ratatui::style::{Color, Modifier, Style};
@@ -23,24 +23,42 @@ pub(super) fn draw(frame: &mut Frame<'_>, view: &View, now: Timestamp, color: bo
     frame.render_widget(Paragraph::new(summary(view, now, color)), head);
     frame.render_widget(Paragraph::new(tabs_line(view)), tabs);
     let mut state = TableState::default().with_selected(Some(view.at));
-    let shown = match view.tab {
-        Tab::Mailboxes => mailboxes(view, now, color),
-        Tab::Workers => workers(view, now, color),
-        Tab::Queues => queues(view, now),
-    };
     frame.render_stateful_widget(
-        shown.row_highlight_style(Style::new().add_modifier(Modifier::REVERSED)),
+        list(view, now, color).table.row_highlight_style(Style::new().add_modifier(Modifier::REVERSED)),
         table,
         &mut state,
     );
     frame.render_widget(Paragraph::new(keys_line(view)), keys);
 }
 
+/// Columns in which nothing is cut, if the view is whole.
+pub(super) fn columns(view: &View, now: Timestamp) -> usize {
+    let lines = summary(view, now, false).iter().map(Line::width).max().unwrap_or(0);
+    lines.max(tabs_line(view).width()).max(keys_line(view).len()).max(list(view, now, false).columns)
+}
+
+/// Rows of cells under a header.
+struct List {
+    table: Table<'static>,
+    /// Columns in which no cell is cut.
+    columns: usize,
+}
+
+fn list(view: &View, now: Timestamp, color: bool) -> List {
+    match view.tab {
+        Tab::Mailboxes => mailboxes(view, now, color),
+        Tab::Workers => workers(view, now, color),
+        Tab::Queues => queues(view, now),
+    }
+}
+
 fn summary(view: &View, now: Timestamp, color: bool) -> Vec<Line<'static>> {
     let status = &view.seen().status;
     let count = |counts: Vec<String>| if counts.is_empty() { "none".to_owned() } else { counts.join(", ") };
     let mailboxes = status.mailboxes.iter().map(|it| format!("{} {}", words::mailbox_state(it.state), it.count));
-    let waiting: u64 = status.queues.iter().map(|it| it.waiting_count).sum();
+    // Not the sum of the queues, of which each is counted up to a bound.
+    let tallies = status.instances.iter().flat_map(|it| &it.contacts);
+    let waiting: u64 = tallies.filter(|it| it.state() == ContactState::Queued).map(|it| it.count).sum();
     let up = time::time_and_age(status.start_time.as_ref(), now);
     let concern = match status.concerns.as_slice() {
         [] => Line::styled("nothing needs somebody", tone(color, Color::Green)),
@@ -100,7 +118,7 @@ fn keys_line(view: &View) -> &'static str {
     }
 }
 
-fn mailboxes<'v>(view: &'v View, now: Timestamp, color: bool) -> Table<'v> {
+fn mailboxes(view: &View, now: Timestamp, color: bool) -> List {
     let row = |it: &&v1::Mailbox| {
         let style = match trouble(it) {
             0 => tone(color, Color::Red),
@@ -116,7 +134,7 @@ fn mailboxes<'v>(view: &'v View, now: Timestamp, color: bool) -> Table<'v> {
             .holder
             .as_ref()
             .map_or_else(|| words::unassigned_reason(it.unassigned_reason), |holder| holder.worker.clone());
-        cells([
+        let cells = [
             it.email.clone(),
             it.queue.clone(),
             words::mailbox_state(it.state),
@@ -127,17 +145,18 @@ fn mailboxes<'v>(view: &'v View, now: Timestamp, color: bool) -> Table<'v> {
             it.contact_count.to_string(),
             holder,
             it.problem.as_ref().map(|problem| problem.code.clone()).unwrap_or_default(),
-        ])
-        .style(style)
+        ];
+        (cells, style)
     };
-    table(
+    rows(
         ["MAILBOX", "QUEUE", "STATE", "SINCE", "SEEN", "OLDEST", "LAG", "CONTACTS", "WORKER", "PROBLEM"],
         [28, 16, 11, 7, 7, 7, 8, 8, 14, 16],
         view.mailboxes().iter().map(row),
+        view.whole,
     )
 }
 
-fn workers<'v>(view: &'v View, now: Timestamp, color: bool) -> Table<'v> {
+fn workers(view: &View, now: Timestamp, color: bool) -> List {
     let row = |it: &&v1::Worker| {
         let style = match it.state() {
             WorkerState::Live => Style::new(),
@@ -145,7 +164,7 @@ fn workers<'v>(view: &'v View, now: Timestamp, color: bool) -> Table<'v> {
         };
         let capacity = if it.capacity == 0 { "-".into() } else { it.capacity.to_string() };
         let told = if it.drained { "drained".into() } else { it.stands_in_for.join(", ") };
-        cells([
+        let cells = [
             it.name.clone(),
             it.pool.clone(),
             words::worker_role(it.role),
@@ -156,41 +175,51 @@ fn workers<'v>(view: &'v View, now: Timestamp, color: bool) -> Table<'v> {
             age(it.heartbeat_time.as_ref(), now),
             age(it.start_time.as_ref(), now),
             told,
-        ])
-        .style(style)
+        ];
+        (cells, style)
     };
-    table(
+    rows(
         ["WORKER", "POOL", "ROLE", "STATE", "MAILBOXES", "HELD", "CAPACITY", "HEARD", "SINCE", "STANDS IN FOR"],
         [24, 14, 8, 10, 9, 8, 8, 8, 8, 20],
         view.workers().iter().map(row),
+        view.whole,
     )
 }
 
-fn queues<'v>(view: &'v View, now: Timestamp) -> Table<'v> {
+fn queues(view: &View, now: Timestamp) -> List {
     let row = |it: &&v1::QueueStatus| {
         let waiting = if it.waiting_count >= 10_000 { "10000+".into() } else { it.waiting_count.to_string() };
-        cells([it.queue.clone(), it.instance.clone(), waiting, age(it.oldest_time.as_ref(), now)])
+        let cells = [it.queue.clone(), it.instance.clone(), waiting, age(it.oldest_time.as_ref(), now)];
+        (cells, Style::new())
     };
-    table(["QUEUE", "INSTANCE", "WAITING", "LONGEST"], [32, 24, 10, 10], view.queues().iter().map(row))
+    rows(["QUEUE", "INSTANCE", "WAITING", "LONGEST"], [32, 24, 10, 10], view.queues().iter().map(row), view.whole)
 }
 
-fn cells<const N: usize>(texts: [String; N]) -> Row<'static> {
-    Row::new(texts.map(|it| Cell::from(text::line(&it))))
-}
-
-fn table<'v, const N: usize>(
+/// Rows in columns of these widths, of which the first gets what is left; if the list is to be whole, in as wide ones as
+/// the longest cell wants.
+fn rows<const N: usize>(
     header: [&'static str; N],
-    widths: [u16; N],
-    rows: impl Iterator<Item = Row<'v>>,
-) -> Table<'v> {
-    let header = Row::new(header.map(Cell::from)).style(Style::new().add_modifier(Modifier::BOLD));
-    // What is long gets what is left.
-    let mut widths = widths.map(Constraint::Length);
-    if let Some(first) = widths.first_mut() {
-        let Constraint::Length(least) = *first else { return Table::default() };
-        *first = Constraint::Min(least);
+    mut widths: [u16; N],
+    rows: impl Iterator<Item = ([String; N], Style)>,
+    whole: bool,
+) -> List {
+    let rows: Vec<([String; N], Style)> =
+        rows.map(|(cells, style)| (cells.map(|cell| text::line(&cell)), style)).collect();
+    if whole {
+        for (cells, _) in &rows {
+            for (width, cell) in widths.iter_mut().zip(cells) {
+                *width = (*width).max(u16::try_from(Span::raw(cell.as_str()).width()).unwrap_or(u16::MAX));
+            }
+        }
     }
-    Table::new(rows, widths).header(header).column_spacing(1)
+    let columns = widths.iter().map(|width| usize::from(*width) + 1).sum::<usize>().saturating_sub(1);
+    let mut constraints = widths.map(Constraint::Length);
+    if let (false, [first, ..]) = (whole, constraints.as_mut_slice()) {
+        *first = Constraint::Min(widths[0]);
+    }
+    let header = Row::new(header.map(Cell::from)).style(Style::new().add_modifier(Modifier::BOLD));
+    let rows = rows.into_iter().map(|(cells, style)| Row::new(cells.map(Cell::from)).style(style));
+    List { table: Table::new(rows, constraints).header(header).column_spacing(1), columns }
 }
 
 /// How long ago, without the word.

@@ -1,4 +1,6 @@
-//! Counts of the whole ledger. No statement here walks contacts or messages; a test asks SQLite how it would run them.
+//! Counts of the whole ledger. No statement here walks all contacts or messages: triggers count contacts, those that wait in
+//! a queue are counted up to [`MOST_COUNTED`], and messages put aside along an index of nothing else. A test asks SQLite how
+//! it would run them.
 
 use postroom_proto::v1::{ContactState, Disposition};
 use sqlx::SqlitePool;
