@@ -226,8 +226,9 @@ impl App {
             vault: ground.vault.clone(),
             directory: directory.clone(),
             alone: config.alone,
+            ca_file: config.data.join(folder::CA),
         };
-        let secured = self.secure(&config.tls, &config.data, certificates, every).await?;
+        let secured = self.secure(&config.tls, certificates, every).await?;
         let (configuration, names) = secured.unzip();
         let called = || context::endpoint(self.address, config.tls.is_tls(), names.as_deref().unwrap_or_default());
         self.endpoint = config.endpoint.clone().unwrap_or_else(called);
@@ -374,23 +375,17 @@ impl App {
     async fn secure(
         &mut self,
         choice: &tls::Choice,
-        data: &Path,
         ground: tls::Ground,
         every: Duration,
     ) -> Result<Option<(watch::Receiver<Arc<tls::Configuration>>, Vec<String>)>, StartError> {
         // Whoever reads the context may do so from another folder.
         let absolute = |path: &Path| std::path::absolute(path).unwrap_or_else(|_| path.into());
-        let own = absolute(&data.join(folder::CA));
         self.ca_file = match choice {
             tls::Choice::Plain => return Ok(None),
             tls::Choice::Files { ca, .. } => ca.as_deref().map(absolute),
-            tls::Choice::Own { .. } => Some(own.clone()),
+            tls::Choice::Own { .. } => Some(absolute(&ground.ca_file)),
         };
         let keeper = tls::Keeper::begin(choice.clone(), ground).await?;
-        if matches!(choice, tls::Choice::Own { .. }) {
-            let written = context::write_public(&own, &keeper.top());
-            written.map_err(|source| tls::Error::Unwritable { path: own, source })?;
-        }
         let secured = (keeper.configuration(), keeper.names());
         self.keep("certificates", keeper.keep(every, self.reload.clone(), self.keeping.clone()));
         Ok(Some(secured))

@@ -2,8 +2,10 @@
 
 use std::process::Command;
 
+use postroom_cli::client::Client;
+use postroom_cli::context::Context;
 use postroom_control_plane::config::StoreChoice;
-use postroom_proto::v1::StoreFit;
+use postroom_proto::v1::{self, StoreFit};
 
 use crate::audit::contact_count;
 use crate::harness::eventually;
@@ -83,7 +85,7 @@ async fn a_store_that_was_restored_emptied_or_exchanged_is_adopted_and_nothing_i
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn one_machine_moves_to_etcd_with_its_definitions_and_cursors() {
+async fn one_machine_moves_to_etcd_with_its_definitions_tokens_and_cursors() {
     let mut fleet = Fleet::bare(Scale::of(20), Terms::Short, 1).await;
     let model = fleet.stage.model_file();
     std::fs::write(&model, fleet.model()).unwrap();
@@ -91,11 +93,16 @@ async fn one_machine_moves_to_etcd_with_its_definitions_and_cursors() {
     fleet.send();
     let client = up.client();
     eventually("mail is read", || async { contact_count(&client).await >= Some(200) }).await;
+    let token = v1::CreateTokenRequest { name: "ada".into(), role: "viewer".into(), ..Default::default() };
+    let token = client.create_token(token).await.unwrap().token;
     up.kill();
 
     fleet.start_plane().await;
     fleet.refused(StoreFit::Empty).await;
     fleet.adopt();
+    let data = fleet.stage.data();
+    let ada = Client::new(&Context { token: token.into(), ..Context::read(&data).unwrap() }, false).unwrap();
+    eventually("the token of before is known", || async { ada.get_status().await.is_ok() }).await;
     for name in ["one", "two", "three"] {
         fleet.add_worker(name, &[]).await;
     }

@@ -16,6 +16,7 @@ use tokio_util::sync::CancellationToken;
 
 use super::authority::{self, Authority, SERVER_LIFETIME};
 use super::certificate;
+use super::context;
 use super::directory::Directory;
 use super::vault::Vault;
 use crate::clock;
@@ -138,6 +139,8 @@ pub struct Ground {
     pub directory: Directory,
     /// A CA whose key is lost is made anew: nobody else's key could open it.
     pub alone: bool,
+    /// Where the certificate of the installation's CA is written, if the server's is signed by it.
+    pub ca_file: PathBuf,
 }
 
 impl Keeper {
@@ -145,6 +148,7 @@ impl Keeper {
     pub async fn begin(choice: Choice, ground: Ground) -> Result<Self, Error> {
         let material = ground.gather(&choice, None).await?;
         let (current, _) = watch::channel(Arc::new(build(&material)?));
+        ground.publish(&choice, &material)?;
         let mut keeper = Self { choice, ground, material, refused: String::new(), warned: 0, current };
         keeper.warn();
         Ok(keeper)
@@ -154,11 +158,6 @@ impl Keeper {
     pub fn names(&self) -> Vec<String> {
         let own = self.material.chain.first().and_then(|own| certificate::read(own));
         own.map(|own| own.names).unwrap_or_default()
-    }
-
-    /// The last certificate up the chain, as PEM: with the installation's own CA that of the CA.
-    pub fn top(&self) -> String {
-        self.material.chain.last().map(|top| authority::pem("CERTIFICATE", top)).unwrap_or_default()
     }
 
     /// The configuration for the next connection.
@@ -188,7 +187,11 @@ impl Keeper {
                 self.warn();
                 return;
             }
-            Ok(material) => build(&material).map(|configuration| (material, configuration)),
+            Ok(material) => build(&material).and_then(|configuration| {
+                // Ordering: before it is shown, so that whoever looks for its CA finds it.
+                self.ground.publish(&self.choice, &material)?;
+                Ok((material, configuration))
+            }),
             Err(error) => Err(error),
         };
         match renewed {
@@ -221,6 +224,13 @@ impl Keeper {
 }
 
 impl Ground {
+    /// Writes the CA's certificate for clients on this machine, and for those who copy it.
+    fn publish(&self, choice: &Choice, material: &Material) -> Result<(), Error> {
+        let (Choice::Own { .. }, Some(ca)) = (choice, material.chain.last()) else { return Ok(()) };
+        let written = context::write_public(&self.ca_file, &authority::pem("CERTIFICATE", ca));
+        written.map_err(|source| Error::Unwritable { path: self.ca_file.clone(), source })
+    }
+
     async fn gather(&self, choice: &Choice, former: Option<&Material>) -> Result<Material, Error> {
         let own = self.directory.known().authority.as_ref().map(authority::Record::certificate);
         let mut clients = Vec::new();
@@ -293,4 +303,48 @@ async fn certificates(path: &Path) -> Result<Vec<CertificateDer<'static>>, Error
 
 fn broken(path: &Path, what: &str) -> Error {
     Error::Broken { path: path.into(), what: what.into() }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::access::token::Tokens;
+    use crate::access::vault::without;
+    use crate::store::sqlite::Sqlite;
+    use crate::store::{Outcome, Write, key};
+
+    #[tokio::test]
+    async fn a_ca_that_comes_from_a_former_store_is_served_and_written_down() {
+        let folder = tempfile::tempdir().unwrap();
+        let ca_file = folder.path().join("ca.pem");
+        let store: SharedStore = Arc::new(Sqlite::memory().await.unwrap());
+        let vault = Arc::new(Vault::from_text(&without(&[]).unwrap()).unwrap());
+        let directory = Directory::load(Tokens::default(), &store).await.unwrap();
+        let (vault_too, told) = (vault.clone(), CancellationToken::new());
+        let following = tokio::spawn(directory.clone().follow(store.clone(), told.clone()));
+        let ground = Ground {
+            store: store.clone(),
+            vault,
+            directory: directory.clone(),
+            alone: false,
+            ca_file: ca_file.clone(),
+        };
+        let choice = Choice::Own { names: vec!["localhost".into()] };
+        let mut keeper = Keeper::begin(choice, ground).await.unwrap();
+        let made = std::fs::read_to_string(&ca_file).unwrap();
+
+        let former: SharedStore = Arc::new(Sqlite::memory().await.unwrap());
+        let (_, record) = Authority::of(&former, &vault_too, false).await.unwrap();
+        let write = Write::Put(key::AUTHORITY.into(), record.encode());
+        let Outcome::Committed(revision) = store.commit(Vec::new(), vec![write]).await.unwrap() else {
+            panic!("it is not written");
+        };
+        directory.reached(revision, Duration::from_secs(20)).await;
+        keeper.look().await;
+        assert_ne!(made, record.pem());
+        assert_eq!(std::fs::read_to_string(&ca_file).unwrap(), record.pem());
+        assert_eq!(keeper.material.chain.last(), Some(&record.certificate()));
+        told.cancel();
+        following.await.unwrap();
+    }
 }

@@ -1,7 +1,9 @@
 //! Definitions that a store without any takes over from the one that this data folder had before: what makes a move from
 //! one machine's SQLite to etcd, or a restored backup, one step.
 //!
-//! Only the model moves. Sessions and assignments are of the past, and leadership is of the present.
+//! With them move the credentials and the installation's CA, so that whoever was let in is let in still, and trusts what he
+//! trusted. Sessions and assignments are of the past, leadership is of the present, and what operators decided about workers
+//! was said of machines that may not be there any more.
 
 use std::path::Path;
 
@@ -42,27 +44,33 @@ pub(super) async fn inherit(store: &dyn Store, file: &Path, id: Option<&str>) ->
     taken
 }
 
-/// Ordering: objects and history first, which nobody sees; the head, which shows them, last.
+/// Ordering: objects and history first, which nobody sees; the head, which shows them and keeps this from being done again,
+/// last.
 async fn take(store: &dyn Store, former: &dyn Store) -> Result<u32, NotInherited> {
     let Some(head) = former.get(key::MODEL_HEAD).await? else { return Ok(0) };
-    let mut objects = 0;
-    for prefix in [key::MODEL_OBJECTS, key::MODEL_REVISIONS] {
-        let mut after: Option<String> = None;
-        loop {
-            let page = former.list(prefix, after.as_deref(), PAGE).await?;
-            after = page.entries.last().map(|entry| entry.key.clone());
-            objects += u32::try_from(page.entries.len()).unwrap_or(u32::MAX);
-            write(store, page.entries).await?;
-            if !page.more {
-                break;
-            }
-        }
-    }
+    let objects = copy(store, former, key::MODEL_OBJECTS).await? + copy(store, former, key::MODEL_REVISIONS).await?;
+    // The CA that was made at the start over this store gives way to the one that clients and workers know.
+    copy(store, former, key::ACCESS).await?;
+    copy(store, former, key::USES).await?;
     let guard = Guard::Absent(key::MODEL_HEAD.into());
     match store.commit(vec![guard], vec![Write::Put(key::MODEL_HEAD.into(), head.value)]).await? {
         Outcome::Committed(_) => Ok(objects),
         Outcome::Conflict => Err(NotInherited::Conflict),
         Outcome::Unknown => Err(NotInherited::Unknown),
+    }
+}
+
+/// Writes all that `former` has below a prefix. Answers how much that was.
+async fn copy(store: &dyn Store, former: &dyn Store, prefix: &str) -> Result<u32, NotInherited> {
+    let (mut copied, mut after) = (0, None::<String>);
+    loop {
+        let page = former.list(prefix, after.as_deref(), PAGE).await?;
+        after = page.entries.last().map(|entry| entry.key.clone());
+        copied += u32::try_from(page.entries.len()).unwrap_or(u32::MAX);
+        write(store, page.entries).await?;
+        if !page.more {
+            return Ok(copied);
+        }
     }
 }
 
@@ -100,7 +108,18 @@ mod tests {
         for some in objects.collect::<Vec<_>>().chunks(50) {
             committed(&store, vec![], some.to_vec()).await;
         }
-        let others = vec![put("assign/a", "s1"), put(key::MODEL_HEAD, "head"), put(&key::model_revision(1), "head")];
+        let access = vec![
+            put(key::AUTHORITY, "former CA"),
+            put(&key::credential("0123456789ab"), "token"),
+            put(&key::usage("0123456789ab"), "1"),
+        ];
+        committed(&store, vec![], access).await;
+        let others = vec![
+            put("assign/a", "s1"),
+            put("worker/w", "drained"),
+            put(key::MODEL_HEAD, "head"),
+            put(&key::model_revision(1), "head"),
+        ];
         committed(&store, vec![], others).await;
         let id = store.name().await.unwrap();
         store.close().await;
@@ -108,7 +127,7 @@ mod tests {
     }
 
     #[tokio::test]
-    async fn definitions_move_and_nothing_else() {
+    async fn definitions_and_credentials_move_and_nothing_else() {
         let folder = tempfile::tempdir().unwrap();
         let file = folder.path().join("store.db");
         let id = former(&file).await;
@@ -116,10 +135,21 @@ mod tests {
         assert_eq!(inherit(&store, &file, Some("another")).await.unwrap(), 0, "not the ledger's");
         assert_eq!(inherit(&store, &folder.path().join("none"), Some(&id)).await.unwrap(), 0);
         assert!(store.list("", None, 10).await.unwrap().entries.is_empty());
+        // As it is made at the start.
+        committed(&store, vec![], vec![put(key::AUTHORITY, "new CA")]).await;
 
         assert_eq!(inherit(&store, &file, Some(&id)).await.unwrap(), 451);
         assert_eq!(store.get(key::MODEL_HEAD).await.unwrap().unwrap().value, "head");
-        assert_eq!(store.get("assign/a").await.unwrap(), None);
+        for (key, value) in [
+            ("assign/a", None),
+            ("worker/w", None),
+            (key::AUTHORITY, Some("former CA")),
+            (&key::credential("0123456789ab"), Some("token")),
+            (&key::usage("0123456789ab"), Some("1")),
+        ] {
+            let found = store.get(key).await.unwrap().map(|entry| entry.value);
+            assert_eq!(found.as_deref(), value.map(str::as_bytes), "{key}");
+        }
         let count = |page: crate::store::Page| page.entries.len();
         assert_eq!(count(store.list(key::MODEL_OBJECTS, None, 1000).await.unwrap()), 450);
         assert_eq!(inherit(&store, &file, Some(&id)).await.unwrap(), 0, "it has its own now");

@@ -1,7 +1,7 @@
 //! Whether the store at hand is the one that the ledger belongs to. Nobody leads while it is not.
 //!
 //! [`fit`] judges (pure); [`Binding`] looks, writes down what belongs together, and adopts when an admin says so;
-//! `inheritance` brings the definitions along.
+//! `inheritance` brings definitions, credentials and the CA along.
 
 use std::path::PathBuf;
 use std::sync::Arc;
