@@ -18,6 +18,8 @@ pub struct Shown {
     pub issuer: Vec<u8>,
     /// Whose it is: the name, DER.
     pub subject: Vec<u8>,
+    /// From when on it holds.
+    pub begins: Micros,
     /// When it ends.
     pub expires: Micros,
 }
@@ -43,6 +45,7 @@ pub fn read(der: &[u8]) -> Option<Shown> {
         worker,
         issuer: parsed.issuer().as_raw().to_vec(),
         subject: parsed.subject().as_raw().to_vec(),
+        begins: parsed.validity().not_before.timestamp().saturating_mul(1_000_000),
         expires: parsed.validity().not_after.timestamp().saturating_mul(1_000_000),
     })
 }

@@ -7,6 +7,7 @@ use std::path::{Path, PathBuf};
 use std::sync::Arc;
 use std::time::Duration;
 
+use postroom_proto::metric;
 use rustls::pki_types::pem::PemObject as _;
 use rustls::pki_types::{CertificateDer, PrivateKeyDer};
 use rustls::server::WebPkiClientVerifier;
@@ -150,6 +151,7 @@ impl Keeper {
         let (current, _) = watch::channel(Arc::new(build(&material)?));
         ground.publish(&choice, &material)?;
         let mut keeper = Self { choice, ground, material, refused: String::new(), warned: 0, current };
+        keeper.measure();
         keeper.warn();
         Ok(keeper)
     }
@@ -199,6 +201,7 @@ impl Keeper {
                 (self.material, self.warned) = (material, 0);
                 self.refused.clear();
                 self.current.send_replace(Arc::new(configuration));
+                self.measure();
                 tracing::info!("new connections get the renewed certificates");
                 self.warn();
             }
@@ -209,6 +212,17 @@ impl Keeper {
                     self.refused = error;
                 }
             }
+        }
+    }
+
+    /// Shows until when the certificates hold.
+    fn measure(&self) {
+        // Without TLS nobody is shown the CA either.
+        let Some(server) = self.material.chain.first() else { return };
+        for (name, certificate) in [("server", Some(server)), ("ca", self.material.own.as_ref())] {
+            let Some(shown) = certificate.and_then(|it| certificate::read(it)) else { continue };
+            metric::OWN_CERTIFICATE_START.set(&[name], shown.begins as f64 / 1e6);
+            metric::OWN_CERTIFICATE_EXPIRY.set(&[name], shown.expires as f64 / 1e6);
         }
     }
 

@@ -100,6 +100,12 @@ inventory! {
     Gauge WORKER_HEARTBEAT, ControlPlane, "postroom_worker_heartbeat_timestamp_seconds", &["worker", "pool"],
         "When the worker was last heard";
 
+    // By what processes know each other.
+    Gauge OWN_CERTIFICATE_START, Both, "postroom_own_certificate_start_timestamp_seconds", &["certificate"],
+        "From when on the certificate holds: server and ca of the control plane, client of a worker";
+    Gauge OWN_CERTIFICATE_EXPIRY, Both, "postroom_own_certificate_expiry_timestamp_seconds", &["certificate"],
+        "When the certificate ends; absent: the process has none";
+
     // The control plane itself.
     Gauge LEDGER_BYTES, ControlPlane, "postroom_ledger_bytes", &[],
         "Size of the ledger's database";

@@ -6,6 +6,7 @@
 use std::path::{Path, PathBuf};
 use std::sync::{Arc, Mutex, PoisonError};
 
+use postroom_proto::metric;
 use rustls::ClientConfig;
 use tokio_util::sync::CancellationToken;
 
@@ -96,6 +97,10 @@ impl Presence {
         }
         let pair = material.pair.as_ref().map(|(certificate, key)| (certificate.as_slice(), key.as_slice()));
         let configuration = Arc::new(tls::control_plane(material.ca.as_deref(), pair).map_err(Error::Unusable)?);
+        if let Some((begins, ends)) = pair.and_then(|(certificate, _)| validity(certificate)) {
+            metric::OWN_CERTIFICATE_START.set(&["client"], begins as f64);
+            metric::OWN_CERTIFICATE_EXPIRY.set(&["client"], ends as f64);
+        }
         let cut = CancellationToken::new();
         let made = Current { material, configuration: configuration.clone(), cut: cut.clone() };
         if let Some(former) = current.replace(made) {
@@ -109,7 +114,7 @@ impl Presence {
     /// could renew.
     pub async fn renewal(&self) -> Option<i64> {
         let pem = folder::read(self.folder()?).await.ok()??;
-        let (begins, ends) = certificate::validity(&tls::first_certificate(&pem)?)?;
+        let (begins, ends) = validity(&pem)?;
         Some(begins + (ends - begins) / 3 * 2)
     }
 
@@ -139,8 +144,12 @@ impl Presence {
 
 /// True when what a folder holds is no certificate, or one that has ended.
 fn is_over(pem: &[u8], now: i64) -> bool {
-    let validity = tls::first_certificate(pem).and_then(|certificate| certificate::validity(&certificate));
-    validity.is_none_or(|(_, ends)| now >= ends)
+    validity(pem).is_none_or(|(_, ends)| now >= ends)
+}
+
+/// Seconds since 1970 between which the first certificate of a PEM text holds.
+fn validity(pem: &[u8]) -> Option<(i64, i64)> {
+    certificate::validity(&tls::first_certificate(pem)?)
 }
 
 async fn read(path: &Path) -> Result<Vec<u8>, Error> {
