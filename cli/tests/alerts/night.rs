@@ -3,6 +3,7 @@
 use std::net::SocketAddr;
 use std::time::Duration;
 
+use postroom_proto::v1::ProblemKind;
 use postroom_testbed::prometheus::Alert;
 use postroom_testbed::{Link, Prometheus};
 use tokio::time::{Instant, sleep};
@@ -157,8 +158,13 @@ async fn whatever_stops_a_mailbox_raises_the_alert_that_says_so_and_what_is_well
     fires(&prometheus, "PostroomMailboxNeedsMending", NO_FOLDER).await;
     fires(&prometheus, "PostroomMailboxStoppedReading", DOWN).await;
     fires(&prometheus, "PostroomMailboxStoppedReading", SILENT).await;
-    // It still looks at rest to its reader: only that nothing is heard of it tells.
-    assert!(mailbox(&plane.client(), SILENT).await.problem.is_none_or(|it| it.code != "AADSTS50126"));
+    // Only that nothing is heard of it tells: its reader waits, or tries again, and nobody is told to mend anything.
+    let waits = mailbox(&plane.client(), SILENT).await.problem;
+    assert!(waits.as_ref().is_none_or(|it| it.kind() == ProblemKind::Transient), "{waits:?}");
+    let alerts = firing(&prometheus).await;
+    let about: Vec<&Alert> = alerts.iter().filter(|it| it.labels.values().any(|label| label == SILENT)).collect();
+    let mends = ["PostroomSignInRefused", "PostroomMailboxNeedsMending"];
+    assert!(!about.is_empty() && about.iter().all(|it| !mends.contains(&it.name.as_str())), "{about:#?}");
 
     // A pool loses its only worker.
     two.kill();

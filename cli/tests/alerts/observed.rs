@@ -58,7 +58,9 @@ async fn a_control_plane_and_a_worker_show_what_they_do_and_whether_they_can() {
     .await;
     let shown = |address: String, what: &'static [&'static str]| async move {
         let (_, text) = page(&address, "/metrics").await.unwrap_or_default();
-        what.iter().all(|line| text.lines().any(|it| it.starts_with(line)))
+        // With a value it is the whole line, or 2 would be seen in 20.
+        let is = |line: &str, wanted: &str| line == wanted || (!wanted.contains(' ') && line.starts_with(wanted));
+        what.iter().all(|wanted| text.lines().any(|line| is(line, wanted)))
     };
     eventually("the control plane shows it", || {
         shown(

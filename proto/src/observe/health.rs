@@ -47,22 +47,13 @@ impl Health {
 
     /// Why it must be restarted; nothing: it lives.
     pub fn unwell(&self) -> Vec<String> {
-        let silent = self.lock().beat.elapsed();
-        if silent < HANGS {
-            return Vec::new();
-        }
-        vec![format!("nothing has run in it for {} s: it hangs, or the machine is far too slow", silent.as_secs())]
+        hangs(self.lock().beat.elapsed()).into_iter().collect()
     }
 
     /// Why it cannot do its work now; nothing: it can.
     pub fn unready(&self) -> Vec<String> {
         let state = self.lock();
-        let mut reasons = state.reasons.clone();
-        let silent = state.beat.elapsed();
-        if silent >= BUSY {
-            reasons.push(format!("it is too busy: nothing has run in it for {} s", silent.as_secs()));
-        }
-        reasons
+        state.reasons.iter().cloned().chain(busy(state.beat.elapsed())).collect()
     }
 
     fn lock(&self) -> std::sync::MutexGuard<'_, State> {
@@ -70,16 +61,20 @@ impl Health {
     }
 }
 
+/// What it means that a runtime has not beaten for so long, if it hangs.
+fn hangs(silent: Duration) -> Option<String> {
+    let text = || format!("nothing has run in it for {} s: it hangs, or the machine is far too slow", silent.as_secs());
+    (silent >= HANGS).then(text)
+}
+
+/// The same, if it is too busy.
+fn busy(silent: Duration) -> Option<String> {
+    (silent >= BUSY).then(|| format!("it is too busy: nothing has run in it for {} s", silent.as_secs()))
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;
-
-    fn silent_for(time: Duration) -> Health {
-        let health = Health::starting();
-        health.set(Vec::new());
-        health.lock().beat = Instant::now().checked_sub(time).expect("the machine runs longer");
-        health
-    }
 
     #[test]
     fn it_is_ready_when_nothing_is_against_it() {
@@ -94,9 +89,8 @@ mod tests {
 
     #[test]
     fn one_that_is_busy_is_not_ready_and_one_that_hangs_does_not_live() {
-        let busy = silent_for(BUSY);
-        assert!(busy.unready()[0].contains("too busy") && busy.unwell().is_empty());
-        let hangs = silent_for(HANGS);
-        assert!(hangs.unwell()[0].contains("hangs"));
+        assert_eq!((busy(BEAT * 2), hangs(BEAT * 2)), (None, None));
+        assert!(busy(BUSY).is_some_and(|why| why.contains("for 5 s")) && hangs(BUSY).is_none());
+        assert!(busy(HANGS).is_some() && hangs(HANGS).is_some_and(|why| why.contains("for 60 s: it hangs")));
     }
 }
