@@ -10,6 +10,7 @@ use postroom_control_plane::access::role::Role;
 use postroom_control_plane::access::tls::Choice;
 use postroom_control_plane::access::token::{Tokens, mint};
 use postroom_proto::convert::to_duration;
+use postroom_proto::metric;
 use postroom_proto::v1;
 use postroom_worker as worker;
 use postroom_worker::config::Identity;
@@ -123,6 +124,15 @@ async fn a_worker_renews_its_certificate_and_works_on() {
         certificates().await.iter().any(|it| it.id == first.id && it.expired)
     })
     .await;
+    // Metrics follow: they show until when the newest one holds, and the server's and the CA's.
+    let ends = |name: &str| {
+        let line = format!("postroom_own_certificate_expiry_timestamp_seconds{{certificate=\"{name}\"}} ");
+        let text = metric::render();
+        text.lines().find_map(|it| it.strip_prefix(&line)?.parse::<f64>().ok()).unwrap_or_default()
+    };
+    assert!(ends("client") > first.expire_time.unwrap().seconds as f64 + 5.0, "{}", ends("client"));
+    let days = (ends("server") - ends("client")) / 86_400.0;
+    assert!((89.0..91.0).contains(&days) && ends("ca") > ends("server"), "{days}");
     let workers = client.list_workers().await.unwrap().workers;
     assert_eq!((workers.len(), workers[0].state()), (1, v1::WorkerState::Live), "{workers:?}");
     let session = workers[0].session.clone();
