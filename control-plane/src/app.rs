@@ -225,7 +225,6 @@ impl App {
             store: ground.store.clone(),
             vault: ground.vault.clone(),
             directory: directory.clone(),
-            alone: config.alone,
             ca_file: config.data.join(folder::CA),
         };
         let secured = self.secure(&config.tls, certificates, every).await?;

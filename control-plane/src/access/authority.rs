@@ -74,6 +74,16 @@ impl Record {
 /// Why the CA cannot be had or cannot sign.
 #[derive(Debug, thiserror::Error)]
 pub enum Error {
+    /// Its key was sealed with a key that is not at hand.
+    #[error(
+        "the key of the installation's CA was sealed with key {key_id}, which is not at hand; if the store is another \
+         installation's, name this one's, else restore the key file that holds it. If it is lost for good: add the \
+         line lost:{key_id} to the key file and start again, and another CA is made"
+    )]
+    Locked {
+        /// The key that is needed.
+        key_id: String,
+    },
     /// Its key cannot be opened or sealed.
     #[error("the key of the installation's CA: {0}")]
     Vault(#[from] vault::Error),
@@ -97,7 +107,7 @@ pub enum Error {
 impl From<Error> for Failure {
     fn from(error: Error) -> Self {
         let reason = match &error {
-            Error::Vault(_) => Reason::SecretUnreadable,
+            Error::Vault(_) | Error::Locked { .. } => Reason::SecretUnreadable,
             Error::Request(text) => return Self::invalid_field("signingRequest", text.clone()),
             Error::Damaged(_) | Error::Signing(_) => Reason::Internal,
             Error::Store(_) => Reason::StorageFailed,
@@ -141,15 +151,19 @@ impl Authority {
     /// The CA of a record, whose key the vault opens.
     pub fn open(record: &Record, vault: &Vault) -> Result<Self, Error> {
         let damaged = |error: rcgen::Error| Error::Damaged(error.to_string());
-        let pem = vault.open(OWNER, &record.key)?;
+        let pem = vault.open(OWNER, &record.key).map_err(|error| match error {
+            vault::Error::UnknownKey { key_id } => Error::Locked { key_id },
+            error => Error::Vault(error),
+        })?;
         let key = KeyPair::from_pem(pem.expose_secret()).map_err(damaged)?;
         let certificate = record.certificate();
         let issuer = Issuer::from_ca_cert_der(&certificate, key).map_err(damaged)?;
         Ok(Self { issuer, certificate })
     }
 
-    /// The CA of the installation, which is made when there is none. With `replace` one whose key is lost is made anew.
-    pub async fn of(store: &SharedStore, vault: &Vault, replace: bool) -> Result<(Self, Record), Error> {
+    /// The CA of the installation, which is made when there is none, and anew when the operator has said that its key
+    /// is lost. A key that is only not at hand may be that of another installation, whose store this is.
+    pub async fn of(store: &SharedStore, vault: &Vault) -> Result<(Self, Record), Error> {
         // Two replicas may begin at one moment; the second finds the first one's.
         for _ in 0..4 {
             let found = store.get(key::AUTHORITY).await?;
@@ -159,8 +173,8 @@ impl Authority {
                     let record = Record::decode(&entry.value).ok_or_else(|| Error::Damaged("its form".into()))?;
                     match Self::open(&record, vault) {
                         Ok(authority) => return Ok((authority, record)),
-                        Err(Error::Vault(error)) if replace => {
-                            tracing::warn!(%error, "the key of the installation's CA is lost; another CA is made");
+                        Err(Error::Locked { key_id }) if vault.is_lost(&key_id) => {
+                            tracing::warn!(key_id, "the key of the installation's CA is lost; another CA is made");
                             Guard::Unchanged(key::AUTHORITY.into(), entry.mod_revision)
                         }
                         Err(error) => return Err(error),
@@ -262,4 +276,39 @@ fn random<const N: usize>() -> Result<[u8; N], Error> {
     let mut bytes = [0; N];
     getrandom::fill(&mut bytes).map_err(|_| Error::Vault(vault::Error::Seal))?;
     Ok(bytes)
+}
+
+#[cfg(test)]
+mod tests {
+    use std::sync::Arc;
+
+    use super::*;
+    use crate::store::sqlite::Sqlite;
+
+    /// A vault with a key of these bytes, which takes the key of that name for lost.
+    fn vault(byte: u8, lost: &str) -> Vault {
+        let text = format!("{}\n{lost}", BASE64.encode([byte; 32]));
+        Vault::from_text(&text.into()).unwrap()
+    }
+
+    #[tokio::test]
+    async fn a_ca_is_made_anew_only_on_the_word_that_its_key_is_lost() {
+        let store: SharedStore = Arc::new(Sqlite::memory().await.unwrap());
+        let own = vault(1, "");
+        let (_, made) = Authority::of(&store, &own).await.unwrap();
+        let again = async |vault: &Vault| Authority::of(&store, vault).await.map(|(_, record)| record);
+        assert_eq!(again(&own).await.unwrap(), made);
+        // By whoever has come upon this store with the key of another installation.
+        let told = again(&vault(2, "")).await.unwrap_err().to_string();
+        assert!(told.contains(&format!("lost:{}", own.key_id())), "{told}");
+        again(&vault(2, "lost:0123456789ab")).await.expect_err("another key is lost");
+        assert_eq!(again(&own).await.unwrap(), made, "it was left alone");
+        // A word on a key that is at hand is none.
+        assert_eq!(again(&vault(1, &format!("lost:{}", own.key_id()))).await.unwrap(), made);
+
+        let without = vault(2, &format!("lost:{}", own.key_id()));
+        let new = again(&without).await.unwrap();
+        assert_ne!(new.certificate(), made.certificate());
+        assert_eq!(again(&without).await.unwrap(), new, "it is made once");
+    }
 }

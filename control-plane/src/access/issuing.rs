@@ -139,7 +139,7 @@ impl Issuer {
             .ok_or_else(|| Failure::invalid_field("ttl", "must be between 1 s and 7 days"))?;
         self.require_tls()?;
         // Ordering: before the token, so that whoever gets one can use it.
-        Authority::of(&self.store, &self.vault, false).await?;
+        Authority::of(&self.store, &self.vault).await?;
         let role = Role::Enrolling(request.worker.clone());
         let (credential, token) = self.token(Kind::Enrolment, &request.worker, role, ttl, by).await?;
         Ok(v1::EnrollWorkerResponse { credential: Some(credential), token: token.expose_secret().into() })
@@ -190,7 +190,7 @@ impl Issuer {
             );
             return Err(Failure { retry_after: None, ..Failure::new(Reason::TooMany, text) });
         }
-        let (authority, _) = Authority::of(&self.store, &self.vault, false).await?;
+        let (authority, _) = Authority::of(&self.store, &self.vault).await?;
         let issued = authority.certify(worker, request, now, self.certificate_lifetime)?;
         let role = Role::Worker(Some(worker.into()));
         let made = (now, standing.name.as_str(), issued.expires);

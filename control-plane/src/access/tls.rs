@@ -138,14 +138,13 @@ pub struct Ground {
     pub vault: Arc<Vault>,
     /// Knows its certificate.
     pub directory: Directory,
-    /// A CA whose key is lost is made anew: nobody else's key could open it.
-    pub alone: bool,
     /// Where the certificate of the installation's CA is written, if the server's is signed by it.
     pub ca_file: PathBuf,
 }
 
 impl Keeper {
-    /// Makes the first configuration; with the installation's own CA that is made too, if there is none.
+    /// Makes the first configuration; with the installation's own CA that is made too, if there is none or its key is
+    /// lost.
     pub async fn begin(choice: Choice, ground: Ground) -> Result<Self, Error> {
         let material = ground.gather(&choice, None).await?;
         let (current, _) = watch::channel(Arc::new(build(&material)?));
@@ -270,7 +269,7 @@ impl Ground {
                     let (chain, key) = (former.chain.clone(), former.key.clone());
                     return Ok(Material { chain, key, own, clients, expires: former.expires });
                 }
-                let (authority, _) = Authority::of(&self.store, &self.vault, self.alone).await?;
+                let (authority, _) = Authority::of(&self.store, &self.vault).await?;
                 let (server, key, expires) = authority.server(names, now)?;
                 let chain = vec![server, authority.certificate()];
                 let own = Some(authority.certificate());

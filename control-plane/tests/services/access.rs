@@ -9,10 +9,12 @@ use postroom_control_plane::app::App;
 use postroom_control_plane::config::Config;
 use postroom_proto::reason::Reason;
 use postroom_proto::v1::definition_service_client::DefinitionServiceClient;
+use postroom_proto::v1::lease_service_client::LeaseServiceClient;
 use postroom_proto::v1::operator_service_client::OperatorServiceClient;
 use postroom_proto::v1::{self, open_outcome::Outcome};
 
 use crate::bench::{Bench, bearing, reason, store_of};
+use crate::secured::{Pair, Secured};
 
 #[tokio::test]
 async fn secrets_go_to_the_holder_and_rest_in_no_file() {
@@ -75,6 +77,9 @@ async fn a_lost_key_is_said_and_the_readers_word_on_it_is_taken() {
     let data = tempfile::tempdir().unwrap();
     let bench = Bench::start(data.path()).await;
     bench.app.stop().await;
+    let secured = Secured::start(data.path()).await;
+    let (ca, enrolled) = (secured.ca.clone(), secured.enrolled("mail-1").await);
+    secured.app.stop().await;
     let path = data.path().join("secret.key");
     let id = Vault::from_text(&std::fs::read_to_string(&path).unwrap().into()).unwrap().key_id();
     std::fs::remove_file(&path).unwrap();
@@ -91,6 +96,19 @@ async fn a_lost_key_is_said_and_the_readers_word_on_it_is_taken() {
     assert!(wrong.contains(&id) && wrong.contains("secret.key") && wrong.contains("lost:"), "{wrong}");
     // On the operator's word that it is lost.
     std::fs::write(&path, format!("AAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAA=\nlost:{id}\n")).unwrap();
+
+    // Over TLS by another CA, which stays: by the former one, and by what it signed, nobody is known any more.
+    let secured = Secured::start(data.path()).await;
+    let made = secured.ca.clone();
+    assert_ne!(made, ca);
+    let register = v1::RegisterRequest { worker_name: "mail-1".into(), ..Default::default() };
+    let known = async |pair: &Pair| LeaseServiceClient::new(secured.showing(pair)).register(register.clone()).await;
+    known(&enrolled).await.expect_err("a certificate of the lost CA is still good");
+    known(&secured.enrolled("mail-1").await).await.expect("it is enrolled anew");
+    secured.app.stop().await;
+    let secured = Secured::start(data.path()).await;
+    assert_eq!(secured.ca, made);
+    secured.app.stop().await;
 
     let bench = Bench::start_undefined(data.path()).await;
     let mut owner = bench.register("owner").await;
