@@ -6,6 +6,7 @@
 //! | deadlines | puts contacts back that were not accepted, cuts off old changes | with the server |
 //! | claims | ends claims of mails that lapsed, cuts off old changes | with the server |
 //! | lease plane | leads | after the server, so that goodbyes of workers are heard |
+//! | nudges | tells workers that a heartbeat is due early | with the lease plane |
 //! | definitions | follows the model in the store | with the lease plane |
 //! | credentials | follows in the store who may call | with the lease plane |
 //! | uses | records when credentials were used, now and then | with the lease plane |

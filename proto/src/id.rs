@@ -15,6 +15,9 @@ pub struct InvalidId {
     what: &'static str,
 }
 
+/// What [`is_name`] asks for, in words.
+pub const NAME_RULE: &str = "1 to 62 lower-case letters, digits and hyphens, a letter first";
+
 /// True for names of workers, pools and instances: `[a-z][a-z0-9-]{0,61}`.
 pub fn is_name(text: &str) -> bool {
     let mut bytes = text.bytes();

@@ -4,7 +4,7 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use postroom_proto::convert::{from_duration, to_timestamp};
-use postroom_proto::id::is_name;
+use postroom_proto::id::{NAME_RULE, is_name};
 use postroom_proto::reason::{Failure, FieldFault, Reason};
 use postroom_proto::v1::{self, CredentialKind};
 use secrecy::{ExposeSecret as _, SecretString};
@@ -20,7 +20,7 @@ use super::usage;
 use super::vault::Vault;
 use crate::clock;
 use crate::definition::model::Model;
-use crate::ledger::Micros;
+use crate::ledger::{Micros, micros};
 use crate::store::{Guard, Outcome, Revision, SharedStore, Write, key};
 
 /// Most credentials of all kinds.
@@ -91,7 +91,7 @@ impl Issuer {
             "worker" if request.worker.is_empty() => Some(Role::Worker(None)),
             "worker" if is_name(&request.worker) => Some(Role::Worker(Some(request.worker))),
             "worker" => {
-                fault("worker", WORKER_NAME.into());
+                fault("worker", format!("must be {NAME_RULE}"));
                 None
             }
             "instance" if request.instance.is_empty() => {
@@ -133,7 +133,7 @@ impl Issuer {
         by: &str,
     ) -> Result<v1::EnrollWorkerResponse, Failure> {
         if !is_name(&request.worker) {
-            return Err(Failure::invalid_field("worker", WORKER_NAME));
+            return Err(Failure::invalid_field("worker", format!("must be {NAME_RULE}")));
         }
         let ttl = ttl(request.ttl.as_ref(), ENROLMENT_TTL, LONGEST_ENROLMENT_TTL)
             .ok_or_else(|| Failure::invalid_field("ttl", "must be between 1 s and 7 days"))?;
@@ -160,7 +160,7 @@ impl Issuer {
         let (id, token) = (new_id().map_err(random)?, mint().map_err(random)?);
         let now = clock::now();
         let digest = fingerprint(token.expose_secret().as_bytes());
-        let credential = Credential::new(kind, name, role, digest, (now, by, later(now, ttl)));
+        let credential = Credential::new(kind, name, role, digest, (now, by, now.saturating_add(micros(ttl))));
         self.put(Vec::new(), &id, &credential).await?;
         tracing::info!(id, name, role = %credential.role, by, "a token was made");
         Ok((describe(&id, &credential, None, now), token))
@@ -258,7 +258,7 @@ impl Issuer {
         credentials.sort_by(|(a_id, a), (b_id, b)| {
             (a.kind, &a.name, a.created, a_id).cmp(&(b.kind, &b.name, b.created, b_id))
         });
-        let used = |id: &String| uses.iter().find(|(used, _)| used == id).map(|(_, used)| *used);
+        let used = |id: &String| uses.get(id).copied();
         let credentials = credentials.into_iter().map(|(id, it)| describe(id, it, used(id), now)).collect();
         Ok(v1::ListCredentialsResponse { credentials })
     }
@@ -318,8 +318,9 @@ impl Issuer {
     }
 
     fn require_tls(&self) -> Result<(), Failure> {
-        let text = "workers are known by certificates only where TLS is on: name a certificate and its key in the \
-                    settings tls.certificate-file and tls.key-file of the control plane";
+        let text = "workers are known by certificates only where TLS is on: let `postroom up` listen beyond loopback, \
+                    or give postroom-control-plane the setting tls.own-names, or a certificate with its key by \
+                    tls.certificate-file and tls.key-file";
         if self.tls { Ok(()) } else { Err(Failure::new(Reason::TlsRequired, text)) }
     }
 
@@ -346,8 +347,6 @@ impl Issuer {
     }
 }
 
-const WORKER_NAME: &str = "must be 1 to 62 lower-case letters, digits and hyphens, a letter first";
-
 fn unknown() -> Failure {
     let text = "it is not known whether that was recorded; look with `postroom token list`, then try again";
     Failure::new(Reason::OutcomeUnknown, text)
@@ -356,10 +355,6 @@ fn unknown() -> Failure {
 fn ttl(wanted: Option<&prost_types::Duration>, usual: Duration, longest: Duration) -> Option<Duration> {
     let ttl = wanted.map_or(Some(usual), from_duration);
     ttl.filter(|ttl| (Duration::from_secs(1)..=longest).contains(ttl))
-}
-
-fn later(now: Micros, time: Duration) -> Micros {
-    now.saturating_add(i64::try_from(time.as_micros()).unwrap_or(i64::MAX))
 }
 
 fn describe(id: &str, credential: &Credential, used: Option<Micros>, now: Micros) -> v1::Credential {

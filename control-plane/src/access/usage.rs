@@ -1,7 +1,7 @@
 //! When credentials were used: recorded to the hour, so that however much is called, little is written. And what has long
 //! expired is taken off the list.
 
-use std::collections::HashSet;
+use std::collections::{HashMap, HashSet};
 use std::time::Duration;
 
 use bytes::Bytes;
@@ -11,7 +11,7 @@ use super::credential::LISTED;
 use super::directory::Directory;
 use crate::clock;
 use crate::failure::chain;
-use crate::ledger::Micros;
+use crate::ledger::{Micros, micros};
 use crate::store::{self, Error, MAX_WRITES, Outcome, SharedStore, Write, key};
 
 /// A use is recorded again after this time, in microseconds.
@@ -21,7 +21,7 @@ const COARSE: Micros = 3600 * 1_000_000;
 const LONGEST: Duration = Duration::from_secs(3);
 
 /// When each credential was last used, by id, as far as it is recorded.
-pub async fn recorded(store: &SharedStore) -> Result<Vec<(String, Micros)>, Error> {
+pub async fn recorded(store: &SharedStore) -> Result<HashMap<String, Micros>, Error> {
     let entries = store::list_all(store, key::USES).await?;
     let uses = entries.iter().filter_map(|entry| {
         let used = std::str::from_utf8(&entry.value).ok()?.parse().ok()?;
@@ -60,9 +60,10 @@ pub async fn keep(directory: Directory, store: SharedStore, every: Duration, tol
 /// Takes note of what is recorded, and removes what is of credentials that are gone.
 async fn begin(directory: &Directory, store: &SharedStore) -> Result<(), Error> {
     let standings = directory.standings();
+    let standings: HashMap<_, _> = standings.iter().filter_map(|it| Some((it.id.as_deref()?, it))).collect();
     let mut orphans = Vec::new();
     for (id, used) in recorded(store).await? {
-        match standings.iter().find(|standing| standing.id.as_ref() == Some(&id)) {
+        match standings.get(id.as_str()) {
             Some(standing) => standing.recorded(used),
             None => orphans.push(Write::Delete(key::usage(&id))),
         }
@@ -85,7 +86,7 @@ async fn record(directory: &Directory, store: &SharedStore) -> Result<(), Error>
 
 /// An id is never given again, so nobody can be deleted who was not meant.
 async fn sweep(directory: &Directory, store: &SharedStore) -> Result<(), Error> {
-    let listed = i64::try_from(LISTED.as_micros()).unwrap_or(i64::MAX);
+    let listed = micros(LISTED);
     let now = clock::now();
     let known = directory.known();
     let gone: HashSet<&String> =

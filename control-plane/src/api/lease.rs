@@ -3,7 +3,7 @@
 use std::sync::Arc;
 
 use futures::stream::{BoxStream, StreamExt as _};
-use postroom_proto::id::{Epoch, MailboxUid, SessionId, is_name};
+use postroom_proto::id::{Epoch, MailboxUid, NAME_RULE, SessionId, is_name};
 use postroom_proto::lease::LeaseTerms;
 use postroom_proto::reason::{Failure, FieldFault};
 use postroom_proto::v1::{self, WorkerRole, lease_service_server::LeaseService};
@@ -118,13 +118,13 @@ fn profile(request: v1::RegisterRequest) -> Result<Profile, Failure> {
     let mut fault = |field: &str, description: &str| {
         faults.push(FieldFault { field: field.into(), description: description.into() });
     };
-    let name = "must be 1 to 62 lower-case letters, digits and hyphens, a letter first";
+    let name = format!("must be {NAME_RULE}");
     if !is_name(&request.worker_name) {
-        fault("workerName", name);
+        fault("workerName", &name);
     }
     let pool = if request.pool.is_empty() { DEFAULT_POOL.into() } else { request.pool };
     if !is_name(&pool) {
-        fault("pool", name);
+        fault("pool", &name);
     }
     if request.build.len() > BUILD {
         fault("build", "is longer than 200 bytes; name version and commit only");

@@ -12,8 +12,8 @@ use tonic::{Extensions, Request, Response, Status};
 use super::{bytes, caller, session};
 use crate::access::sessions::Sessions;
 use crate::blob::Blobs;
+use crate::ledger::micros;
 use crate::ledger::outbox::Claim;
-use crate::outbox::micros;
 use crate::outbox::sending::Sending;
 use crate::outbox::state::{Recipient, Settlement};
 

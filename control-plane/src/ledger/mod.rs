@@ -6,6 +6,7 @@
 //! Every back end behaves alike; `suite` holds them to it. Deadlines run on the ledger's clock, which is handed in.
 
 use std::sync::Arc;
+use std::time::Duration;
 
 use async_trait::async_trait;
 use bytes::Bytes;
@@ -39,6 +40,11 @@ pub mod tally;
 
 /// Microseconds since 1970.
 pub type Micros = i64;
+
+/// A span of time in microseconds.
+pub(crate) fn micros(span: Duration) -> Micros {
+    i64::try_from(span.as_micros()).unwrap_or(i64::MAX)
+}
 
 /// What every write of a worker carries and the ledger compares.
 #[derive(Debug, Clone, PartialEq, Eq)]

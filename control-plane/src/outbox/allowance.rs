@@ -3,8 +3,8 @@
 //! A server counts what it is handed; we know when each attempt ended. Invariant: whatever the server's way of counting,
 //! it sees no more than the limit within any minute, since an attempt counts from its claim until a minute after its end.
 
-use crate::ledger::Micros;
-use crate::outbox::{Terms, micros};
+use crate::ledger::{Micros, micros};
+use crate::outbox::Terms;
 
 /// An hour of the counts of recipients.
 pub const HOUR: Micros = 3600 * 1_000_000;

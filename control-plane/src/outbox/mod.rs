@@ -10,8 +10,6 @@
 
 use std::time::Duration;
 
-use crate::ledger::Micros;
-
 pub mod allowance;
 pub mod compose;
 pub mod composing;
@@ -84,9 +82,4 @@ impl Terms {
     pub fn time_to_end(&self, size_bytes: u64) -> Duration {
         self.answer_time + Duration::from_secs(size_bytes / BYTES_A_SECOND)
     }
-}
-
-/// A span of time in the ledger's unit.
-pub(crate) fn micros(span: Duration) -> Micros {
-    i64::try_from(span.as_micros()).unwrap_or(i64::MAX)
 }

@@ -12,8 +12,8 @@ use postroom_proto::catalogue::{Entry, outbox as catalogue};
 use postroom_proto::convert::to_timestamp;
 use postroom_proto::v1::{self, OutboxState, Problem, ProblemKind, RecipientState, SendVerdict};
 
-use crate::ledger::Micros;
-use crate::outbox::{Terms, micros};
+use crate::ledger::{Micros, micros};
+use crate::outbox::Terms;
 
 mod bounce;
 mod decision;

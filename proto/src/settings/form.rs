@@ -4,7 +4,7 @@ use std::net::SocketAddr;
 use std::path::PathBuf;
 use std::time::Duration;
 
-use crate::id::is_name;
+use crate::id::{NAME_RULE, is_name};
 
 /// Any text but an empty one.
 pub fn text(text: &str) -> Result<String, String> {
@@ -21,7 +21,7 @@ pub fn name(text: &str) -> Result<String, String> {
     if is_name(text) {
         return Ok(text.into());
     }
-    Err(format!("{text:?} is no name; write 1 to 62 lower-case letters, digits and hyphens, a letter first"))
+    Err(format!("{text:?} is no name; write {NAME_RULE}"))
 }
 
 /// `true` or `false`.

@@ -11,8 +11,9 @@ use sqlx::{AssertSqlSafe, Connection as _, SqliteConnection};
 use super::super::Micros;
 use super::row::uint;
 use super::{Error, SCHEMA, Sqlite, reading};
+use crate::ledger::micros;
+use crate::outbox::Terms;
 use crate::outbox::state::problem;
-use crate::outbox::{Terms, micros};
 use crate::sqlite::copy::{self, Unfit};
 
 /// What a copy holds.

@@ -10,9 +10,10 @@ use super::super::super::outbox::{Claim, ClaimLost, Claimed, Claiming, Lane, Wai
 use super::super::super::{Micros, Raw};
 use super::super::row::uint;
 use super::{load, row};
+use crate::ledger::micros;
+use crate::outbox::Terms;
 use crate::outbox::allowance::Allowance;
 use crate::outbox::turns::{Queue, Sender, share};
-use crate::outbox::{Terms, micros};
 
 /// One look into the index for each lane that has something, whatever it has.
 const QUEUED_LANES: &str = "

@@ -11,9 +11,10 @@ use super::super::super::Micros;
 use super::super::ROWS;
 use super::super::row::{int, uint};
 use super::row::Under;
+use crate::ledger::micros;
+use crate::outbox::Terms;
 use crate::outbox::allowance::{HOUR, HOURS, Load};
 use crate::outbox::state::{MailboxWord, Toll};
-use crate::outbox::{Terms, micros};
 
 const UNDER_WAY: &str = "SELECT sender, state, count(*), sum(pending_count) FROM outbox INDEXED BY outbox_claim
     WHERE deadline_at IS NOT NULL AND sender IN (";
