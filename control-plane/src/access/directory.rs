@@ -75,11 +75,12 @@ impl Directory {
         self.0.told.subscribe()
     }
 
-    /// Waits until a commit is known here, but not longer than `patience`.
-    pub async fn reached(&self, revision: Revision, patience: Duration) {
+    /// Waits until a commit is known here, but not longer than `patience`. False: it is not.
+    #[must_use]
+    pub async fn reached(&self, revision: Revision, patience: Duration) -> bool {
         let mut told = self.subscribe();
-        // A replica that is slow to hear does not make the answer wrong.
-        let _ = tokio::time::timeout(patience, told.wait_for(|reached| *reached >= revision)).await;
+        let reached = tokio::time::timeout(patience, told.wait_for(|reached| *reached >= revision)).await;
+        matches!(reached, Ok(Ok(_)))
     }
 
     /// Names of the tokens that came by file.

@@ -21,7 +21,7 @@ use super::vault::Vault;
 use crate::clock;
 use crate::definition::model::Model;
 use crate::ledger::{Micros, micros};
-use crate::store::{Guard, Outcome, Revision, SharedStore, Write, key};
+use crate::store::{Guard, MAX_WRITES, Outcome, Revision, SharedStore, Write, key};
 
 /// Most credentials of all kinds.
 const MOST: usize = 10_000;
@@ -161,7 +161,7 @@ impl Issuer {
         let now = clock::now();
         let digest = fingerprint(token.expose_secret().as_bytes());
         let credential = Credential::new(kind, name, role, digest, (now, by, now.saturating_add(micros(ttl))));
-        self.put(Vec::new(), &id, &credential).await?;
+        self.put(&id, &credential).await?;
         tracing::info!(id, name, role = %credential.role, by, "a token was made");
         Ok((describe(&id, &credential, None, now), token))
     }
@@ -270,7 +270,6 @@ impl Issuer {
         by: &str,
     ) -> Result<v1::RevokeCredentialsResponse, Failure> {
         let (wanted, worker) = (request.credential.as_str(), request.worker.as_str());
-        let known = self.directory.known();
         let meant = |(id, it): &(&String, &Credential)| match worker {
             "" => id.as_str() == wanted || it.kind == Kind::Token && it.name == wanted,
             worker => it.role.worker() == Some(worker),
@@ -282,27 +281,42 @@ impl Issuer {
             ("", _) | (_, "") => {}
             _ => return Err(Failure::invalid_field("worker", "leave it out, or the credential: one of them is meant")),
         }
-        let ended: Vec<_> = known.credentials.iter().filter(meant).collect();
+        let mut ended = Vec::new();
+        loop {
+            let known = self.directory.known();
+            let found: Vec<_> = known.credentials.iter().filter(meant).collect();
+            if found.is_empty() {
+                break;
+            }
+            self.end(&found, by).await?;
+            let now = clock::now();
+            ended.extend(found.into_iter().map(|(id, it)| describe(id, it, None, now)));
+            // What a worker has makes more: a certificate may have got the next one while it was being ended. The name
+            // of a token may be another's by now, who is not meant.
+            if worker.is_empty() {
+                break;
+            }
+        }
         if ended.is_empty() {
             return Err(self.nothing(wanted, worker));
         }
-        let mut last = Revision::default();
-        for ended in ended.chunks(crate::store::MAX_WRITES / 2) {
+        Ok(v1::RevokeCredentialsResponse { credentials: ended })
+    }
+
+    /// Removes these from the store; when it answers, they let nobody in here.
+    async fn end(&self, ended: &[(&String, &Credential)], by: &str) -> Result<(), Failure> {
+        for some in ended.chunks(MAX_WRITES / 2) {
             let writes =
-                ended.iter().flat_map(|(id, _)| [Write::Delete(key::credential(id)), Write::Delete(key::usage(id))]);
-            match self.store.commit(Vec::new(), writes.collect()).await? {
-                Outcome::Committed(revision) => last = revision,
-                Outcome::Conflict | Outcome::Unknown => return Err(unknown()),
+                some.iter().flat_map(|(id, _)| [Write::Delete(key::credential(id)), Write::Delete(key::usage(id))]);
+            let Outcome::Committed(revision) = self.store.commit(Vec::new(), writes.collect()).await? else {
+                return Err(unknown());
+            };
+            for (id, it) in some {
+                tracing::warn!(id, name = it.name, role = %it.role, by, "a credential was revoked");
             }
+            self.heard(revision).await?;
         }
-        self.heard(last).await?;
-        let now = clock::now();
-        for (id, it) in &ended {
-            tracing::warn!(id, name = it.name, role = %it.role, by, "a credential was revoked");
-        }
-        Ok(v1::RevokeCredentialsResponse {
-            credentials: ended.into_iter().map(|(id, it)| describe(id, it, None, now)).collect(),
-        })
+        Ok(())
     }
 
     fn nothing(&self, wanted: &str, worker: &str) -> Failure {
@@ -332,18 +346,26 @@ impl Issuer {
         Err(Failure { retry_after: None, ..Failure::new(Reason::TooMany, text) })
     }
 
-    async fn put(&self, mut guards: Vec<Guard>, id: &str, credential: &Credential) -> Result<(), Failure> {
+    async fn put(&self, id: &str, credential: &Credential) -> Result<(), Failure> {
         let at = key::credential(id);
-        guards.push(Guard::Absent(at.clone()));
-        match self.store.commit(guards, vec![Write::Put(at, credential.encode())]).await? {
-            Outcome::Committed(revision) => self.heard(revision).await,
+        let (guard, write) = (Guard::Absent(at.clone()), Write::Put(at, credential.encode()));
+        match self.store.commit(vec![guard], vec![write]).await? {
+            Outcome::Committed(revision) => {
+                // Unheard it is in force a little later. Nobody else has it, so it must not be lost with a failure.
+                let _ = self.directory.reached(revision, HEARD).await;
+                Ok(())
+            }
             Outcome::Conflict | Outcome::Unknown => Err(unknown()),
         }
     }
 
     async fn heard(&self, revision: Revision) -> Result<(), Failure> {
-        self.directory.reached(revision, HEARD).await;
-        Ok(())
+        if self.directory.reached(revision, HEARD).await {
+            return Ok(());
+        }
+        let text = "the store has the change, but this control plane has not heard of it yet and goes on with what it \
+                    knew; look with `postroom token list`, then try again";
+        Err(Failure::new(Reason::OutcomeUnknown, text))
     }
 }
 
@@ -376,3 +398,6 @@ fn describe(id: &str, credential: &Credential, used: Option<Micros>, now: Micros
         redeemed: credential.redeemed.is_some(),
     }
 }
+
+#[cfg(test)]
+mod tests;

@@ -335,24 +335,18 @@ mod tests {
         let directory = Directory::load(Tokens::default(), &store).await.unwrap();
         let (vault_too, told) = (vault.clone(), CancellationToken::new());
         let following = tokio::spawn(directory.clone().follow(store.clone(), told.clone()));
-        let ground = Ground {
-            store: store.clone(),
-            vault,
-            directory: directory.clone(),
-            alone: false,
-            ca_file: ca_file.clone(),
-        };
+        let ground = Ground { store: store.clone(), vault, directory: directory.clone(), ca_file: ca_file.clone() };
         let choice = Choice::Own { names: vec!["localhost".into()] };
         let mut keeper = Keeper::begin(choice, ground).await.unwrap();
         let made = std::fs::read_to_string(&ca_file).unwrap();
 
         let former: SharedStore = Arc::new(Sqlite::memory().await.unwrap());
-        let (_, record) = Authority::of(&former, &vault_too, false).await.unwrap();
+        let (_, record) = Authority::of(&former, &vault_too).await.unwrap();
         let write = Write::Put(key::AUTHORITY.into(), record.encode());
         let Outcome::Committed(revision) = store.commit(Vec::new(), vec![write]).await.unwrap() else {
             panic!("it is not written");
         };
-        directory.reached(revision, Duration::from_secs(20)).await;
+        assert!(directory.reached(revision, Duration::from_secs(20)).await);
         keeper.look().await;
         assert_ne!(made, record.pem());
         assert_eq!(std::fs::read_to_string(&ca_file).unwrap(), record.pem());
