@@ -39,6 +39,8 @@ const LONGEST_ENROLMENT_TTL: Duration = Duration::from_secs(7 * 24 * 3600);
 const HEARD: Duration = Duration::from_secs(3);
 /// Most attempts to use an enrolment that somebody else uses meanwhile.
 const ATTEMPTS: u32 = 4;
+/// Most tokens that others may make while one waits to be made.
+const TURNS: u32 = 32;
 
 /// Makes and ends credentials. Cheap to share.
 #[derive(Clone)]
@@ -60,10 +62,30 @@ pub struct Issuer {
 impl Issuer {
     /// Makes a token.
     pub async fn create(&self, request: v1::CreateTokenRequest, by: &str) -> Result<v1::CreateTokenResponse, Failure> {
-        let (name, role, ttl) = self.wanted(request)?;
-        let made = self.token(Kind::Token, &name, role, ttl, by).await?;
-        let (credential, token) = made;
-        Ok(v1::CreateTokenResponse { credential: Some(credential), token: token.expose_secret().into() })
+        for _ in 0..TURNS {
+            // Ordering: first which token is the last, then which names there are. Whoever is overtaken, at another
+            // replica too, looks again: its name may have been given meanwhile.
+            let turn = self.turn().await?;
+            let (name, role, ttl) = self.wanted(request.clone())?;
+            if let Some((credential, token)) = self.token(Kind::Token, &name, role, ttl, by, Some(turn)).await? {
+                return Ok(v1::CreateTokenResponse {
+                    credential: Some(credential),
+                    token: token.expose_secret().into(),
+                });
+            }
+        }
+        Err(Failure::new(Reason::TooMany, "many tokens are being made just now; try again"))
+    }
+
+    /// What holds as long as nobody makes a token; those that were made are known here.
+    async fn turn(&self) -> Result<Guard, Failure> {
+        Ok(match self.store.get(key::LAST_TOKEN).await? {
+            None => Guard::Absent(key::LAST_TOKEN.into()),
+            Some(last) => {
+                self.heard(last.mod_revision).await?;
+                Guard::Unchanged(last.key, last.mod_revision)
+            }
+        })
     }
 
     /// What is asked for, or every fault of it.
@@ -141,10 +163,12 @@ impl Issuer {
         // Ordering: before the token, so that whoever gets one can use it.
         Authority::of(&self.store, &self.vault).await?;
         let role = Role::Enrolling(request.worker.clone());
-        let (credential, token) = self.token(Kind::Enrolment, &request.worker, role, ttl, by).await?;
+        let made = self.token(Kind::Enrolment, &request.worker, role, ttl, by, None).await?;
+        let (credential, token) = made.ok_or_else(unknown)?;
         Ok(v1::EnrollWorkerResponse { credential: Some(credential), token: token.expose_secret().into() })
     }
 
+    /// Makes a token, if it still is its turn.
     async fn token(
         &self,
         kind: Kind,
@@ -152,7 +176,8 @@ impl Issuer {
         role: Role,
         ttl: Duration,
         by: &str,
-    ) -> Result<(v1::Credential, SecretString), Failure> {
+        turn: Option<Guard>,
+    ) -> Result<Option<(v1::Credential, SecretString)>, Failure> {
         self.require_room()?;
         let random = |error: getrandom::Error| {
             Failure::new(Reason::Internal, format!("the system gives no random numbers: {error}"))
@@ -161,9 +186,11 @@ impl Issuer {
         let now = clock::now();
         let digest = fingerprint(token.expose_secret().as_bytes());
         let credential = Credential::new(kind, name, role, digest, (now, by, now.saturating_add(micros(ttl))));
-        self.put(&id, &credential).await?;
+        if !self.put(turn, &id, &credential).await? {
+            return Ok(None);
+        }
         tracing::info!(id, name, role = %credential.role, by, "a token was made");
-        Ok((describe(&id, &credential, None, now), token))
+        Ok(Some((describe(&id, &credential, None, now), token)))
     }
 
     /// Signs a worker's key.
@@ -346,16 +373,23 @@ impl Issuer {
         Err(Failure { retry_after: None, ..Failure::new(Reason::TooMany, text) })
     }
 
-    async fn put(&self, id: &str, credential: &Credential) -> Result<(), Failure> {
+    /// Writes a token. False: it was overtaken.
+    async fn put(&self, turn: Option<Guard>, id: &str, credential: &Credential) -> Result<bool, Failure> {
         let at = key::credential(id);
-        let (guard, write) = (Guard::Absent(at.clone()), Write::Put(at, credential.encode()));
-        match self.store.commit(vec![guard], vec![write]).await? {
+        let mut guards = vec![Guard::Absent(at.clone())];
+        let mut writes = vec![Write::Put(at, credential.encode())];
+        if let Some(turn) = turn {
+            guards.push(turn);
+            writes.push(Write::Put(key::LAST_TOKEN.into(), id.to_owned().into()));
+        }
+        match self.store.commit(guards, writes).await? {
             Outcome::Committed(revision) => {
                 // Unheard it is in force a little later. Nobody else has it, so it must not be lost with a failure.
                 let _ = self.directory.reached(revision, HEARD).await;
-                Ok(())
+                Ok(true)
             }
-            Outcome::Conflict | Outcome::Unknown => Err(unknown()),
+            Outcome::Conflict => Ok(false),
+            Outcome::Unknown => Err(unknown()),
         }
     }
 

@@ -29,6 +29,9 @@ pub const MODEL_OBJECTS: &str = "model/object/";
 pub const ACCESS: &str = "access/";
 /// The installation's own CA.
 pub const AUTHORITY: &str = "access/authority";
+/// The token that was made last. It is written with every token, so that of two which are made at one moment one is
+/// made first.
+pub const LAST_TOKEN: &str = "access/last-token";
 /// Prefix of the credentials.
 const CREDENTIALS: &str = "access/credential/";
 /// Prefix of when credentials were last used. Apart from them, since whoever follows those must not hear of each use.

@@ -1,3 +1,4 @@
+use futures::future::join_all;
 use tokio_util::sync::CancellationToken;
 
 use super::*;
@@ -56,4 +57,25 @@ async fn a_revocation_that_is_not_heard_of_is_not_called_done() {
     let again = issuer.revoke(all_of("mail-1"), "ada").await;
     assert!(again.is_ok() || again.is_err_and(|failure| failure.reason == Reason::NotFound));
     assert!(issuer.directory.find(&[1; 32]).is_none());
+}
+
+#[tokio::test]
+async fn of_all_who_want_a_name_at_one_moment_one_gets_it_and_nobody_else_is_in_the_way() {
+    let store: SharedStore = Arc::new(Sqlite::memory().await.unwrap());
+    let replicas = [issuer(&store).await, issuer(&store).await];
+    replicas.iter().for_each(|replica| follow(replica, &store));
+    let create = async |names: &[&str]| {
+        let calls = names.iter().zip(replicas.iter().cycle()).map(|(name, replica)| {
+            let request = v1::CreateTokenRequest { name: (*name).into(), role: "viewer".into(), ..Default::default() };
+            replica.create(request, "ada")
+        });
+        join_all(calls).await
+    };
+    let (made, refused): (Vec<_>, Vec<_>) = create(&["a"; 8]).await.into_iter().partition(Result::is_ok);
+    assert_eq!((made.len(), refused.len()), (1, 7));
+    for failure in refused.into_iter().filter_map(Result::err) {
+        assert!(failure.message.contains("is another token's"), "{failure:?}");
+    }
+    let others = create(&["b", "c", "d", "e", "f", "g"]).await;
+    assert!(others.iter().all(Result::is_ok), "{others:?}");
 }
