@@ -70,6 +70,14 @@ async fn a_token_holds_over_restarts_until_it_is_revoked_and_rests_as_a_digest()
     assert_eq!(look(&bench.channel, &token).await, Err(Reason::Unauthenticated));
     assert_eq!(reason(&revoke(&bench, "ada").await.unwrap_err()), Reason::NotFound);
     assert!(list(&bench).await.is_empty());
+    // Whoever ends its own token hears that it is done.
+    let own = create(&bench, wanted("grace", "admin")).await.unwrap();
+    let request = v1::RevokeCredentialsRequest { credential: "grace".into(), ..Default::default() };
+    let mut access = AccessServiceClient::new(bench.channel.clone());
+    let ended = access.revoke_credentials(bearing(&own, request.clone())).await.unwrap().into_inner();
+    assert_eq!(ended.credentials[0].name, "grace");
+    let again = access.revoke_credentials(bearing(&own, request)).await.unwrap_err();
+    assert_eq!(reason(&again), Reason::Unauthenticated);
     // Its name is free again, and another token is no less another.
     let next = create(&bench, wanted("ada", "viewer")).await.unwrap();
     assert_eq!((look(&bench.channel, &next).await, look(&bench.channel, &token).await.is_err()), (Ok(()), true));
