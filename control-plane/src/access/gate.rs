@@ -100,7 +100,9 @@ impl Gate {
 
     fn bearer(&self, value: &[u8]) -> Result<Arc<Standing>, Failure> {
         let token = value.strip_prefix(b"Bearer ").filter(|token| token.len() <= LONGEST_TOKEN);
-        token.and_then(|token| self.directory.find(&fingerprint(token))).ok_or_else(|| {
+        let found = token.and_then(|token| self.directory.find(&fingerprint(token)));
+        // Invariant: a certificate is no secret; it counts only with the handshake that proves its key.
+        found.filter(|found| found.kind != Kind::Certificate).ok_or_else(|| {
             let text = "the token is not known here; it may have been revoked, or be of another installation";
             Failure::new(Reason::Unauthenticated, text)
         })
@@ -184,5 +186,29 @@ where
             }
             Err(failure) => Box::pin(async { Ok(Status::from(failure).into_http()) }),
         }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::access::credential::Credential;
+    use crate::access::token::Tokens;
+    use crate::store::sqlite::Sqlite;
+    use crate::store::{SharedStore, Write, key};
+
+    #[tokio::test]
+    async fn what_is_no_secret_is_no_token() {
+        let store: SharedStore = Arc::new(Sqlite::memory().await.unwrap());
+        let kinds =
+            [("aaaaaaaaaaaa", Kind::Token), ("bbbbbbbbbbbb", Kind::Enrolment), ("cccccccccccc", Kind::Certificate)];
+        for (text, kind) in kinds {
+            let role = Role::Worker(Some("mail-1".into()));
+            let it = Credential::new(kind, "mail-1", role, fingerprint(text.as_bytes()), (1, "ada", i64::MAX));
+            store.commit(Vec::new(), vec![Write::Put(key::credential(text), it.encode())]).await.unwrap();
+        }
+        let gate = Gate::new(Directory::load(Tokens::default(), &store).await.unwrap(), Limits::default());
+        let admitted = kinds.map(|(text, _)| gate.bearer(format!("Bearer {text}").as_bytes()).is_ok());
+        assert_eq!(admitted, [true, true, false]);
     }
 }
