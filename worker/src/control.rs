@@ -150,9 +150,20 @@ impl Control {
         (self.channel.clone(), self.bearer.clone())
     }
 
-    /// Opens a session. A worker that is to be enrolled is so before.
+    /// Opens a session. A worker that is to be enrolled is so before, and anew when it is refused and has a token for
+    /// that.
     pub async fn register(&self, request: v1::RegisterRequest) -> Result<(SessionId, LeaseTerms), Error> {
         self.enrol().await?;
+        match self.open_session(request.clone()).await {
+            Err(Error::Refused(why)) => {
+                self.enrol_again(why).await?;
+                self.open_session(request).await
+            }
+            answer => answer,
+        }
+    }
+
+    async fn open_session(&self, request: v1::RegisterRequest) -> Result<(SessionId, LeaseTerms), Error> {
         let mut leases = self.leases.clone();
         let answer = within(ANSWER, leases.register(request)).await?;
         let session = SessionId::parse(&answer.session).map_err(|error| Error::Unanswered(error.to_string()))?;

@@ -86,6 +86,19 @@ async fn a_worker_is_enrolled_reads_mail_over_tls_and_is_locked_out_again() {
     let told = String::from_utf8_lossy(&refused.stderr).into_owned();
     assert_eq!(refused.status.code(), Some(5), "{told}");
     assert!(told.contains("postroom worker enroll"), "{told}");
+
+    // With the certificate that was revoked, and a new token, it is enrolled anew. A token worth nothing is told.
+    std::fs::write(&token, "nothing").unwrap();
+    let refused = run("postroom-worker", &args, &[]);
+    let told = String::from_utf8_lossy(&refused.stderr).into_owned();
+    assert_eq!(refused.status.code(), Some(5), "{told}");
+    assert!(told.contains("enrolment.token does not help: the token is not known here"), "{told}");
+    std::fs::write(&token, postroom(&data, &["worker", "enroll", "mail-1", "--quiet"])).unwrap();
+    let mut anew = Process::start("postroom-worker", folder, "anew.log", &args);
+    anew.says("enrolled").await;
+    plane.read_by("mail-1").await;
+    anew.terminate();
+    assert_eq!(anew.ended().await.code(), Some(0), "{}", anew.log());
 }
 
 #[tokio::test(flavor = "multi_thread")]

@@ -31,6 +31,22 @@ impl Control {
             return Ok(());
         }
         let Some(folder) = self.presence.folder() else { return Ok(()) };
+        self.enrol_into(folder).await
+    }
+
+    /// Gets this worker another certificate after the control plane refused it for this reason: what it shows may have
+    /// been revoked, and a new token been brought. Where there is none, the reason stands.
+    pub(super) async fn enrol_again(&self, refusal: String) -> Result<(), Error> {
+        let (Some(folder), Some(file)) = (self.presence.folder(), self.presence.enrolment_token_file()) else {
+            return Err(Error::Refused(refusal));
+        };
+        self.enrol_into(folder).await.map_err(|error| match error {
+            Error::Refused(too) => Error::Refused(format!("{refusal} ({} does not help: {too})", file.display())),
+            error => error,
+        })
+    }
+
+    async fn enrol_into(&self, folder: &Path) -> Result<(), Error> {
         let help = "make a token with `postroom worker enroll`, and write it into the file of the setting \
                     tls.enrolment-token-file";
         let Some(file) = self.presence.enrolment_token_file() else {
