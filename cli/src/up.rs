@@ -15,6 +15,7 @@ use postroom_control_plane::access::role::Role;
 use postroom_control_plane::access::tls::Choice;
 use postroom_control_plane::access::token::{self, Tokens};
 use postroom_control_plane::access::vault::{KeySource, NoSource};
+use postroom_control_plane::config::settings::host;
 use postroom_control_plane::config::{BlobsChoice, StoreChoice};
 use postroom_control_plane::folder;
 use postroom_proto::lease::LeaseTerms;
@@ -49,8 +50,9 @@ pub struct Args {
     /// of ca.pem from the data directory.
     #[arg(long, value_name = "ADDR", default_value = "127.0.0.1:7430")]
     pub listen: SocketAddr,
-    /// Further name or address by which this machine is called, for the certificate; may be repeated.
-    #[arg(long = "tls-name", value_name = "NAME")]
+    /// Further name or address by which this machine is called, for the certificate; may be repeated. Only with
+    /// --listen beyond this machine.
+    #[arg(long = "tls-name", value_name = "NAME", value_parser = host)]
     pub tls_names: Vec<String>,
     /// Address to serve metrics and health on, over HTTP; or off [default: 127.0.0.1:7431, unless it is in use].
     #[arg(long, value_name = "ADDR", value_parser = observe)]
@@ -140,6 +142,7 @@ pub async fn run(options: Options, environment: Environment<'_>, streams: &mut S
     let mut hangup = signal(SignalKind::hangup())?;
     // Ordering: the file first, so that its faults are told before anything is started.
     let model = options.model.as_deref().map(|file| model_file::read_file(file, environment)).transpose()?;
+    require_certificate(&options)?;
     let begin = |choice| Traces::begin(choice, "postroom", WORKER);
     let traces = options.traces.as_ref().map(begin).transpose().map_err(|error| {
         Error::new(Kind::Usage, error.to_string()).help("leave --trace-endpoint out to go on without traces")
@@ -264,6 +267,19 @@ fn tls(options: &Options) -> Choice {
         }
     }
     Choice::Own { names }
+}
+
+/// Names are for a certificate, and plaintext has none.
+fn require_certificate(options: &Options) -> Result<(), Error> {
+    if options.tls_names.is_empty() || tls(options).is_tls() {
+        return Ok(());
+    }
+    let why = if options.insecure { "--insecure asks for plaintext" } else { "on this machine alone it is plaintext" };
+    Err(Error::new(
+        Kind::Usage,
+        format!("--tls-name names a certificate, but {} is served without one: {why}", options.listen),
+    )
+    .help("leave --tls-name out, or serve over TLS: --listen 0.0.0.0:7430 without --insecure"))
 }
 
 /// Terms of a worker that lives and dies with its leader: heartbeats cost nothing here, and short ones make a mailbox

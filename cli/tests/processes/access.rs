@@ -200,3 +200,21 @@ async fn up_beyond_this_machine_serves_over_tls_and_its_commands_find_it() {
     up.terminate();
     assert_eq!(up.ended().await.code(), Some(0), "{}", up.log());
 }
+
+#[test]
+fn a_name_is_refused_that_no_certificate_could_have_and_where_none_is_served() {
+    let folder = tempfile::tempdir().unwrap();
+    let data = folder.path().join("data");
+    let up = |args: &[&str]| {
+        let refused = run("postroom", &[&["--data", data.to_str().unwrap(), "up", "--tls-name"], args].concat(), &[]);
+        assert_eq!(refused.status.code(), Some(2), "{refused:?}");
+        String::from_utf8(refused.stderr).unwrap()
+    };
+    let told = up(&["a b", "--listen", "0.0.0.0:0"]);
+    assert!(told.contains("neither a host name nor an address"), "{told}");
+    let told = up(&["cp.example.org", "--listen", "127.0.0.1:0"]);
+    assert!(told.contains("on this machine alone it is plaintext"), "{told}");
+    let told = up(&["cp.example.org", "--listen", "0.0.0.0:0", "--insecure"]);
+    assert!(told.contains("--insecure asks for plaintext"), "{told}");
+    assert!(!data.exists(), "something was begun");
+}

@@ -140,6 +140,10 @@ fn tls(settings: &mut Settings) -> Choice {
                 let text = "clients show certificates only over TLS; name tls.certificate-file and tls.key-file too";
                 settings.fault("tls.client-ca-file", text);
             }
+            if ca.is_some() {
+                let text = "there is no server's certificate to trust; name tls.certificate-file and tls.key-file too";
+                settings.fault("tls.ca-file", text);
+            }
             Choice::Plain
         }
         ((Some(_), None), _) => {
@@ -158,7 +162,7 @@ fn tls(settings: &mut Settings) -> Choice {
 }
 
 /// A host name or an IP address.
-fn host(text: &str) -> Result<String, String> {
+pub fn host(text: &str) -> Result<String, String> {
     match url::Host::parse(text.trim_start_matches('[').trim_end_matches(']')) {
         _ if text.parse::<IpAddr>().is_ok() => Ok(text.into()),
         Ok(url::Host::Domain(name)) if name.is_ascii() => Ok(name),
@@ -387,8 +391,9 @@ mod tests {
         let told = faults(&format!("{data}{files}own-names = [\"a b\"]\nworker-certificate-ttl = \"1s\"\n"));
         assert!(told.iter().any(|it| it.contains("\"a b\" is neither a host name nor an address")), "{told:?}");
         assert!(told.iter().any(|it| it.starts_with("tls.worker-certificate-ttl")), "{told:?}");
-        let told = faults("data = \"/d\"\nendpoint = \"cp:1\"\n[tls]\nclient-ca-file = \"c\"\n");
-        assert_eq!(told.len(), 2, "{told:?}");
+        let told = faults("data = \"/d\"\nendpoint = \"cp:1\"\n[tls]\nclient-ca-file = \"c\"\nca-file = \"c\"\n");
+        assert_eq!(told.len(), 3, "{told:?}");
+        assert!(told.iter().any(|it| it.starts_with("tls.ca-file (/etc/cp.toml): there is no server's")), "{told:?}");
     }
 
     #[test]
