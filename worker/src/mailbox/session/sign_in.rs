@@ -46,7 +46,7 @@ impl Session {
         times.push(now());
         self.teller.refused(&definition.credentials_digest, times);
         let _telling = self.standing.at(Activity::Asking);
-        let told = self.shared.reporter.status(vec![self.teller.status()]).await;
+        let told = self.teller.tell_at_once(&*self.shared.reporter).await;
         told.map_err(|error| Trouble::Problem(diagnosis::control_plane(&error.to_string())))
     }
 
@@ -56,7 +56,7 @@ impl Session {
         let refused = !times.is_empty();
         self.teller.refused(&definition.credentials_digest, times);
         let _telling = self.standing.at(Activity::Asking);
-        if refused && let Err(error) = self.shared.reporter.status(vec![self.teller.status()]).await {
+        if refused && let Err(error) = self.teller.tell_at_once(&*self.shared.reporter).await {
             tracing::warn!(mailbox = %self.mailbox, %error, "a refused password could not be recorded yet");
         }
     }

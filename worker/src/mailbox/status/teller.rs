@@ -10,6 +10,7 @@ use postroom_proto::v1::{self, MailboxState, ProblemKind};
 use super::{Board, now};
 use crate::diagnosis::Diagnosis;
 use crate::mailbox::cursor::Renumbered;
+use crate::report::{Error, Reporter};
 
 /// Tells the status of one mailbox: the session what it does, and its watchdog how long it has been at that. Cheap to share.
 #[derive(Debug, Clone)]
@@ -119,9 +120,15 @@ impl Teller {
         }
     }
 
-    /// What there is to tell, for a caller who has to know that it was told.
-    pub fn status(&self) -> v1::MailboxStatus {
-        self.lock().status.clone()
+    /// Tells all there is to tell, for a caller who has to know that it was told.
+    pub async fn tell_at_once(&self, reporter: &dyn Reporter) -> Result<(), Error> {
+        let mailbox = {
+            let mut told = self.lock();
+            told.untold = false;
+            self.board.publish(told.status.clone());
+            told.status.mailbox.clone()
+        };
+        self.board.tell(reporter, &mailbox).await
     }
 
     fn tell(&self, told: &mut Told, state: MailboxState, problem: Option<v1::Problem>) {
