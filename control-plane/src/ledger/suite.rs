@@ -283,6 +283,37 @@ pub(crate) async fn only_the_holder_says_how_reading_goes(ledger: impl Ledger) {
     assert_eq!(opened.status.unwrap().problem.unwrap().code, "MINE", "the next holder is told");
 }
 
+pub(crate) async fn who_did_not_open_a_mailbox_takes_back_nothing_that_is_known_of_it(ledger: impl Ledger) {
+    let uid = mailbox("a@x.example");
+    ledger.open(&uid, &fence(7, "s1")).await.unwrap().unwrap();
+    let at = |seconds| prost_types::Timestamp { seconds, nanos: 0 };
+    let unopened = |code: &str| v1::MailboxStatus {
+        problem: Some(v1::Problem { code: code.into(), ..Default::default() }),
+        ..Default::default()
+    };
+    let told = v1::MailboxStatus {
+        generation: 1,
+        refused_credentials: b"digest".to_vec(),
+        refused_times: vec![at(1), at(2)],
+        renumbering: Some(v1::Renumbering { known_count: 3, ..Default::default() }),
+        throttled_until_time: Some(at(9)),
+        ..unopened("THROTTLED")
+    };
+    let then = async |status: v1::MailboxStatus| {
+        ledger.record_statuses(vec![(uid.clone(), fence(7, "s1"), status)]).await.unwrap();
+        ledger.open(&uid, &fence(7, "s1")).await.unwrap().unwrap().status.unwrap()
+    };
+    assert_eq!(then(unopened("FIRST")).await, unopened("FIRST"), "nothing is known yet");
+    assert_eq!(then(told.clone()).await, told);
+    let kept = v1::MailboxStatus { generation: 0, ..told.clone() };
+    let want = v1::MailboxStatus { problem: unopened("UNREADABLE").problem, ..kept.clone() };
+    assert_eq!(then(unopened("UNREADABLE")).await, want, "what does not work now, and what is known");
+    let more = v1::MailboxStatus { refused_times: vec![at(1), at(2), at(3)], ..unopened("UNREADABLE") };
+    assert_eq!(then(more.clone()).await.refused_times, more.refused_times, "what is newer counts");
+    let opened = v1::MailboxStatus { generation: 1, ..unopened("OTHER") };
+    assert_eq!(then(opened.clone()).await, opened, "whoever opened it knows");
+}
+
 /// Makes a test of every promise for the back end that `$open` opens.
 macro_rules! conformance {
     ($open:expr => $($promise:ident),+ $(,)?) => {
@@ -328,6 +359,7 @@ mod sqlite {
         old_changes_are_cut_off_and_no_revision_is_used_twice,
         the_counts_agree_with_the_contacts,
         only_the_holder_says_how_reading_goes,
+        who_did_not_open_a_mailbox_takes_back_nothing_that_is_known_of_it,
         a_ledger_belongs_to_its_first_store_until_another_is_adopted,
         messages_are_listed_by_what_narrows_them,
         a_message_says_all_that_is_known,

@@ -91,12 +91,24 @@ pub(super) async fn cursor(readers: &SqlitePool, mailbox: &MailboxUid) -> Result
     Ok(row.map(|(protocol, value)| Cursor { protocol, value }).unwrap_or_default())
 }
 
-/// Records statuses; those under another fence than the standing one are left out.
+/// Records statuses; those under another fence than the standing one are left out, and whoever did not open the mailbox takes back
+/// nothing that it cannot know.
 pub(super) async fn record_statuses(
     connection: &mut SqliteConnection,
     statuses: Vec<(MailboxUid, Fence, v1::MailboxStatus)>,
 ) -> Result<(), sqlx::Error> {
-    for (mailbox, fence, status) in statuses {
+    for (mailbox, fence, mut status) in statuses {
+        if status.generation == 0 {
+            let former: Option<Vec<u8>> = sqlx::query_scalar("SELECT status FROM mailbox WHERE uid = ?")
+                .bind(mailbox.as_str())
+                .fetch_optional(&mut *connection)
+                .await?
+                .flatten();
+            // As at an opening, one of a newer version is worth less than what is told now.
+            if let Some(former) = former.and_then(|bytes| v1::MailboxStatus::decode(bytes.as_slice()).ok()) {
+                keep_what_is_known(&mut status, former);
+            }
+        }
         sqlx::query("UPDATE mailbox SET status = ? WHERE uid = ? AND generation = ? AND epoch = ? AND session = ?")
             .bind(status.encode_to_vec())
             .bind(mailbox.as_str())
@@ -107,4 +119,14 @@ pub(super) async fn record_statuses(
             .await?;
     }
     Ok(())
+}
+
+/// Fills up the status of a mailbox that was not opened with what was told of it before.
+fn keep_what_is_known(status: &mut v1::MailboxStatus, former: v1::MailboxStatus) {
+    if status.refused_times.is_empty() {
+        status.refused_credentials = former.refused_credentials;
+        status.refused_times = former.refused_times;
+    }
+    status.renumbering = status.renumbering.or(former.renumbering);
+    status.throttled_until_time = status.throttled_until_time.or(former.throttled_until_time);
 }

@@ -495,8 +495,7 @@ impl Session {
 
 /// How long the server asked a former holder to stay away.
 fn asked_to_wait(status: Option<&v1::MailboxStatus>) -> Option<Duration> {
-    let problem = status?.problem.as_ref().filter(|problem| problem.kind() == ProblemKind::Throttled)?;
-    let until = postroom_proto::convert::from_timestamp(problem.next_attempt_time.as_ref()?);
+    let until = postroom_proto::convert::from_timestamp(status?.throttled_until_time.as_ref()?);
     let wait = Duration::from_micros(u64::try_from(until.saturating_sub(now())).ok()?);
     Some(wait.min(Duration::from_secs(3600)))
 }

@@ -51,6 +51,7 @@ impl Teller {
             status.refused_credentials.clone_from(&former.refused_credentials);
             status.refused_times.clone_from(&former.refused_times);
             status.renumbering = former.renumbering;
+            status.throttled_until_time = former.throttled_until_time;
         }
         if let Some(former) = former
             && status.problem.is_none()
@@ -145,6 +146,8 @@ impl Teller {
         }
         told.untold = false;
         status.state = state.into();
+        let throttled = problem.as_ref().filter(|problem| problem.kind() == ProblemKind::Throttled);
+        status.throttled_until_time = throttled.and_then(|problem| problem.next_attempt_time);
         status.problem = problem;
         self.board.publish(status.clone());
     }
@@ -191,6 +194,23 @@ mod tests {
         assert_eq!((third.state(), third.problem), (MailboxState::Idle, None));
         teller.works(MailboxState::Idle);
         assert!(board.take().is_empty(), "nothing new");
+    }
+
+    #[test]
+    fn the_wish_of_a_server_is_told_for_as_long_as_it_is_why_nothing_works() {
+        let board = Arc::new(Board::new());
+        let teller = Teller::new(board.clone(), "mbx-1", 7);
+        let wish = |board: &Board| board.take().remove(0).throttled_until_time;
+        teller.fails(&imap::command_refused("SELECT", "[THROTTLED] later"), Duration::from_secs(60));
+        let throttled = board.take().remove(0);
+        assert_eq!(throttled.problem.as_ref().map(v1::Problem::kind), Some(ProblemKind::Throttled));
+        assert!(throttled.throttled_until_time.is_some());
+        assert_eq!(throttled.throttled_until_time, throttled.problem.and_then(|problem| problem.next_attempt_time));
+        teller.tries();
+        teller.fails(&imap::connection_lost(None), Duration::from_secs(1));
+        assert_eq!(wish(&board), None);
+        teller.works(MailboxState::Idle);
+        assert_eq!(wish(&board), None);
     }
 
     #[test]
