@@ -384,10 +384,7 @@ impl Session {
             tracing::warn!(mailbox = %self.mailbox, email = definition.email, was, is, "a folder was numbered anew: its messages are re-keyed");
         }
         let after = settling::after_intake(definition);
-        match &after {
-            AfterIntake::Delete(_) => committer.recall_due(cursor.numbering, &unsettled.take().unwrap_or_default()),
-            _ => committer.recall_unsettled(cursor.numbering, &unsettled.take().unwrap_or_default()),
-        }
+        settling::recall(committer, &after, cursor.numbering, unsettled);
         let mut idles = folder.can("IDLE");
         loop {
             // From what is committed: after a failure that is behind what was read.

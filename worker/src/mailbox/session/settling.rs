@@ -42,6 +42,21 @@ pub(super) fn trouble(after: &AfterIntake, refused: Option<&str>, can_expunge: b
     }
 }
 
+/// Hands over what the opening named, once: from then on the committer knows what is left of it, also when its connection is
+/// lost.
+pub(super) fn recall(
+    committer: &mut Committer,
+    after: &AfterIntake,
+    numbering: Numbering,
+    unsettled: &mut Option<Vec<String>>,
+) {
+    let Some(keys) = unsettled.take() else { return };
+    match after {
+        AfterIntake::Delete(_) => committer.recall_due(numbering, &keys),
+        AfterIntake::Seen | AfterIntake::Move(_) | AfterIntake::Leave => committer.recall_unsettled(numbering, &keys),
+    }
+}
+
 impl Session {
     /// Asks what is to be deleted by now, when that was not asked for a while.
     pub(super) async fn ask_what_is_due(
@@ -71,7 +86,12 @@ impl Session {
 
 #[cfg(test)]
 mod tests {
+    use std::sync::Arc;
+
     use super::*;
+    use crate::mailbox::cursor::source_key;
+    use crate::mailbox::lease::{Switch, Trust};
+    use crate::report::nobody::Nobody;
 
     #[test]
     fn nothing_is_deleted_that_nobody_said_how_long_to_keep() {
@@ -84,6 +104,19 @@ mod tests {
         assert_eq!(of(delete, Some(60)), AfterIntake::Delete(Duration::from_secs(60)));
         assert_eq!((of(delete, None), of(delete, Some(-60))), (AfterIntake::Seen, AfterIntake::Seen));
         assert_eq!(of(99, Some(60)), AfterIntake::Seen);
+    }
+
+    #[test]
+    fn a_connection_that_is_lost_forgets_nothing_that_is_to_be_deleted() {
+        let (_switch, lease) = Switch::new(&Trust::new());
+        let opened = v1::OpenedMailbox::default();
+        let mut committer = Committer::new(Arc::new(Nobody), lease, "mbx-1", 7, &opened);
+        let (after, numbering) = (AfterIntake::Delete(Duration::from_secs(60)), Numbering::from(9));
+        let mut unsettled = Some([4, 1, 2].map(|uid| source_key(numbering, uid)).to_vec());
+        for _connection in 0..2 {
+            recall(&mut committer, &after, numbering, &mut unsettled);
+            assert_eq!(committer.to_delete, [1, 2, 4]);
+        }
     }
 
     #[test]
