@@ -148,8 +148,24 @@ fn refusal(done: Result<(), Error>) -> Result<Option<String>, Error> {
 }
 
 /// What was taken in at least `keep` ago was received before this time, in microseconds since 1970, by a server whose clock is
-/// an hour ahead at most.
+/// an hour ahead at most, and by no more than half of `keep`: with more, a message that has just come would be old enough.
 fn received_before(now: i64, keep: Duration) -> i64 {
     const CLOCKS: i64 = 3600 * 1_000_000;
-    now.saturating_sub(i64::try_from(keep.as_micros()).unwrap_or(i64::MAX)).saturating_add(CLOCKS)
+    let keep = i64::try_from(keep.as_micros()).unwrap_or(i64::MAX);
+    now.saturating_sub(keep).saturating_add(CLOCKS.min(keep / 2))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn what_has_just_come_is_never_old_enough() {
+        const HOUR: i64 = 3600 * 1_000_000;
+        let (now, hours) = (1_000_000 * HOUR, |hours: u64| Duration::from_secs(hours * 3600));
+        assert_eq!(received_before(now, hours(168)), now - 167 * HOUR);
+        assert_eq!(received_before(now, hours(1)), now - HOUR / 2);
+        assert!(received_before(now, Duration::from_secs(1)) < now);
+        assert!(received_before(now, Duration::MAX) < 0);
+    }
 }
