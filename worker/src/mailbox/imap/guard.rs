@@ -336,6 +336,7 @@ impl<S: AsyncRead + Unpin> AsyncRead for Guard<S> {
                 ready!(Pin::new(&mut this.inner).poll_read(cx, buf))?;
                 let read = (buf.filled().len() - before) as u64;
                 this.progress.fetch_add(read, Ordering::Relaxed);
+                this.moves.fetch_add(read, Ordering::Relaxed);
                 this.eof = read == 0;
                 this.mode = if left == read { Mode::Line } else { Mode::Literal(left - read) };
                 return Poll::Ready(Ok(()));
@@ -470,6 +471,27 @@ mod tests {
         for _ in 0..2 {
             assert_eq!(guard.read(&mut out).await.expect_err("a violation").kind(), io::ErrorKind::InvalidData);
         }
+    }
+
+    #[tokio::test]
+    async fn bytes_of_literals_move_wherever_they_are_read_and_nothing_else_does() {
+        let literal = [b'x'; 50];
+        let (mut server, client) = tokio::io::duplex(1 << 16);
+        let mut guard = Guard::new(client, LIMITS);
+        let moves = guard.moves();
+        let moved = || moves.load(Ordering::Relaxed);
+        // Alone, so that what follows finds nothing read ahead.
+        server.write_all(b"* OK still here\r\n* 1 FETCH (BODY[] {50}\r\n").await.expect("room");
+        let mut out = [0; 1024];
+        let count = guard.read(&mut out).await.expect("lines");
+        assert!(out[..count].ends_with(b"{50}\r\n") && moved() == 0);
+        server.write_all(&literal).await.expect("room");
+        // As large as the reader's buffer: straight into it.
+        guard.read_exact(&mut [0; 20]).await.expect("a part");
+        assert_eq!(moved(), 20);
+        // Smaller than it: by way of the inbox.
+        assert_eq!(guard.read(&mut [0; 1024]).await.expect("the rest"), 30);
+        assert_eq!(moved(), 50);
     }
 
     proptest! {
