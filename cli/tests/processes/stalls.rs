@@ -44,7 +44,8 @@ async fn a_reading_that_stands_still_is_told_and_begins_anew() {
     })
     .await;
     for (step, _) in STALLS {
-        front.change(step, &email(step), 1, Change::Chatter);
+        // Until it is mended: a state that lasts is seen however seldom somebody looks.
+        front.change(step, &email(step), 0, Change::Chatter);
         match step {
             // Nobody opens a folder that is open.
             Step::Open => assert_eq!(front.end(&email(step), ""), 1),
@@ -66,6 +67,7 @@ async fn a_reading_that_stands_still_is_told_and_begins_anew() {
     for (step, doing) in STALLS {
         let problem = &told.borrow()[&email(step)];
         assert!(problem.cause.contains(doing) && problem.remedy.contains("mail server"), "{problem:?}");
+        front.mend_for(&email(step));
     }
     for (step, _) in STALLS {
         stage.deliver(&email(step), "after", 2).await;
