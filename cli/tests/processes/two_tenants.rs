@@ -73,7 +73,6 @@ async fn what_a_tenant_is_throttled_by_or_dead_of_does_not_delay_the_mail_of_ano
     deaf.fail_next(10_000, Fault::Status(429, Some(300)));
 
     // A tenant by another name is another one to whoever connects.
-    // A tenant by another name is another one to whoever connects.
     let (authority, other_name) = (bad.tenant.authority(), bad.tenant.domain_authority());
     let own = good.tenant.authority();
     let head = |servers: &str| format!("instances:\n  - {{name: core1}}\nincomingServers:\n{servers}queues:\n");

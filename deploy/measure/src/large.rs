@@ -18,14 +18,13 @@ use crate::installation::{Installation, Programs};
 use crate::machine::{self, Machine};
 use crate::output::Output;
 use crate::process::{self, LONGEST_RUN};
-use crate::reading::{MBSYNC, Stage};
+use crate::reading::{BARE, MBSYNC, Stage};
 use crate::{bare, mbsync, table};
 
 const MEGABYTE: u64 = 1_000_000;
 /// Time between two questions.
 const ASK: Duration = Duration::from_millis(50);
 /// Names of the series.
-const BARE: &str = "bare reader, keeps nothing";
 const WORKER: &str = "postroom-worker";
 const CONTROL_PLANE: &str = "postroom-control-plane";
 
