@@ -25,9 +25,13 @@ use crate::harness::{SERVER, Stage};
 
 /// How often it is looked at what is in use, in a day.
 const SAMPLES: u32 = 60;
-/// A fault comes as often as this for each mailbox. Not more often: whoever fails again within a minute is left alone for
-/// longer each time.
-const FAULT_OF_A_MAILBOX: Duration = Duration::from_secs(15);
+/// A fault comes as often as this for each mailbox in a short day. Not more often: whoever fails again within a minute is left
+/// alone for longer each time.
+const OFTEN: Duration = Duration::from_secs(15);
+/// And as often as this in a long one.
+const SELDOM: Duration = Duration::from_secs(180);
+/// So many faults a mailbox are enough for a day in between.
+const FAULTS_OF_A_MAILBOX: u32 = 12;
 /// Longest wait for everything to be read when nothing is wrong any more. What failed often is left alone for 5 minutes.
 const PATIENCE: Duration = Duration::from_secs(420);
 
@@ -52,6 +56,12 @@ impl Size {
             length: Duration::from_secs(number("POSTROOM_SOAK_SECONDS", 20)),
             seed: number("POSTROOM_SOAK_SEED", 1),
         }
+    }
+
+    /// Time between two faults of a mailbox. It grows with the day: faults that come faster than what is read proves itself would
+    /// have most mailboxes left alone, most of the time, by the end of a long one, and nothing would be tried any more.
+    fn between_faults(&self) -> Duration {
+        (self.length / FAULTS_OF_A_MAILBOX).clamp(OFTEN, SELDOM)
     }
 }
 
@@ -183,7 +193,7 @@ async fn misbehave(
     mut dice: StdRng,
 ) -> usize {
     let mut faults = Faults::new(StdRng::seed_from_u64(dice.random()));
-    let pause = FAULT_OF_A_MAILBOX / u32::try_from(mailboxes.len()).unwrap();
+    let pause = size.between_faults() / u32::try_from(mailboxes.len()).unwrap();
     let mut count = 0;
     // Nothing new in the last tenth: what was ordered should be met.
     while begin.elapsed() < size.length.mul_f64(0.9) {
