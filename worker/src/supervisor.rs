@@ -209,7 +209,7 @@ impl Task {
             let life = tokio::select! {
                 biased;
                 life = AssertUnwindSafe(session.run()).catch_unwind() => Ok(life),
-                stalled = watchdog::watch(standing, &self.shared.reading, teller) => Err(stalled),
+                stalled = watchdog::watch(standing, &self.lease, &self.shared.reading, teller) => Err(stalled),
             };
             // A session that panicked or stood still is thrown away with all its state: nothing of it is used again, and
             // whatever it was at is dropped where it stands, as when a mailbox is closed.

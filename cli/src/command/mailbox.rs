@@ -114,11 +114,10 @@ fn show(mailbox: &v1::Mailbox, now: Timestamp) -> String {
         ("since", when(&mailbox.since_time)),
     ];
     if let Some(activity) = &mailbox.activity {
-        pairs.extend([
-            ("at", activity.doing.clone()),
-            ("at it since", when(&activity.since_time)),
-            ("at it until", when(&activity.until_time)),
-        ]);
+        pairs.extend([("at", activity.doing.clone()), ("at it since", when(&activity.since_time))]);
+        if activity.until_time.is_some() {
+            pairs.push(("at it until", when(&activity.until_time)));
+        }
     }
     pairs.extend([("next", mailbox.next.clone()), ("worker", worker(mailbox))]);
     if let Some(holder) = &mailbox.holder {

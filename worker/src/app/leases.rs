@@ -329,7 +329,7 @@ mod tests {
         let (mut leases, mailbox, mut lease, _switch) = holding(terms.trust() + Duration::from_secs(1));
         let ticket = leases.holder.heartbeat(leases.now()).expect("registered").ticket;
         leases.answered(ticket, Ok(offering(&mailbox)));
-        assert_eq!(futures::FutureExt::now_or_never(lease.may_write()), Some(Ok(())));
+        assert_eq!(futures::FutureExt::now_or_never(lease.may_write(|| ())), Some(Ok(())));
     }
 
     #[tokio::test]

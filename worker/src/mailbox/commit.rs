@@ -12,7 +12,7 @@ use super::batch::Draft;
 use super::cursor::{Cursor, Numbering, source_key, uid_of};
 use super::known::Finder;
 use super::lease::{Closed, Lease};
-use super::standing::{Activity, Standing};
+use super::standing::{Activity, Here, Standing};
 use super::status::{Life, now};
 use crate::diagnosis::{Diagnosis, control_plane};
 use crate::report::{Error, Reporter};
@@ -167,9 +167,15 @@ impl Committer {
         &self.committed
     }
 
-    /// The lease, to ask before the mailbox is changed.
-    pub fn lease(&mut self) -> &mut Lease {
-        &mut self.lease
+    /// The lease that is read under.
+    pub fn lease(&self) -> &Lease {
+        &self.lease
+    }
+
+    /// Returns when the mailbox may be changed. Waits while trust has lapsed.
+    pub async fn may_change(&mut self) -> Result<(), Stop> {
+        let Self { lease, standing, .. } = self;
+        Ok(lease.may_write(|| standing.at(Activity::Suspended)).await?)
     }
 
     /// How old messages that wait stand after this report, when it does something to them: some are dealt with, or one that
@@ -205,7 +211,7 @@ impl Committer {
         let mut pause = FIRST_PAUSE;
         let response = loop {
             let mut patience = Patience { lease: &mut self.lease, mailbox: &self.mailbox, pause };
-            patience.may_write().await?;
+            patience.may_write(|| self.standing.beside(Activity::Suspended)).await?;
             let missing = match self.reporter.report(&request).await {
                 Ok(response) => break response,
                 Err(Error::BlobMissing) => {
@@ -295,7 +301,7 @@ impl Committer {
             };
             let mut patience = Patience::new(&mut self.lease, &self.mailbox);
             loop {
-                patience.may_write().await?;
+                patience.may_write(|| self.standing.beside(Activity::Suspended)).await?;
                 match self.reporter.upload(header.clone(), body.clone()).await {
                     Ok(()) => break,
                     Err(error) => patience.again(error).await?,
@@ -319,9 +325,9 @@ impl<'l> Patience<'l> {
         Self { lease, mailbox, pause: FIRST_PAUSE }
     }
 
-    /// Waits while trust has lapsed.
-    pub(super) async fn may_write(&mut self) -> Result<(), Stop> {
-        Ok(self.lease.may_write().await?)
+    /// Waits while trust has lapsed, which whoever waits is at by `suspended`.
+    pub(super) async fn may_write(&mut self, suspended: impl FnOnce() -> Here) -> Result<(), Stop> {
+        Ok(self.lease.may_write(suspended).await?)
     }
 
     /// Returns when the very same call may be repeated.

@@ -88,7 +88,7 @@ impl Finder {
         };
         let mut patience = Patience::new(&mut self.lease, &self.mailbox);
         loop {
-            patience.may_write().await?;
+            patience.may_write(|| self.standing.at(Activity::Suspended)).await?;
             match self.reporter.find_known(&request).await {
                 Ok(found) => return Ok(found.known),
                 Err(error) => patience.again(error).await?,

@@ -96,22 +96,38 @@ pub struct Lease {
 }
 
 impl Lease {
-    /// Returns when a report or a change is allowed. Waits while trust has lapsed.
-    pub async fn may_write(&mut self) -> Result<(), Closed> {
+    /// Returns when a report or a change is allowed. Waits while trust has lapsed, and then has what `suspended` gives for as
+    /// long as it waits.
+    pub async fn may_write<W>(&mut self, suspended: impl FnOnce() -> W) -> Result<(), Closed> {
+        if let Some(known) = self.answer() {
+            return known;
+        }
+        let _suspended = suspended();
         loop {
-            let phase = *self.phase.borrow_and_update();
-            let trusted = self.trust.borrow_and_update().is_some_and(|until| Instant::now() < until);
-            match phase {
-                Phase::Closed => return Err(Closed),
-                // What is in flight may be finished while draining.
-                Phase::Held | Phase::Draining if trusted => return Ok(()),
-                Phase::Held | Phase::Draining => {}
+            if let Some(known) = self.answer() {
+                return known;
             }
             tokio::select! {
                 changed = self.phase.changed() => changed.map_err(|_| Closed)?,
                 changed = self.trust.changed() => changed.map_err(|_| Closed)?,
             }
         }
+    }
+
+    /// Whether writing is allowed. `None`: not now, and what changes that is noticed from here on.
+    fn answer(&mut self) -> Option<Result<(), Closed>> {
+        let phase = *self.phase.borrow_and_update();
+        let trusted = is_trusted(*self.trust.borrow_and_update());
+        match phase {
+            Phase::Closed => Some(Err(Closed)),
+            // What is in flight may be finished while draining.
+            Phase::Held | Phase::Draining => trusted.then_some(Ok(())),
+        }
+    }
+
+    /// True while trust has lapsed.
+    pub fn is_suspended(&self) -> bool {
+        !is_trusted(*self.trust.borrow())
     }
 
     /// True when nothing new may be begun.
@@ -136,6 +152,10 @@ impl Lease {
     }
 }
 
+fn is_trusted(until: Option<Instant>) -> bool {
+    until.is_some_and(|until| Instant::now() < until)
+}
+
 #[cfg(test)]
 mod tests {
     use std::time::Duration;
@@ -145,7 +165,14 @@ mod tests {
     use super::*;
 
     fn ask(lease: &mut Lease) -> Option<Result<(), Closed>> {
-        lease.may_write().now_or_never()
+        let mut waited = false;
+        let answer = lease.may_write(|| waited = true).now_or_never();
+        match answer {
+            None => assert!(waited, "whoever waits is suspended"),
+            Some(Ok(())) => assert!(!waited, "and nobody else"),
+            Some(Err(Closed)) => {}
+        }
+        answer
     }
 
     #[tokio::test]

@@ -104,7 +104,7 @@ async fn settle_committed<S: Stream + fmt::Debug>(
         uids.sort_unstable();
         uids.dedup();
         if *after != AfterIntake::Leave {
-            committer.lease().may_write().await.map_err(Stop::from)?;
+            committer.may_change().await?;
             if let Some(text) = refusal(settle(folder, &uids, after).await)? {
                 return Ok(Some(text));
             }
@@ -118,7 +118,7 @@ async fn settle_committed<S: Stream + fmt::Debug>(
         && !committer.to_delete.is_empty()
     {
         let uids = committer.to_delete.clone();
-        committer.lease().may_write().await.map_err(Stop::from)?;
+        committer.may_change().await?;
         match delete(folder, &uids, received_before(now(), *keep)).await {
             // The ledger is told that nothing is left to do with them, or they would be named again and again.
             Ok(kept) if !kept.is_empty() => {

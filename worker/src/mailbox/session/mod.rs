@@ -219,12 +219,12 @@ impl Session {
                 return Err(Ended::Released);
             }
             let ending = self.lease.clone();
-            {
-                let _suspended = self.standing.at(Activity::Suspended);
-                tokio::select! {
-                    biased;
-                    () = ending.ending() => return Err(Ended::Released),
-                    allowed = self.lease.may_write() => allowed.map_err(|_| Ended::Released)?,
+            let standing = self.standing.clone();
+            tokio::select! {
+                biased;
+                () = ending.ending() => return Err(Ended::Released),
+                allowed = self.lease.may_write(|| standing.at(Activity::Suspended)) => {
+                    allowed.map_err(|_| Ended::Released)?;
                 }
             }
             let offered = self.offered();

@@ -100,7 +100,8 @@ impl Activity {
             Self::Suspended => line(
                 "waits until the control plane is heard again; until then nothing may be written",
                 "goes on where it was",
-                CONTROL_PLANE,
+                "nothing to do: it goes on by itself; if it lasts, look whether the control plane runs, and whether the worker \
+                 reaches it",
                 whole,
             ),
             Self::Turn => line(
@@ -136,22 +137,18 @@ impl Activity {
         }
     }
 
-    /// Longest time in it. `own`: how long it is meant to last, where it is known before.
-    pub fn most(self, reading: &Reading, own: Duration) -> Duration {
+    /// Longest time in it; `None`: however long it takes. `own`: how long it is meant to last, where it is known before.
+    pub fn most(self, reading: &Reading, own: Duration) -> Option<Duration> {
         let (step, stall) = (reading.step_timeout, reading.longest_stall);
-        match self {
-            Self::Opening
-            | Self::Suspended
-            | Self::Turn
-            | Self::Parsing
-            | Self::Room
-            | Self::Asking
-            | Self::Committing => stall,
+        Some(match self {
+            // A session that begins anew could not write either, and would have given its connection up.
+            Self::Suspended => return None,
+            Self::Opening | Self::Turn | Self::Parsing | Self::Room | Self::Asking | Self::Committing => stall,
             Self::SigningIn => (reading.token_timeout + reading.connect_timeout) * 2 + step * 12,
             Self::Anchoring | Self::Looking | Self::Fetching | Self::Settling => step * 10,
             Self::Waiting | Self::Resting => own.saturating_add(step * 10),
             Self::Leaving => step,
-        }
+        })
     }
 
     /// True when nothing is wrong with it however long it lasts, so that nobody has to be told.
@@ -174,7 +171,10 @@ mod tests {
             let line = activity.line();
             assert!(doing.insert(line.doing), "{activity:?} is called like another");
             assert!(!line.doing.is_empty() && !line.next.is_empty() && !line.remedy.is_empty(), "{activity:?}");
-            let most = activity.most(&reading, Duration::ZERO);
+            let Some(most) = activity.most(&reading, Duration::ZERO) else {
+                assert_eq!(activity, Activity::Suspended, "all others have one");
+                continue;
+            };
             assert!(most >= Duration::from_secs(60) && most <= Duration::from_secs(3600), "{activity:?}: {most:?}");
         }
     }
@@ -182,7 +182,7 @@ mod tests {
     #[test]
     fn the_deadlines_of_each_step_themselves_come_first() {
         let reading = Reading::default();
-        let most = |activity: Activity| activity.most(&reading, Duration::ZERO);
+        let most = |activity: Activity| activity.most(&reading, Duration::ZERO).expect("a largest time");
         for activity in [Activity::Anchoring, Activity::Looking, Activity::Fetching, Activity::Settling] {
             assert!(most(activity) > reading.step_timeout * 4, "{activity:?}: a silent server is told as one");
         }
@@ -195,6 +195,8 @@ mod tests {
     fn a_wait_that_is_meant_to_be_long_may_be() {
         let reading = Reading::default();
         let day = Duration::from_secs(86_400);
-        assert!(Activity::Resting.most(&reading, day) > day && Activity::Waiting.most(&reading, day) > day);
+        for activity in [Activity::Resting, Activity::Waiting] {
+            assert!(activity.most(&reading, day).is_some_and(|most| most > day), "{activity:?}");
+        }
     }
 }

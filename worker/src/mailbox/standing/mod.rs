@@ -89,12 +89,12 @@ struct Look {
     again: Instant,
 }
 
-/// An activity, since when it lasts, and until when it may if nothing moves.
+/// An activity, since when it lasts, and until when it may if nothing moves. `None`: however long it takes.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 struct At {
     activity: Activity,
     since: Instant,
-    until: Instant,
+    until: Option<Instant>,
 }
 
 impl Standing {
@@ -130,7 +130,13 @@ impl Standing {
 
     /// Whoever watches has slept, and the session with it, perhaps: all times begin anew.
     fn forgive(&self, now: Instant) {
-        self.inner.lock().entered.iter_mut().for_each(|entry| entry.moved = now);
+        self.forgive_what(now, |_| true);
+    }
+
+    /// The times of these activities begin anew.
+    fn forgive_what(&self, now: Instant, what: impl Fn(Activity) -> bool) {
+        let mut entries = self.inner.lock();
+        entries.entered.iter_mut().filter(|entry| what(entry.activity)).for_each(|entry| entry.moved = now);
     }
 
     /// Returns when a session that rested works again.
@@ -146,12 +152,16 @@ impl Standing {
         for track in [Track::Committing, Track::Reading] {
             let Some(entry) = entries.entered.iter_mut().rfind(|entry| entry.track == track) else { continue };
             let until = entry.until(now, reading);
-            if until <= now {
+            if until.is_some_and(|until| until <= now) {
                 let lasted = now.saturating_duration_since(entry.moved);
                 return Err(Stalled { activity: entry.activity, lasted });
             }
             // What rests is looked at when it is to end, or when it does.
-            let again = if entry.activity.is_rest() { until } else { until.min(now + tick) };
+            let again = match until {
+                Some(until) if entry.activity.is_rest() => until,
+                Some(until) => until.min(now + tick),
+                None => now + tick,
+            };
             let at = At { activity: entry.activity, since: entry.since, until };
             look = Look { at: Some(at), again: if look.at.is_some() { again.min(look.again) } else { again } };
         }
@@ -160,12 +170,12 @@ impl Standing {
 }
 
 impl Entry {
-    fn until(&mut self, now: Instant, reading: &Reading) -> Instant {
+    fn until(&mut self, now: Instant, reading: &Reading) -> Option<Instant> {
         let moves = self.moves.as_ref().filter(|_| self.activity.line().counts == activity::Counts::SinceProgress);
         if let Some(seen) = moves.map(|moves| moves.load(Ordering::Relaxed)).filter(|seen| *seen != self.seen) {
             (self.seen, self.moved) = (seen, now);
         }
-        self.moved + self.activity.most(reading, self.own)
+        Some(self.moved + self.activity.most(reading, self.own)?)
     }
 }
 

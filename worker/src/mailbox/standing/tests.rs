@@ -6,6 +6,7 @@ use tokio::time::{sleep, timeout};
 
 use super::watchdog::{Rhythm, watch_at};
 use super::*;
+use crate::mailbox::lease::{Switch, Trust};
 use crate::mailbox::status::{Board, Teller};
 
 const SECOND: Duration = Duration::from_secs(1);
@@ -17,16 +18,16 @@ fn look(standing: &Standing, now: Instant) -> Result<Look, Stalled> {
 }
 
 fn most(activity: Activity) -> Duration {
-    activity.most(&Reading::default(), Duration::ZERO)
+    activity.most(&Reading::default(), Duration::ZERO).expect("a largest time")
 }
 
 #[test]
 fn every_activity_that_stands_still_is_ended_when_its_time_is_over() {
-    for activity in Activity::ALL {
+    for activity in Activity::ALL.into_iter().filter(|activity| *activity != Activity::Suspended) {
         let standing = Standing::default();
         let begun = Instant::now();
         let _here = standing.lasting(activity, SECOND * 1000);
-        let most = activity.most(&Reading::default(), SECOND * 1000);
+        let most = activity.most(&Reading::default(), SECOND * 1000).expect("a largest time");
         let at = look(&standing, begun + most - SECOND).unwrap_or_else(|it| panic!("{it:?}")).at.expect("it is there");
         assert_eq!(at.activity, activity);
         let stalled = look(&standing, begun + most + SECOND).expect_err("it is over");
@@ -82,6 +83,20 @@ fn the_time_of_what_goes_on_within_is_its_own_and_both_tracks_are_watched() {
 }
 
 #[test]
+fn whoever_may_not_write_is_never_ended_and_what_it_was_at_has_its_time_afterwards() {
+    let standing = Standing::default();
+    let _settling = standing.at(Activity::Settling);
+    let suspended = standing.at(Activity::Suspended);
+    let at = |look: Look| look.at.map(|at| (at.activity, at.until));
+    let later = Instant::now() + DAY;
+    assert_eq!(look(&standing, later).map(at), Ok(Some((Activity::Suspended, None))));
+    assert_eq!(look(&standing, later).map(|look| look.again), Ok(later + TICK), "it is looked at, to be told");
+    drop(suspended);
+    assert!(look(&standing, Instant::now() + most(Activity::Settling) - SECOND).is_ok());
+    assert!(look(&standing, Instant::now() + most(Activity::Settling)).is_err());
+}
+
+#[test]
 fn what_rests_is_looked_at_when_it_is_to_end_and_what_works_every_moment() {
     let standing = Standing::default();
     let now = Instant::now();
@@ -114,7 +129,9 @@ async fn what_lasts_is_told_and_what_stands_still_is_ended() {
     let reading =
         Reading { longest_stall: SECOND * 3600, step_timeout: Duration::from_millis(10), ..Reading::default() };
     let standing = Standing::default();
-    let watching = watch_at(rhythm, standing.clone(), &reading, teller);
+    let trust = Trust::new();
+    let (_switch, lease) = Switch::new(&trust);
+    let watching = watch_at(rhythm, standing.clone(), &lease, &reading, teller);
     let session = async {
         let told = async || loop {
             if let Some(told) = board.take().pop() {
@@ -140,4 +157,20 @@ async fn what_lasts_is_told_and_what_stands_still_is_ended() {
     };
     let stalled = timeout(SECOND * 60, ended).await.expect("it is ended");
     assert_eq!(stalled.activity, Activity::Looking);
+}
+
+#[tokio::test]
+async fn who_waits_for_room_is_ended_only_while_somebody_could_give_it() {
+    let trust = Trust::new();
+    let (_switch, lease) = Switch::new(&trust);
+    let stall = Duration::from_millis(50);
+    let (standing, reading) = (Standing::default(), Reading { longest_stall: stall, ..Reading::default() });
+    let teller = Teller::new(Arc::new(Board::new()), "mbx-1", 7);
+    let _room = standing.at(Activity::Room);
+    let rhythm = Rhythm { tick: Duration::from_millis(5), told_after: TICK };
+    let mut watching = Box::pin(watch_at(rhythm, standing, &lease, &reading, teller));
+    assert!(timeout(stall * 6, &mut watching).await.is_err(), "nobody may commit, so nobody gives room");
+    trust.extend(Instant::now() + DAY);
+    let stalled = timeout(SECOND * 60, watching).await.expect("it is ended");
+    assert_eq!(stalled.activity, Activity::Room);
 }

@@ -6,8 +6,9 @@ use postroom_proto::convert::to_timestamp;
 use postroom_proto::v1::MailboxActivity;
 use tokio::time::{Instant, sleep_until};
 
-use super::{At, Stalled, Standing};
+use super::{Activity, At, Stalled, Standing};
 use crate::config::Reading;
+use crate::mailbox::lease::Lease;
 use crate::mailbox::status::{Teller, now};
 
 /// How often is looked, and from when on is told.
@@ -25,16 +26,26 @@ const USUAL: Rhythm = Rhythm { tick: Duration::from_secs(10), told_after: Durati
 const OVERSLEPT: Duration = Duration::from_secs(5);
 
 /// Watches until an activity has lasted longer than it may.
-pub async fn watch(standing: Standing, reading: &Reading, teller: Teller) -> Stalled {
-    watch_at(USUAL, standing, reading, teller).await
+pub async fn watch(standing: Standing, lease: &Lease, reading: &Reading, teller: Teller) -> Stalled {
+    watch_at(USUAL, standing, lease, reading, teller).await
 }
 
-pub(super) async fn watch_at(rhythm: Rhythm, standing: Standing, reading: &Reading, teller: Teller) -> Stalled {
+pub(super) async fn watch_at(
+    rhythm: Rhythm,
+    standing: Standing,
+    lease: &Lease,
+    reading: &Reading,
+    teller: Teller,
+) -> Stalled {
     let mut planned = Instant::now();
     loop {
         let moment = Instant::now();
         if moment > planned + OVERSLEPT {
             standing.forgive(moment);
+        }
+        if lease.is_suspended() {
+            // Nobody commits, so nobody gives room.
+            standing.forgive_what(moment, |activity| activity == Activity::Room);
         }
         let look = match standing.look(moment, reading, rhythm.tick) {
             Ok(look) => look,
@@ -58,10 +69,11 @@ fn told(at: &At, moment: Instant, after: Duration) -> Option<MailboxActivity> {
     let line = at.activity.line();
     let micros = |length: Duration| i64::try_from(length.as_micros()).unwrap_or(i64::MAX);
     let now = now();
+    let until = at.until.map(|until| now.saturating_add(micros(until.saturating_duration_since(moment))));
     Some(MailboxActivity {
         doing: line.doing.into(),
         since_time: Some(to_timestamp(now.saturating_sub(micros(lasted)))),
-        until_time: Some(to_timestamp(now.saturating_add(micros(at.until.saturating_duration_since(moment))))),
+        until_time: until.map(to_timestamp),
         next: line.next.into(),
     })
 }

@@ -8,7 +8,7 @@ use async_trait::async_trait;
 use bytes::Bytes;
 use postroom_proto::v1::{self, Disposition, ReportRequest};
 use prost::Message as _;
-use tokio::time::Instant;
+use tokio::time::{Instant, timeout};
 
 use super::super::*;
 use crate::mailbox::commit::Committer;
@@ -16,6 +16,9 @@ use crate::mailbox::cursor::{Start, source_key};
 use crate::mailbox::imap::settle::AfterIntake;
 use crate::mailbox::imap::sim::Server;
 use crate::mailbox::lease::{Switch, Trust};
+use crate::mailbox::standing::Activity;
+use crate::mailbox::standing::watchdog::watch;
+use crate::mailbox::status::Teller;
 use crate::report::{Error as ReportError, Reporter};
 
 pub(super) const MAX: u64 = 4000;
@@ -201,6 +204,18 @@ impl Rig {
             }
         }
         panic!("it never ends");
+    }
+
+    /// Watches for a while what is read, and with little patience. At what it stands still, if it does.
+    pub(super) fn blamed_for_standing_still(&self) -> impl Future<Output = Option<Activity>> + use<> {
+        const PATIENCE: Duration = Duration::from_millis(200);
+        let reading = Reading { step_timeout: PATIENCE / 10, longest_stall: PATIENCE, ..self.reading.clone() };
+        let (standing, lease) = (self.committer.stands(), self.committer.lease().clone());
+        let teller = Teller::new(Arc::default(), "mbx-1", 7);
+        async move {
+            let stalled = timeout(PATIENCE * 3, watch(standing, &lease, &reading, teller)).await;
+            stalled.ok().map(|stalled| stalled.activity)
+        }
     }
 
     /// The folder is another one now, in which reading has begun in minute `since`.
