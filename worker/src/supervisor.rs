@@ -206,21 +206,25 @@ impl Task {
                 Session::new(self.shared.clone(), self.mailbox.clone(), self.epoch, lease, newest).telling(running);
             let begun = Instant::now();
             let (standing, teller) = session.watched();
-            let life = tokio::select! {
-                biased;
-                life = AssertUnwindSafe(session.run()).catch_unwind() => Ok(life),
-                stalled = watchdog::watch(standing, &self.lease, &self.shared.reading, teller) => Err(stalled),
+            let life = async {
+                tokio::select! {
+                    biased;
+                    ended = session.run() => Ok(ended),
+                    stalled = watchdog::watch(standing, &self.lease, &self.shared.reading, teller) => Err(stalled),
+                }
             };
+            // Whoever watches within it, too: nobody else would notice that the mailbox is not read any more.
+            let life = AssertUnwindSafe(life).catch_unwind().await;
             // A session that panicked or stood still is thrown away with all its state: nothing of it is used again, and
             // whatever it was at is dropped where it stands, as when a mailbox is closed.
             match life {
                 Ok(Ok(ended)) => return ended,
-                Ok(Err(_)) => {
+                Err(_) => {
                     failures += 1;
                     tracing::error!(mailbox = %self.mailbox, "the reading of a mailbox panicked; it begins anew");
                     session.panicked(failures, offered).await;
                 }
-                Err(stalled) => failures = session.stalled(&stalled, failures, begun.elapsed(), offered).await,
+                Ok(Err(stalled)) => failures = session.stalled(&stalled, failures, begun.elapsed(), offered).await,
             }
         }
     }
