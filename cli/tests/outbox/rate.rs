@@ -57,8 +57,9 @@ async fn five_hundred_mails_of_five_mailboxes_by_three_workers_keep_to_the_limit
             let took = window[PER_MINUTE] - window[0];
             assert!(took >= MINUTE, "{mailbox}: {} mails within {took:?}", PER_MINUTE + 1);
         }
-        // At the limit it takes three whole minutes, and what a hundred mails take by themselves. That is known from the first of
-        // them, for which nothing waits for a limit: a machine that is busy with other tests is slow with these, too.
+        // At the limit it takes three whole minutes, and what a hundred mails take by themselves. That is known from
+        // the first of them, for which nothing waits for a limit: a machine that is busy with other tests is slow with
+        // these, too.
         let (first, took) = (times[PER_MINUTE - 1] - times[0], times[MAILS - 1] - times[0]);
         let most = (MINUTE * 3 + first * 4) * 2;
         println!("{mailbox}: {took:?}, of {most:?}; the first {PER_MINUTE} in {first:?}");

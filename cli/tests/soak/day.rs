@@ -25,8 +25,8 @@ use crate::harness::{SERVER, Stage};
 
 /// How often it is looked at what is in use, in a day.
 const SAMPLES: u32 = 60;
-/// A fault comes as often as this for each mailbox in a short day. Not more often: whoever fails again within a minute is left
-/// alone for longer each time.
+/// A fault comes as often as this for each mailbox in a short day. Not more often: whoever fails again within a minute
+/// is left alone for longer each time.
 const OFTEN: Duration = Duration::from_secs(15);
 /// And as often as this in a long one.
 const SELDOM: Duration = Duration::from_secs(180);
@@ -58,8 +58,9 @@ impl Size {
         }
     }
 
-    /// Time between two faults of a mailbox. It grows with the day: faults that come faster than what is read proves itself would
-    /// have most mailboxes left alone, most of the time, by the end of a long one, and nothing would be tried any more.
+    /// Time between two faults of a mailbox. It grows with the day: faults that come faster than what is read proves
+    /// itself would have most mailboxes left alone, most of the time, by the end of a long one, and nothing would be
+    /// tried any more.
     fn between_faults(&self) -> Duration {
         (self.length / FAULTS_OF_A_MAILBOX).clamp(OFTEN, SELDOM)
     }

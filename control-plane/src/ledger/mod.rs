@@ -277,8 +277,8 @@ pub trait Ledger: Send + Sync + 'static {
         sought: Vec<Sought>,
     ) -> Result<Result<Vec<Option<i64>>, NotCommitted>, Error>;
 
-    /// Records what readers say; of mailboxes under another fence nothing is recorded. A status of generation 0 takes back neither
-    /// refusals nor a renumbering nor the wish of a mail server: its reader did not learn of them.
+    /// Records what readers say; of mailboxes under another fence nothing is recorded. A status of generation 0 takes
+    /// back neither refusals nor a renumbering nor the wish of a mail server: its reader did not learn of them.
     async fn record_statuses(&self, statuses: Vec<(MailboxUid, Fence, v1::MailboxStatus)>) -> Result<(), Error>;
 
     /// What is known of these mailboxes, in no order; those never opened are missing.

@@ -96,8 +96,8 @@ pub struct Lease {
 }
 
 impl Lease {
-    /// Returns when a report or a change is allowed. Waits while trust has lapsed, and then has what `suspended` gives for as
-    /// long as it waits.
+    /// Returns when a report or a change is allowed. Waits while trust has lapsed, and then has what `suspended` gives
+    /// for as long as it waits.
     pub async fn may_write<W>(&mut self, suspended: impl FnOnce() -> W) -> Result<(), Closed> {
         if let Some(known) = self.answer() {
             return known;

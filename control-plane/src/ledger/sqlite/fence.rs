@@ -91,8 +91,8 @@ pub(super) async fn cursor(readers: &SqlitePool, mailbox: &MailboxUid) -> Result
     Ok(row.map(|(protocol, value)| Cursor { protocol, value }).unwrap_or_default())
 }
 
-/// Records statuses; those under another fence than the standing one are left out, and whoever did not open the mailbox takes back
-/// nothing that it cannot know.
+/// Records statuses; those under another fence than the standing one are left out, and whoever did not open the mailbox
+/// takes back nothing that it cannot know.
 pub(super) async fn record_statuses(
     connection: &mut SqliteConnection,
     statuses: Vec<(MailboxUid, Fence, v1::MailboxStatus)>,

@@ -147,8 +147,9 @@ fn refusal(done: Result<(), Error>) -> Result<Option<String>, Error> {
     }
 }
 
-/// What was taken in at least `keep` ago was received before this time, in microseconds since 1970, by a server whose clock is
-/// an hour ahead at most, and by no more than half of `keep`: with more, a message that has just come would be old enough.
+/// What was taken in at least `keep` ago was received before this time, in microseconds since 1970, by a server whose
+/// clock is an hour ahead at most, and by no more than half of `keep`: with more, a message that has just come would be
+/// old enough.
 fn received_before(now: i64, keep: Duration) -> i64 {
     const CLOCKS: i64 = 3600 * 1_000_000;
     let keep = i64::try_from(keep.as_micros()).unwrap_or(i64::MAX);

@@ -42,8 +42,8 @@ pub(super) fn trouble(after: &AfterIntake, refused: Option<&str>, can_expunge: b
     }
 }
 
-/// Hands over what the opening named, once: from then on the committer knows what is left of it, also when its connection is
-/// lost.
+/// Hands over what the opening named, once: from then on the committer knows what is left of it, also when its
+/// connection is lost.
 pub(super) fn recall(
     committer: &mut Committer,
     after: &AfterIntake,

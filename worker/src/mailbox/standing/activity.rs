@@ -100,8 +100,8 @@ impl Activity {
             Self::Suspended => line(
                 "waits until the control plane is heard again; until then nothing may be written",
                 "goes on where it was",
-                "nothing to do: it goes on by itself; if it lasts, look whether the control plane runs, and whether the worker \
-                 reaches it",
+                "nothing to do: it goes on by itself; if it lasts, look whether the control plane runs, and whether \
+                 the worker reaches it",
                 whole,
             ),
             Self::Turn => line(
@@ -137,7 +137,8 @@ impl Activity {
         }
     }
 
-    /// Longest time in it; `None`: however long it takes. `own`: how long it is meant to last, where it is known before.
+    /// Longest time in it; `None`: however long it takes. `own`: how long it is meant to last, where it is known
+    /// before.
     pub fn most(self, reading: &Reading, own: Duration) -> Option<Duration> {
         let (step, stall) = (reading.step_timeout, reading.longest_stall);
         Some(match self {

@@ -1,7 +1,7 @@
 //! Statuses on their way to the control plane.
 //!
-//! Invariant: of one mailbox no status is told after a newer one. The control plane keeps what it hears last, and so does
-//! whoever reads the mailbox next: an older status that comes later would take back what was recorded of refusals.
+//! Invariant: of one mailbox no status is told after a newer one. The control plane keeps what it hears last, and so
+//! does whoever reads the mailbox next: an older status that comes later would take back what was recorded of refusals.
 
 use std::collections::HashMap;
 use std::sync::{Mutex, MutexGuard, PoisonError};
@@ -54,7 +54,8 @@ impl Board {
         std::mem::take(&mut *self.lock()).into_values().collect()
     }
 
-    /// Tells what is up, of this mailbox first, up to 500 statuses. `Ok`: nothing that was put up of it before is untold.
+    /// Tells what is up, of this mailbox first, up to 500 statuses. `Ok`: nothing that was put up of it before is
+    /// untold.
     ///
     /// The others go along, so that many mailboxes whose statuses may not wait need few calls.
     pub async fn tell(&self, reporter: &dyn Reporter, mailbox: &str) -> Result<(), Error> {
