@@ -97,7 +97,7 @@ impl Backlogs {
         let model = self.model.borrow().clone();
         match definition::resolve(&model, &self.vault, uid) {
             Ok(definition) => self.errands.recall(definition).await,
-            Err(failure) => tracing::debug!(mailbox = %uid, failure = failure.message, "its reader is not called"),
+            Err(failure) => tracing::debug!(mailbox = %uid, error = failure.message, "its reader is not called"),
         }
     }
 }

@@ -132,7 +132,7 @@ async fn rotate(ground: Arc<Ground>, told: Arc<Told>, dry: bool) -> Result<v1::R
         if rotation.resumed { older[..older.len() - 1].to_vec() } else { older }
     } else {
         let begun = vault.begin_rotation().await?;
-        tracing::info!(key = begun.key_id, older = ?begun.older, resumed = begun.resumed, "secrets are sealed under a new key");
+        tracing::info!(key = begun.key_id, former = ?begun.older, resumed = begun.resumed, "secrets are sealed under a new key");
         rotation.key_id = begun.key_id;
         rotation.resumed = begun.resumed;
         begun.older
@@ -169,7 +169,7 @@ async fn rotate(ground: Arc<Ground>, told: Arc<Told>, dry: bool) -> Result<v1::R
     }
     rotation.former_store_kept = !ground.store.is_file() && ground.data.join(folder::STORE).exists();
     rotation.source_keeps_keys = vault.end_rotation(&gone).await?;
-    tracing::info!(key = rotation.key_id, dropped = ?rotation.dropped_key_ids, secrets = rotation.secret_count, "the key of the secrets is rotated");
+    tracing::info!(key = rotation.key_id, former = ?rotation.dropped_key_ids, count = rotation.secret_count, "the key of the secrets is rotated");
     Ok(rotation)
 }
 

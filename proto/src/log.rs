@@ -6,6 +6,8 @@ use tracing_subscriber::layer::{Layered, SubscriberExt as _};
 use tracing_subscriber::util::SubscriberInitExt as _;
 use tracing_subscriber::{EnvFilter, Layer, Registry, fmt};
 
+pub mod fields;
+
 /// Environment variable of `postroom up` with the filter, in the form of tracing's directives, for example "debug".
 pub const FILTER: &str = "POSTROOM_LOG";
 

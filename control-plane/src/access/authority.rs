@@ -174,7 +174,10 @@ impl Authority {
                     match Self::open(&record, vault) {
                         Ok(authority) => return Ok((authority, record)),
                         Err(Error::Locked { key_id }) if vault.is_lost(&key_id) => {
-                            tracing::warn!(key_id, "the key of the installation's CA is lost; another CA is made");
+                            tracing::warn!(
+                                key = key_id,
+                                "the key of the installation's CA is lost; another CA is made"
+                            );
                             Guard::Unchanged(key::AUTHORITY.into(), entry.mod_revision)
                         }
                         Err(error) => return Err(error),

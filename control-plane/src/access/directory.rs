@@ -141,7 +141,7 @@ impl Directory {
             }
             let Some(id) = key::parse_credential(&entry.key) else { continue };
             let Some(credential) = Credential::decode(&entry.value) else {
-                tracing::warn!(id, "a credential is not understood by this version and lets nobody in");
+                tracing::warn!(credential = id, "a credential is not understood by this version and lets nobody in");
                 continue;
             };
             let standing = former.standings.get(&credential.fingerprint).filter(|it| it.is_of(id, &credential));

@@ -189,7 +189,7 @@ impl Issuer {
         if !self.put(turn, &id, &credential).await? {
             return Ok(None);
         }
-        tracing::info!(id, name, role = %credential.role, by, "a token was made");
+        tracing::info!(credential = id, name, role = %credential.role, by, "a token was made");
         Ok(Some((describe(&id, &credential, None, now), token)))
     }
 
@@ -224,7 +224,7 @@ impl Issuer {
         let certificate = Credential::new(Kind::Certificate, worker, role, fingerprint(&issued.certificate), made);
         let id = new_id().map_err(|error| Failure::new(Reason::Internal, error.to_string()))?;
         self.redeem(standing, &issued.public_key, &id, &certificate).await?;
-        tracing::info!(id, worker, "a certificate was made");
+        tracing::info!(credential = id, worker, "a certificate was made");
         Ok(v1::RequestCertificateResponse {
             certificate: pem("CERTIFICATE", &issued.certificate),
             expire_time: Some(to_timestamp(issued.expires)),
@@ -339,7 +339,7 @@ impl Issuer {
                 return Err(unknown());
             };
             for (id, it) in some {
-                tracing::warn!(id, name = it.name, role = %it.role, by, "a credential was revoked");
+                tracing::warn!(credential = id, name = it.name, role = %it.role, by, "a credential was revoked");
             }
             self.heard(revision).await?;
         }

@@ -104,7 +104,7 @@ pub fn incoming(
                 },
                 Some((from, shaken)) = shaking.next(), if !shaking.is_empty() => match shaken {
                     Ok(connection) => return Some((Ok(connection), (listener, tls, shaking))),
-                    Err(error) => tracing::debug!(%from, %error, "no TLS handshake"),
+                    Err(error) => tracing::debug!(address = %from, %error, "no TLS handshake"),
                 },
             }
         }

@@ -131,7 +131,7 @@ impl Audit {
         let since = clock::now() - Micros::try_from(keep.as_micros()).unwrap_or(Micros::MAX);
         match self.log.forget(since, REFUSED_KEPT).await {
             Ok(0) => {}
-            Ok(rows) => tracing::info!(rows, "rows of the audit that were older than its setting are removed"),
+            Ok(rows) => tracing::info!(count = rows, "rows of the audit that were older than its setting are removed"),
             Err(error) => {
                 tracing::warn!(error = crate::failure::chain(&error), "old rows of the audit cannot be removed");
             }

@@ -189,7 +189,7 @@ impl Drop for Scratch {
         if let Err(error) = std::fs::remove_dir_all(&self.0)
             && error.kind() != io::ErrorKind::NotFound
         {
-            tracing::warn!(folder = %self.0.display(), %error, "copies of a backup could not be removed");
+            tracing::warn!(path = %self.0.display(), %error, "copies of a backup could not be removed");
         }
     }
 }

@@ -223,7 +223,7 @@ impl Drop for Draft {
         if let Err(error) = fs::remove_dir_all(&self.0)
             && error.kind() != io::ErrorKind::NotFound
         {
-            tracing::warn!(folder = %self.0.display(), %error, "a draft could not be removed");
+            tracing::warn!(path = %self.0.display(), %error, "a draft could not be removed");
         }
     }
 }

@@ -150,8 +150,8 @@ impl Blobs {
             Place { store: s3::open(settings)?, bucket: Some(settings.url().into()), part: 5 * MIB, parts_at_once: 2 };
         if let Some(why) = s3::probe(&*place.store, settings).await? {
             tracing::warn!(
-                bucket = settings.url(),
-                why,
+                endpoint = settings.url(),
+                error = why,
                 "the bucket does not answer; large messages wait until it does"
             );
         }

@@ -150,7 +150,7 @@ impl Errands {
             Err(failure) => Err(failure),
         };
         if let Err(failure) = called {
-            tracing::debug!(mailbox, failure = failure.message, "the reader of a mailbox could not be called");
+            tracing::debug!(mailbox, error = failure.message, "the reader of a mailbox could not be called");
         }
     }
 

@@ -86,7 +86,7 @@ impl Intake {
         self.unstored.note(uid.as_str(), &Ok(()));
         let model = self.model.borrow().clone();
         let definition = definition::resolve(&model, &self.vault, &uid).inspect_err(|failure| {
-            tracing::warn!(mailbox = %uid, failure = failure.message, "a mailbox cannot be opened");
+            tracing::warn!(mailbox = %uid, error = failure.message, "a mailbox cannot be opened");
         })?;
         // Read after the fence: what a former holder has settled is not named again.
         let unsettled_source_keys = match keep(&definition) {

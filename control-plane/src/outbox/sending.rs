@@ -192,7 +192,7 @@ impl Sending {
             match self.inner.outbox.lapse_claims(&self.inner.terms, clock::now()).await {
                 Ok(0) => {}
                 Ok(lapsed) => {
-                    tracing::warn!(lapsed, "claims of mails have lapsed: their workers were not heard in time");
+                    tracing::warn!(count = lapsed, "claims of mails have lapsed: their workers were not heard in time");
                     self.raise();
                 }
                 Err(error) => tracing::error!(error = chain(&error), "claims could not be ended"),
@@ -360,7 +360,7 @@ impl Inner {
                     *logged = (model.revision(), HashSet::new());
                 }
                 if logged.1.insert(lane.clone()) {
-                    tracing::warn!(from = lane.from, failure = failure.message, "mail cannot be sent");
+                    tracing::warn!(email = lane.from, error = failure.message, "mail cannot be sent");
                 }
                 None
             }

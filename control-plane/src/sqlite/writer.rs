@@ -231,7 +231,7 @@ async fn run(
         metric::COMMIT_TIME.observe(&[name], begun.elapsed());
         if let Err(error) = &committed {
             metric::COMMITS_FAILED.count(&[name]);
-            tracing::error!(%error, jobs = group.len(), "a transaction failed");
+            tracing::error!(%error, count = group.len(), "a transaction failed");
         }
         if !matches!(committed, Err(WriteError::Refused(_))) {
             told.send_replace(());

@@ -84,7 +84,7 @@ impl Telemetry {
                     };
                     metric::OVERVIEW_FAILED.set(&[], if failed.is_some() { 1.0 } else { 0.0 });
                     if let Some(why) = failed {
-                        tracing::warn!(why, "metrics could not be put together: the former ones are shown");
+                        tracing::warn!(error = why, "metrics could not be put together: the former ones are shown");
                     }
                 }
             }

@@ -21,7 +21,7 @@ fn sources(folder: &Path, text: &mut String) {
 #[test]
 fn what_is_listed_is_used_and_what_is_used_is_listed() {
     let mut text = String::new();
-    for part in ["control-plane/src", "worker/src", "cli/src", "proto/src/observe"] {
+    for part in ["control-plane/src", "worker/src", "cli/src", "proto/src/observe", "proto/src/trace"] {
         sources(&root().join(part), &mut text);
     }
     // However the lines are broken.

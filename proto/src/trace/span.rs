@@ -45,8 +45,7 @@ impl Span {
         self
     }
 
-    /// Says something of it. `key` is a name of [`crate::log::FIELDS`], with a full stop or not, or of OpenTelemetry's
-    /// conventions.
+    /// Says something of it. `key` is a name of [`crate::log::fields::FIELDS`], or one of OpenTelemetry's conventions.
     pub fn with(mut self, key: &'static str, value: impl Into<Value>) -> Self {
         self.0.attributes.push(KeyValue::new(key, value));
         self

@@ -144,7 +144,7 @@ impl Leases {
                     return false;
                 }
                 Err(error) => {
-                    tracing::warn!(%error, again_in = ?pause, "this worker is not registered yet; trying again");
+                    tracing::warn!(%error, delay = ?pause, "this worker is not registered yet; trying again");
                 }
             }
             tokio::time::sleep(pause.mul_f64(rand::random_range(0.8..=1.2))).await;
@@ -188,7 +188,7 @@ impl Leases {
                 None => Vec::new(),
             },
             Err(control::Error::Unanswered(why) | control::Error::Refused(why)) => {
-                tracing::debug!(why, "a heartbeat was not answered");
+                tracing::debug!(error = why, "a heartbeat was not answered");
                 self.holder.abandoned(ticket);
                 Vec::new()
             }

@@ -110,7 +110,7 @@ impl Control {
                     pause = AGAIN;
                 }
                 Err(error) => {
-                    tracing::warn!(%error, again_in = ?pause, "the certificate could not be renewed; trying again");
+                    tracing::warn!(%error, delay = ?pause, "the certificate could not be renewed; trying again");
                     tokio::select! {
                         () = told.cancelled() => return,
                         () = tokio::time::sleep(pause) => {}

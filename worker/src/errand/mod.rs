@@ -167,7 +167,9 @@ impl Findings {
             match self.desk.report(request.clone()).await {
                 Ok(()) => return Ok(()),
                 Err(Error::Over | Error::SessionEnded) => return Err(Undone::Over),
-                Err(Error::Unavailable(why)) => tracing::debug!(errand = self.errand, why, "a finding is told again"),
+                Err(Error::Unavailable(why)) => {
+                    tracing::debug!(errand = self.errand, error = why, "a finding is told again")
+                }
             }
             sleep(AGAIN).await;
         }

@@ -339,11 +339,11 @@ impl<'l> Patience<'l> {
             Error::Refused { detail } => Err(Stop::Refused(control_plane(&detail))),
             // The lease goes with its definition; a key file may be restored.
             Error::NotFound { detail } | Error::SecretUnreadable { detail } => {
-                tracing::debug!(mailbox = self.mailbox, detail, "a report is repeated");
+                tracing::debug!(mailbox = self.mailbox, error = detail, "a report is repeated");
                 self.wait(None).await
             }
             Error::Unavailable { after, detail } => {
-                tracing::debug!(mailbox = self.mailbox, detail, "a report is repeated");
+                tracing::debug!(mailbox = self.mailbox, error = detail, "a report is repeated");
                 self.wait(after).await
             }
         }

@@ -107,7 +107,9 @@ impl UnderWay {
                     return if until.is_past() { Err(Broken::ClaimLost) } else { Ok(()) };
                 }
                 Err(Error::ClaimLost | Error::SessionEnded) => return Err(Broken::ClaimLost),
-                Err(Error::Unavailable(why)) => tracing::debug!(mail = self.claim.mail, why, "a mark is made again"),
+                Err(Error::Unavailable(why)) => {
+                    tracing::debug!(mail = self.claim.mail, error = why, "a mark is made again")
+                }
             }
             sleep(pause).await;
             pause = (pause * 2).min(AGAIN_AT_LEAST);

@@ -98,7 +98,7 @@ impl Desk {
         }
         tasks.close();
         if timeout(STOPPING, tasks.wait()).await.is_err() {
-            tracing::info!(mails = tasks.len(), "mails under way are given up, for the worker stops");
+            tracing::info!(count = tasks.len(), "mails under way are given up, for the worker stops");
             given_up.cancel();
             let _ = timeout(LAST_WORDS, tasks.wait()).await;
         }
@@ -256,13 +256,13 @@ impl Errand {
             SendVerdict::Deferred if verdict.whole_mailbox => {
                 trouble.insert(definition.uid.clone());
                 let cause = found.map_or("", |found| found.cause.as_str());
-                tracing::info!(mail, outgoing_server = server, code, cause, after = ?verdict.after, "sending failed");
+                tracing::info!(mail, outgoing_server = server, code, cause, delay = ?verdict.after, "sending failed");
             }
             SendVerdict::Unknown => {
                 tracing::warn!(mail, outgoing_server = server, code, "a mail was handed over and the answer was lost");
             }
             SendVerdict::Deferred | SendVerdict::Failed => {
-                tracing::info!(mail, outgoing_server = server, code, after = ?verdict.after, "a mail was not sent");
+                tracing::info!(mail, outgoing_server = server, code, delay = ?verdict.after, "a mail was not sent");
             }
             SendVerdict::Found | SendVerdict::NotFound | SendVerdict::Unspecified => {
                 tracing::info!(mail, outgoing_server = server, verdict = ?verdict.verdict, "a mail was looked for");
@@ -282,7 +282,9 @@ impl Errand {
                     tracing::info!(mail, %error, "what became of a mail came too late");
                     return;
                 }
-                Err(Error::Unavailable(why)) => tracing::debug!(mail, why, "what became of a mail is told again"),
+                Err(Error::Unavailable(why)) => {
+                    tracing::debug!(mail, error = why, "what became of a mail is told again")
+                }
             }
             sleep(pause).await;
             pause = (pause * 2).min(AGAIN_AT_LEAST);
@@ -338,7 +340,7 @@ async fn body(
         match outbox.raw(claim.clone(), mail.size_bytes).await {
             Ok(raw) => return Ok((raw, room)),
             Err(Error::ClaimLost | Error::SessionEnded) => return Err(Broken::ClaimLost),
-            Err(Error::Unavailable(why)) => tracing::debug!(mail = mail.mail, why, "a mail is fetched again"),
+            Err(Error::Unavailable(why)) => tracing::debug!(mail = mail.mail, error = why, "a mail is fetched again"),
         }
         sleep(pause).await;
         pause = (pause * 2).min(AGAIN_AT_LEAST);

@@ -31,7 +31,7 @@ impl Etcd {
             Ok(answer) if answer.succeeded() => Ok(Outcome::Committed(self.at(answer.header())?)),
             Ok(_) => Ok(Outcome::Conflict),
             Err(fault) if fault.kind == Kind::Doubtful => {
-                tracing::warn!(%fault, "it is not known whether a commit happened");
+                tracing::warn!(error = %fault, "it is not known whether a commit happened");
                 Ok(Outcome::Unknown)
             }
             Err(fault) => Err(fault),

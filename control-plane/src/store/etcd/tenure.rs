@@ -88,7 +88,7 @@ impl Tenure for Held {
                 Err(fault.during("renew the lease of a key"))
             }
             Err(fault) => {
-                tracing::warn!(%fault, key = self.key, "the lease of a key is refused");
+                tracing::warn!(error = %fault, key = self.key, "the lease of a key is refused");
                 Err(fault.during("renew the lease of a key"))
             }
         }

@@ -275,16 +275,16 @@ impl Watch for Follower {
             match self.receive().await {
                 Ok(()) => {}
                 Err(End::Compacted(at)) => return Err(oldest(at)),
-                Err(End::Broken(fault)) => tracing::debug!(%fault, "a watch begins anew"),
+                Err(End::Broken(fault)) => tracing::debug!(error = %fault, "a watch begins anew"),
                 Err(End::Refused(fault)) => {
                     self.refusals += 1;
                     if self.refusals > REFUSALS {
                         return Err(fault.during("watch"));
                     }
-                    tracing::debug!(%fault, "a watch was refused");
+                    tracing::debug!(error = %fault, "a watch was refused");
                     // A watch with a token that has ended is refused, where a call would get a new one.
                     if let Err(fault) = self.store.members.sign_in(self.store.members.preferred()).await {
-                        tracing::debug!(%fault, "cannot sign in again");
+                        tracing::debug!(error = %fault, "cannot sign in again");
                     }
                 }
             }

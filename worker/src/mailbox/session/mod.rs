@@ -381,7 +381,7 @@ impl Session {
             // UIDs that broke a connection were those of other messages.
             *care = Care::default();
             let (was, is) = (former.validity, cursor.numbering.validity);
-            tracing::warn!(mailbox = %self.mailbox, email = definition.email, was, is, "a folder was numbered anew: its messages are re-keyed");
+            tracing::warn!(mailbox = %self.mailbox, email = definition.email, former = was, now = is, "a folder was numbered anew: its messages are re-keyed");
         }
         let after = settling::after_intake(definition);
         settling::recall(committer, &after, cursor.numbering, unsettled);
