@@ -10,7 +10,7 @@ use super::connection::Folder;
 /// Why waiting ended.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Woken {
-    /// The server told of a message.
+    /// The server told of a message, or that the last one of the folder is gone.
     Mail,
     /// The time was over: look by yourself.
     Time,
@@ -18,8 +18,11 @@ pub enum Woken {
     Stop,
 }
 
-/// Waits in IDLE until mail comes, `time` is over or `stop` ends. `* OK Still here` does not prolong it. Does not wait
-/// when mail was told before that nobody has looked at.
+/// Waits in IDLE until mail comes, the folder becomes empty, `time` is over or `stop` ends. `* OK Still here` does not
+/// prolong it. Does not wait when mail was told before that nobody has looked at.
+///
+/// A server may tell of a folder that somebody deletes as of one that is emptied, as Cyrus does, and of nothing afterwards,
+/// also when a new folder has its name: only who looks is refused, and connects again.
 pub async fn wait<S: Stream + fmt::Debug>(
     folder: &mut Folder<S>,
     time: Duration,
@@ -28,9 +31,14 @@ pub async fn wait<S: Stream + fmt::Debug>(
     if folder.commands.take_news() {
         return Ok(Woken::Mail);
     }
-    let mut mail = false;
-    let is_mail = |untagged: Untagged| matches!(untagged, Untagged::Exists(_));
-    let mut idling = folder.commands.begin_idle(|untagged| mail |= is_mail(untagged)).await?;
+    let (mut mail, mut gone) = (false, false);
+    let is_mail = |untagged: &Untagged| matches!(untagged, Untagged::Exists(_));
+    let begun = folder.commands.begin_idle(|untagged| {
+        mail |= is_mail(&untagged);
+        gone |= matches!(untagged, Untagged::Expunged);
+    });
+    let mut idling = begun.await?;
+    mail |= gone && idling.is_empty();
     let timer = tokio::time::sleep(time);
     let (mut timer, mut stop) = (std::pin::pin!(timer), std::pin::pin!(stop));
     let woken = loop {
@@ -40,11 +48,14 @@ pub async fn wait<S: Stream + fmt::Debug>(
         tokio::select! {
             biased;
             () = &mut stop => break Woken::Stop,
-            untagged = idling.next() => mail = is_mail(untagged?),
+            untagged = idling.next() => mail = match untagged? {
+                Untagged::Expunged => idling.is_empty(),
+                untagged => is_mail(&untagged),
+            },
             () = &mut timer => break Woken::Time,
         }
     };
-    idling.end(|untagged| mail |= is_mail(untagged)).await?;
+    idling.end(|untagged| mail |= is_mail(&untagged)).await?;
     Ok(if mail && woken == Woken::Time { Woken::Mail } else { woken })
 }
 

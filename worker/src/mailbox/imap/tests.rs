@@ -221,6 +221,26 @@ async fn idle_wakes_for_mail_and_for_time_only() {
 }
 
 #[tokio::test]
+async fn idle_wakes_once_when_the_last_message_is_gone() {
+    for last in ["+ idling\r\n* 1 EXPUNGE\r\n", "* 1 EXPUNGE\r\n+ idling\r\n"] {
+        let script = then(&[
+            ("IDLE", "* 1 EXPUNGE\r\n+ idling\r\n* 1 EXPUNGE\r\n"),
+            ("DONE", "A0004 OK done\r\n"),
+            ("IDLE", last),
+            ("DONE", "A0005 OK done\r\n"),
+            ("IDLE", "+ idling\r\n"),
+            ("DONE", "A0006 OK done\r\n"),
+        ]);
+        let mut folder = opened(script).await.expect("open");
+        folder.commands.take_news();
+        let short = Duration::from_millis(50);
+        assert_eq!(wait(&mut folder, short, pending()).await.expect("woken"), Woken::Time, "one is left");
+        assert_eq!(wait(&mut folder, LONG, pending()).await.expect("woken"), Woken::Mail);
+        assert_eq!(wait(&mut folder, short, pending()).await.expect("woken"), Woken::Time);
+    }
+}
+
+#[tokio::test]
 async fn an_idle_that_does_not_work_is_an_error() {
     for (answer, refused) in [
         ("{tag} NO not now\r\n", true),

@@ -31,6 +31,11 @@ impl<S: Stream + fmt::Debug> Idling<'_, S> {
         }
     }
 
+    /// True when no message is left in the folder, by what the server told so far.
+    pub fn is_empty(&self) -> bool {
+        self.commands.exists == 0
+    }
+
     /// Ends IDLE and waits for its tagged OK.
     pub async fn end(self, each: impl FnMut(Untagged)) -> Result<(), Error> {
         let most = self.commands.step * STEPS_OF_A_FEW_LINES;
