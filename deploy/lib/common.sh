@@ -60,6 +60,10 @@ MAIL_PACKAGES=(dovecot-core dovecot-imapd dovecot-lmtpd)
 # The server that the testbed sends mail by; it runs as root only.
 # shellcheck disable=SC2034
 SMTP_PACKAGES=(postfix)
+# What Cyrus, another mail server of the tests, is linked to; deploy/testbed/cyrus/setup unpacks the server itself.
+# shellcheck disable=SC2034
+CYRUS_PACKAGES=(libdb5.3 libical3 libjansson4 libldap-2.5-0 libpcre3 libpq5 libsasl2-modules libsasl2-modules-db
+  libsqlite3-0 libwrap0 libxapian30 libxml2)
 # shellcheck disable=SC2034
 PYTHON_PACKAGES=(python3 python3-venv)
 # shellcheck disable=SC2034

@@ -32,7 +32,7 @@ pub enum Error {
     /// A mail server did not start, or ended.
     #[error("{server} {what}\n{log}")]
     Server {
-        /// `dovecot` or `postfix`.
+        /// `dovecot`, `cyrus` or `postfix`.
         server: &'static str,
         /// What happened.
         what: String,

@@ -1,11 +1,10 @@
 //! Real mail servers and a local tenant, started and stopped by tests, by the quickstart and by operators who rehearse
-//! faults: a [`Dovecot`] that speaks Microsoft 365's sign-in, a [`Postfix`] that sends with it, an [`Exchange`] before it
-//! that answers as Exchange Online does, a [`Tenant`] whose token endpoint behaves as Entra's, a [`Graph`] that sends,
-//! a [`Relay`] that loses or delays gRPC calls, a [`Link`] that can be cut, a [`Front`] that speaks for the mail server
-//! where Exchange differs, a [`Proxy`], a [`Bucket`] of a server that speaks S3, a [`Prometheus`], a
-//! [`Collector`] of traces, and an [`Etcd`] whose
-//! members can be killed, frozen and set back. Nothing listens beyond loopback, and everything ends with the value that
-//! stands for it.
+//! faults: a [`Dovecot`] that speaks Microsoft 365's sign-in, a [`Cyrus`] that knows passwords alone, a [`Postfix`] that
+//! sends as Dovecot signs in, an [`Exchange`] before it that answers as Exchange Online does, a [`Tenant`] whose token
+//! endpoint behaves as Entra's, a [`Graph`] that sends, a [`Relay`] that loses or delays gRPC calls, a [`Link`] that can be
+//! cut, a [`Front`] that speaks for the mail server where Exchange differs, a [`Proxy`], a [`Bucket`] of a server that
+//! speaks S3, a [`Prometheus`], a [`Collector`] of traces, and an [`Etcd`] whose members can be killed, frozen and set
+//! back. Nothing listens beyond loopback, and everything ends with the value that stands for it.
 //!
 //! ```no_run
 //! # async fn example() -> postroom_testbed::Result<()> {
@@ -19,6 +18,7 @@
 pub mod authority;
 pub mod bucket;
 pub mod collector;
+pub mod cyrus;
 pub mod dovecot;
 mod error;
 pub mod etcd;
@@ -52,6 +52,7 @@ pub use self::{
     authority::Authority,
     bucket::Bucket,
     collector::Collector,
+    cyrus::Cyrus,
     dovecot::Dovecot,
     error::{Error, Result},
     etcd::Etcd,

@@ -17,7 +17,10 @@ mod pump;
 
 use std::{
     net::{Ipv4Addr, SocketAddr},
-    sync::{Arc, Mutex, MutexGuard, PoisonError},
+    sync::{
+        Arc, Mutex, MutexGuard, PoisonError,
+        atomic::{AtomicU64, Ordering},
+    },
     time::Duration,
 };
 
@@ -49,6 +52,8 @@ struct State {
     upstream: SocketAddr,
     refusing: bool,
     made: u64,
+    /// Bytes that arrived at clients.
+    carried: Arc<AtomicU64>,
     /// Ends the connections that there are.
     cut: CancellationToken,
     /// Counts the connections that there are.
@@ -69,7 +74,14 @@ impl Link {
             TcpListener::bind((Ipv4Addr::LOCALHOST, 0)).await.map_err(Error::system("listen on loopback"))?;
         let addr = listener.local_addr().map_err(Error::system("learn a port"))?;
         let stop = CancellationToken::new();
-        let state = State { upstream, refusing: false, made: 0, cut: stop.child_token(), open: TaskTracker::new() };
+        let state = State {
+            upstream,
+            refusing: false,
+            made: 0,
+            carried: Arc::default(),
+            cut: stop.child_token(),
+            open: TaskTracker::new(),
+        };
         let shared = Arc::new(Shared { state: Mutex::new(state), weather: watch::Sender::default() });
         let (accepting, told) = (Arc::clone(&shared), stop.clone());
         tokio::spawn(async move {
@@ -128,6 +140,11 @@ impl Link {
         self.shared.state().made
     }
 
+    /// How many bytes have arrived at clients since the start.
+    pub fn carried(&self) -> u64 {
+        self.shared.state().carried.load(Ordering::Relaxed)
+    }
+
     /// How many connections there are.
     pub fn open(&self) -> usize {
         self.shared.state().open.len()
@@ -148,7 +165,8 @@ impl Shared {
         }
         state.made += 1;
         let (cut, upstream, weather) = (state.cut.clone(), state.upstream, self.weather.subscribe());
-        state.open.spawn(async move { cut.run_until_cancelled(pump::run(client, upstream, weather)).await });
+        let running = pump::run(client, upstream, weather, Arc::clone(&state.carried));
+        state.open.spawn(async move { cut.run_until_cancelled(running).await });
     }
 
     fn state(&self) -> MutexGuard<'_, State> {

@@ -1,6 +1,7 @@
 //! Delivery by LMTP (RFC 2033): many messages over one connection, none waiting for the answer to the one before.
 //!
-//! Messages go by BDAT (RFC 3030), which unlike DATA needs no round trip of its own and no dot-stuffing.
+//! Messages go by BDAT (RFC 3030), which unlike DATA needs no round trip of its own and no dot-stuffing. A server that
+//! does not take it, as Cyrus, gets them by DATA, one after the other.
 
 use std::{collections::VecDeque, net::SocketAddr, time::Duration};
 
@@ -34,6 +35,8 @@ pub struct Delivery {
 pub struct Client {
     reader: BufReader<OwnedReadHalf>,
     writer: OwnedWriteHalf,
+    /// The server takes BDAT.
+    chunking: bool,
 }
 
 impl Client {
@@ -42,15 +45,12 @@ impl Client {
         let tcp = TcpStream::connect(addr).await.map_err(Error::system(format!("connect to {addr}")))?;
         tcp.set_nodelay(true).map_err(Error::system("set TCP_NODELAY"))?;
         let (reader, writer) = tcp.into_split();
-        let mut client = Self { reader: BufReader::new(reader), writer };
+        let mut client = Self { reader: BufReader::new(reader), writer, chunking: false };
         expect(&mut client.reader, "2").await?;
         send(&mut client.writer, b"LHLO localhost\r\n").await?;
         let extensions = expect(&mut client.reader, "2").await?;
-        if extensions.contains("CHUNKING") {
-            Ok(client)
-        } else {
-            Err(Error::Refused { protocol: "LMTP", said: format!("no CHUNKING offered: {extensions}") })
-        }
+        client.chunking = extensions.contains("CHUNKING");
+        Ok(client)
     }
 
     /// Delivers everything, in order, and returns when the server has taken responsibility for the last.
@@ -60,6 +60,10 @@ impl Client {
     pub async fn deliver(&mut self, deliveries: impl IntoIterator<Item = Delivery>) -> Result<()> {
         let mut waiting: VecDeque<String> = VecDeque::with_capacity(WINDOW);
         for delivery in deliveries {
+            if !self.chunking {
+                self.deliver_by_data(&delivery).await?;
+                continue;
+            }
             if waiting.len() == WINDOW {
                 // Half of the window at a time, so that many small commands share a segment.
                 answered(&mut self.reader, &mut waiting, WINDOW / 2).await?;
@@ -74,6 +78,32 @@ impl Client {
         }
         answered(&mut self.reader, &mut waiting, 0).await
     }
+
+    async fn deliver_by_data(&mut self, delivery: &Delivery) -> Result<()> {
+        let head = format!("MAIL FROM:<>\r\nRCPT TO:<{}>\r\nDATA\r\n", delivery.to);
+        send(&mut self.writer, head.as_bytes()).await?;
+        for class in ["2", "2", "3"] {
+            expect(&mut self.reader, class).await?;
+        }
+        send(&mut self.writer, &stuffed(&delivery.message)).await?;
+        expect(&mut self.reader, "2").await.map(drop)
+    }
+}
+
+/// What follows DATA (RFC 5321 section 4.5.2).
+fn stuffed(message: &[u8]) -> Vec<u8> {
+    let mut bytes = Vec::with_capacity(message.len() + 16);
+    for line in message.split_inclusive(|byte| *byte == b'\n') {
+        if line.starts_with(b".") {
+            bytes.push(b'.');
+        }
+        bytes.extend_from_slice(line);
+    }
+    if !bytes.ends_with(b"\r\n") {
+        bytes.extend_from_slice(b"\r\n");
+    }
+    bytes.extend_from_slice(b".\r\n");
+    bytes
 }
 
 /// Reads answers until at most `left` deliveries are unanswered.
@@ -117,5 +147,16 @@ async fn expect(reader: &mut BufReader<OwnedReadHalf>, class: &str) -> Result<St
         Ok(answer)
     } else {
         Err(Error::Refused { protocol: "LMTP", said: answer.trim_end().to_owned() })
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_message_after_data_ends_where_it_ends() {
+        assert_eq!(stuffed(b"a\r\n.\r\n..b\r\n"), b"a\r\n..\r\n...b\r\n.\r\n");
+        assert_eq!(stuffed(b"a"), b"a\r\n.\r\n");
     }
 }

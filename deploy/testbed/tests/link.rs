@@ -80,6 +80,7 @@ async fn a_healthy_link_carries_everything_and_counts_connections() {
     })
     .await
     .unwrap();
+    assert_eq!(link.carried(), sent.len() as u64);
 }
 
 #[tokio::test]

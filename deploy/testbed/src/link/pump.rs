@@ -1,7 +1,14 @@
 //! Carries the bytes of one connection. Each direction is a reader that notes when its bytes are due and a writer that
 //! waits for that moment, so that a delay does not make the link narrower.
 
-use std::{net::SocketAddr, time::Duration};
+use std::{
+    net::SocketAddr,
+    sync::{
+        Arc,
+        atomic::{AtomicU64, Ordering},
+    },
+    time::Duration,
+};
 
 use bytes::{Bytes, BytesMut};
 use tokio::{
@@ -18,8 +25,13 @@ const PIECE_BYTES: usize = 64 * 1024;
 /// Pieces that are on their way in one direction; then the sender has to wait, as it does for a full TCP window.
 const PIECES: usize = 64;
 
-/// Carries until both directions have ended.
-pub(super) async fn run(client: TcpStream, upstream: SocketAddr, mut weather: watch::Receiver<Weather>) {
+/// Carries until both directions have ended. `carried` counts the bytes that arrive at the client.
+pub(super) async fn run(
+    client: TcpStream,
+    upstream: SocketAddr,
+    mut weather: watch::Receiver<Weather>,
+    carried: Arc<AtomicU64>,
+) {
     // Nobody is connected through a silent link.
     if !audible(&mut weather).await {
         return;
@@ -35,9 +47,10 @@ pub(super) async fn run(client: TcpStream, upstream: SocketAddr, mut weather: wa
     let _ = (client.set_nodelay(true), server.set_nodelay(true));
     let (mut from_client, mut to_client) = client.into_split();
     let (mut from_server, mut to_server) = server.into_split();
+    let uncounted = AtomicU64::new(0);
     tokio::join!(
-        carry(&mut from_client, &mut to_server, weather.clone()),
-        carry(&mut from_server, &mut to_client, weather)
+        carry(&mut from_client, &mut to_server, weather.clone(), &uncounted),
+        carry(&mut from_server, &mut to_client, weather, &carried)
     );
 }
 
@@ -46,6 +59,7 @@ async fn carry(
     from: &mut (impl AsyncRead + Unpin),
     to: &mut (impl AsyncWrite + Unpin),
     mut weather: watch::Receiver<Weather>,
+    carried: &AtomicU64,
 ) {
     let (pieces, mut arriving) = mpsc::channel::<(Instant, Bytes)>(PIECES);
     let delay = weather.clone();
@@ -69,6 +83,7 @@ async fn carry(
             if !audible(&mut weather).await || to.write_all(&piece).await.is_err() {
                 return;
             }
+            carried.fetch_add(piece.len() as u64, Ordering::Relaxed);
         }
         // The end travels like everything else.
         if audible(&mut weather).await {
