@@ -166,44 +166,8 @@ queues:
         self.start(command, true, &store, &self.data(), Some(&self.model_file())).await
     }
 
-    /// `apart`: it sees other mounts than this process.
-    async fn start(
-        &self,
-        mut command: Command,
-        apart: bool,
-        store: &StoreChoice,
-        data: &Path,
-        model: Option<&Path>,
-    ) -> Up {
-        let log = File::options().create(true).append(true).open(self.log()).unwrap();
-        let before = log.metadata().unwrap().len();
-        command.args(["--listen", "127.0.0.1:0", "--data"]).arg(data);
-        command.args(["--store", &store.to_string()]);
-        if let Some(model) = model {
-            command.arg("-f").arg(model);
-        }
-        let child = command
-            .env("POSTROOM_LOG", "trace")
-            .stdin(Stdio::null())
-            .stdout(log.try_clone().unwrap())
-            .stderr(log)
-            .spawn()
-            .unwrap();
-        // The shell becomes the installation and keeps its number, by which its files are seen from here.
-        let data = match apart {
-            true => PathBuf::from(format!("/proc/{}/root{}", child.id(), data.display())),
-            false => data.into(),
-        };
-        let mut up = Up { child, data };
-        eventually("the installation answers", || {
-            assert!(up.child.try_wait().unwrap().is_none(), "it has ended: {}", tail(&self.log()));
-            let log = std::fs::read(self.log()).unwrap_or_default();
-            let new =
-                String::from_utf8_lossy(log.get(usize::try_from(before).unwrap()..).unwrap_or_default()).into_owned();
-            async move { new.contains("postroom is up at") }
-        })
-        .await;
-        up
+    async fn start(&self, command: Command, apart: bool, store: &StoreChoice, data: &Path, model: Option<&Path>) -> Up {
+        Up::start(command, apart, &self.log(), store, data, model).await
     }
 }
 
@@ -224,6 +188,47 @@ pub(crate) struct Up {
 }
 
 impl Up {
+    /// Starts an installation with this command, to which the rest is added, and waits until it answers.
+    /// `apart`: it sees other mounts than this process.
+    pub(crate) async fn start(
+        mut command: Command,
+        apart: bool,
+        log: &Path,
+        store: &StoreChoice,
+        data: &Path,
+        model: Option<&Path>,
+    ) -> Self {
+        let file = File::options().create(true).append(true).open(log).unwrap();
+        let before = file.metadata().unwrap().len();
+        command.args(["--listen", "127.0.0.1:0", "--data"]).arg(data);
+        command.args(["--store", &store.to_string()]);
+        if let Some(model) = model {
+            command.arg("-f").arg(model);
+        }
+        let child = command
+            .env("POSTROOM_LOG", "trace")
+            .stdin(Stdio::null())
+            .stdout(file.try_clone().unwrap())
+            .stderr(file)
+            .spawn()
+            .unwrap();
+        // The shell becomes the installation and keeps its number, by which its files are seen from here.
+        let data = match apart {
+            true => PathBuf::from(format!("/proc/{}/root{}", child.id(), data.display())),
+            false => data.into(),
+        };
+        let mut up = Self { child, data };
+        eventually("the installation answers", || {
+            assert!(up.child.try_wait().unwrap().is_none(), "it has ended: {}", tail(log));
+            let said = std::fs::read(log).unwrap_or_default();
+            let new =
+                String::from_utf8_lossy(said.get(usize::try_from(before).unwrap()..).unwrap_or_default()).into_owned();
+            async move { new.contains("postroom is up at") }
+        })
+        .await;
+        up
+    }
+
     pub(crate) fn client(&self) -> Client {
         Client::new(&Context::read(&self.data).unwrap(), false).unwrap()
     }
