@@ -37,6 +37,9 @@ use crate::{Environment, model_file};
 
 /// Name of the worker in this process.
 const WORKER: &str = "local";
+/// Mailboxes of it that begin at once. The ramp of a worker spares servers a whole fleet that starts; one machine is paced
+/// enough by how many may connect at a time to one host or tenant.
+const BURST: u32 = 200;
 /// How long it keeps a connection to an SMTP server for the next mail: servers end idle ones after a minute or more.
 const KEEP_CONNECTIONS: Duration = Duration::from_secs(50);
 
@@ -227,6 +230,7 @@ impl Installation {
             config.ca_file = ca_file;
             // No other worker's connections come on top of its own.
             config.sending.keep = KEEP_CONNECTIONS;
+            config.reading.start.burst = BURST;
             worker::app::App::start(config).map_err(|error| Error::new(Kind::Internal, error.to_string()))
         });
         match started {
