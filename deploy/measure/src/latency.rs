@@ -59,6 +59,7 @@ pub(crate) struct Measured {
 pub(crate) async fn run(args: Args) -> anyhow::Result<()> {
     let parent =
         args.output.dir.canonicalize().with_context(|| format!("there is no folder {}", args.output.dir.display()))?;
+    machine::require_watches(args.mailboxes + args.watched)?;
     let dir = tempfile::Builder::new().prefix("postroom-bench-").tempdir_in(&parent)?;
     let testbed = Testbed::start().await?;
     let names: Vec<String> =
@@ -134,7 +135,8 @@ async fn take(client: &Client) -> anyhow::Result<Instant> {
         max_count: 1,
         wait: Some(to_duration(LONGEST)),
         request_id: uuid::Uuid::new_v4().to_string(),
-        accept_within: None,
+        // Nobody accepts: one that came back would be taken for the next.
+        accept_within: Some(to_duration(Duration::from_secs(3600))),
     };
     let taken = client.allocate_contacts(request).await?;
     match taken.contacts.len() {

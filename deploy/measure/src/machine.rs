@@ -3,8 +3,12 @@
 use std::path::Path;
 use std::process::Stdio;
 
+use anyhow::ensure;
 use serde::Serialize;
 use tokio::process::Command;
+
+/// Instances of inotify that others on the machine may have.
+const SPARE_WATCHES: u32 = 100;
 
 /// The machine, and what else it was doing.
 #[derive(Debug, Clone, Serialize)]
@@ -35,6 +39,20 @@ impl Machine {
 pub(crate) fn load() -> f64 {
     let text = std::fs::read_to_string("/proc/loadavg").unwrap_or_default();
     text.split_whitespace().next().and_then(|field| field.parse().ok()).unwrap_or(f64::NAN)
+}
+
+/// Refuses a machine on which Dovecot would hear of new mail only every 30 s: each connection that idles takes one instance of
+/// inotify(7).
+pub(crate) fn require_watches(connections: u32) -> anyhow::Result<()> {
+    const LIMIT: &str = "/proc/sys/fs/inotify/max_user_instances";
+    let most = std::fs::read_to_string(LIMIT).ok().and_then(|text| text.trim().parse::<u32>().ok());
+    ensure!(
+        most.is_none_or(|most| most > connections + SPARE_WATCHES),
+        "{connections} connections are to idle and {LIMIT} is {}; as root: sysctl fs.inotify.max_user_instances={}",
+        most.unwrap_or_default(),
+        (connections + SPARE_WATCHES).next_power_of_two(),
+    );
+    Ok(())
 }
 
 /// What a program says of its version; nothing when it is not there.
