@@ -8,7 +8,7 @@ use serde::Serialize;
 use tokio::process::Command;
 
 /// Instances of inotify that others on the machine may have.
-const SPARE_WATCHES: u32 = 100;
+const SPARE_WATCHES: u64 = 100;
 
 /// The machine, and what else it was doing.
 #[derive(Debug, Clone, Serialize)]
@@ -43,9 +43,9 @@ pub(crate) fn load() -> f64 {
 
 /// Refuses a machine on which Dovecot would hear of new mail only every 30 s: each connection that idles takes one instance of
 /// inotify(7).
-pub(crate) fn require_watches(connections: u32) -> anyhow::Result<()> {
+pub(crate) fn require_watches(connections: u64) -> anyhow::Result<()> {
     const LIMIT: &str = "/proc/sys/fs/inotify/max_user_instances";
-    let most = std::fs::read_to_string(LIMIT).ok().and_then(|text| text.trim().parse::<u32>().ok());
+    let most = std::fs::read_to_string(LIMIT).ok().and_then(|text| text.trim().parse::<u64>().ok());
     ensure!(
         most.is_none_or(|most| most > connections + SPARE_WATCHES),
         "{connections} connections are to idle and {LIMIT} is {}; as root: sysctl fs.inotify.max_user_instances={}",
