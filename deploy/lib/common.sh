@@ -73,5 +73,8 @@ ETCD_PACKAGES=(etcd-server etcd-client)
 # What makes and tries the packages. docker-compose only reads compose files here.
 # shellcheck disable=SC2034
 DEBIAN_PACKAGES=(debhelper dpkg-dev fakeroot binutils)
+# What understands units, without starting any.
+# shellcheck disable=SC2034
+UNIT_PACKAGES=(systemd)
 # shellcheck disable=SC2034
 REHEARSAL_PACKAGES=(debootstrap iproute2 systemd lintian docker-compose python3 python3-venv)
