@@ -72,7 +72,7 @@ pub fn strip_end(line: &[u8]) -> &[u8] {
 /// Judges the first line of a response.
 pub fn judge(line: &[u8]) -> Verdict {
     if line.first() == Some(&b'+') {
-        return Verdict::Pass;
+        return spaced(line).map_or(Verdict::Pass, Verdict::Complete);
     }
     let (tag, rest) = split_word(line);
     if tag == b"*" {
@@ -91,7 +91,8 @@ fn untagged(line: &[u8], rest: &[u8]) -> Verdict {
     }
     if is_code(rest) {
         // Some servers leave out the OK before a response code: `* [UIDNEXT 9] Predicted next UID`.
-        return Verdict::Complete([b"* OK ", rest].concat());
+        let fixed = [b"* OK ", rest].concat();
+        return Verdict::Complete(spaced(&fixed).unwrap_or(fixed));
     }
     if word.eq_ignore_ascii_case(b"CAPABILITY") {
         let words = String::from_utf8_lossy(more);
@@ -119,11 +120,28 @@ fn is_code(rest: &[u8]) -> bool {
 /// The parser wants text behind a status; some servers send none.
 fn with_text(line: &[u8], text: &[u8]) -> Verdict {
     if text.iter().any(|byte| *byte != b' ') {
-        return Verdict::Pass;
+        return spaced(line).map_or(Verdict::Pass, Verdict::Complete);
     }
     let mut fixed = line.trim_ascii_end().to_vec();
     fixed.extend_from_slice(b" -");
     Verdict::Complete(fixed)
+}
+
+/// The line with a space behind each bracket that is followed at once by text beyond ASCII. The parser takes what comes behind
+/// a response code for the space that belongs there (RFC 3501 section 7.1), and panics in the middle of a character.
+fn spaced(line: &[u8]) -> Option<Vec<u8>> {
+    let lacks = |pair: &[u8]| pair[0] == b']' && !pair[1].is_ascii();
+    if !line.windows(2).any(lacks) {
+        return None;
+    }
+    let mut fixed = Vec::with_capacity(line.len() + 8);
+    for (at, byte) in line.iter().enumerate() {
+        fixed.push(*byte);
+        if line.get(at..at + 2).is_some_and(lacks) {
+            fixed.push(b' ');
+        }
+    }
+    Some(fixed)
 }
 
 fn noise(line: &[u8]) -> Verdict {
@@ -135,7 +153,8 @@ pub fn remark(line: &[u8]) -> Option<String> {
     let (tag, rest) = split_word(line);
     let (status, _) = split_word(rest);
     let bad = [b"NO".as_slice(), b"BAD", b"BYE"].iter().any(|bad| status.eq_ignore_ascii_case(bad));
-    (bad && (tag == b"*" || judge(line) == Verdict::Pass)).then(|| {
+    let known = || matches!(judge(line), Verdict::Pass | Verdict::Complete(_));
+    (bad && (tag == b"*" || known())).then(|| {
         let at = line.len() - rest.len() + status.len();
         short(line[at..].trim_ascii())
     })
@@ -228,6 +247,21 @@ mod tests {
         for other in ["* [", "* []", "* [9]", "* [UIDNEXT 9", "* [ X]"] {
             assert_eq!(judge(other.as_bytes()), Verdict::Drop, "{other}");
         }
+    }
+
+    #[test]
+    fn text_beyond_ascii_gets_its_space_behind_a_response_code() {
+        for (line, fixed) in [
+            ("* OK [ALERT]\u{fc}ber Nacht", "* OK [ALERT] \u{fc}ber Nacht"),
+            ("A0003 NO [UNAVAILABLE]\u{20ac}", "A0003 NO [UNAVAILABLE] \u{20ac}"),
+            ("+ [ALERT]\u{fc}", "+ [ALERT] \u{fc}"),
+            ("* [UIDNEXT 9]\u{fc}", "* OK [UIDNEXT 9] \u{fc}"),
+        ] {
+            assert_eq!(judge(line.as_bytes()), Verdict::Complete(fixed.into()), "{line}");
+        }
+        assert_eq!(judge(b"* OK [ALERT]\xaa]\xff"), Verdict::Complete(b"* OK [ALERT] \xaa] \xff".to_vec()));
+        assert_eq!(judge("* OK [ALERT] \u{fc}ber".as_bytes()), Verdict::Pass);
+        assert_eq!(remark("A0003 NO [X]\u{fc}ber".as_bytes()).as_deref(), Some("[X]\u{fc}ber"));
     }
 
     #[test]
