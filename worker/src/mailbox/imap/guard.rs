@@ -349,6 +349,11 @@ impl<S: AsyncRead + Unpin> AsyncRead for Guard<S> {
             if read.is_empty() {
                 this.eof = true;
                 // Half a response is handed on, so that the end is not taken for one between responses.
+                if this.mode == Mode::Line
+                    && let Some(fixed) = line::spaced(&this.inbox)
+                {
+                    this.inbox = fixed;
+                }
                 this.ready = this.inbox.len();
                 continue;
             }

@@ -129,7 +129,7 @@ fn with_text(line: &[u8], text: &[u8]) -> Verdict {
 
 /// The line with a space behind each bracket that is followed at once by text beyond ASCII. The parser takes what comes behind
 /// a response code for the space that belongs there (RFC 3501 section 7.1), and panics in the middle of a character.
-fn spaced(line: &[u8]) -> Option<Vec<u8>> {
+pub fn spaced(line: &[u8]) -> Option<Vec<u8>> {
     let lacks = |pair: &[u8]| pair[0] == b']' && !pair[1].is_ascii();
     if !line.windows(2).any(lacks) {
         return None;
