@@ -146,8 +146,7 @@ pub async fn run(options: Options, environment: Environment<'_>, streams: &mut S
     // Ordering: the file first, so that its faults are told before anything is started.
     let model = options.model.as_deref().map(|file| model_file::read_file(file, environment)).transpose()?;
     require_certificate(&options)?;
-    let begin = |choice| Traces::begin(choice, "postroom", WORKER);
-    let traces = options.traces.as_ref().map(begin).transpose().map_err(|error| {
+    let traces = Traces::begin(options.traces.as_ref(), "postroom", WORKER).map_err(|error| {
         Error::new(Kind::Usage, error.to_string()).help("leave --trace-endpoint out to go on without traces")
     })?;
     let installation = Installation::start(&options).await?;
@@ -174,9 +173,7 @@ pub async fn run(options: Options, environment: Environment<'_>, streams: &mut S
     };
     tracing::info!("stopping");
     installation.stop().await;
-    if let Some(traces) = traces {
-        traces.end().await;
-    }
+    traces.end().await;
     tracing::info!("stopped");
     if failed {
         return Err(Error::new(Kind::Internal, "a part of the installation has ended by itself")

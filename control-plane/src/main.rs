@@ -13,7 +13,7 @@ use postroom_control_plane::config::{BlobsChoice, StoreChoice};
 use postroom_control_plane::store::choice::password_in;
 use postroom_proto::log;
 use postroom_proto::settings::{Refusal, Settings, Sources, refusal};
-use postroom_proto::trace::{Choice, Traces};
+use postroom_proto::trace::Traces;
 use tokio::signal::unix::{Signal, SignalKind, signal};
 
 #[tokio::main]
@@ -75,7 +75,7 @@ async fn serve(launch: Launch) -> Result<(), Refusal> {
     config.tokens.grant(&admin, Role::Admin);
     config.tokens.grant(&context::token_in(&worker_token_file).map_err(|error| no_token(&error))?, Role::Worker(None));
     let data = config.data.clone();
-    let traces = self::traces(traces.as_ref(), &config.replica)?;
+    let traces = Traces::begin(traces.as_ref(), PROGRAM.name, &config.replica)?;
     let app = App::start(config).await?;
     let endpoint = app.endpoint().to_owned();
     let context = Context { endpoint: endpoint.clone(), ca_file: app.ca_file().map(Into::into), token: admin };
@@ -103,9 +103,7 @@ async fn serve(launch: Launch) -> Result<(), Refusal> {
         std::process::exit(refusal::INTERRUPTED.into());
     });
     app.stop().await;
-    if let Some(traces) = traces {
-        traces.end().await;
-    }
+    traces.end().await;
     tracing::info!("stopped");
     if failed {
         let help = "the log above says why; start it again, nothing is lost";
@@ -117,14 +115,6 @@ async fn serve(launch: Launch) -> Result<(), Refusal> {
 fn no_token(error: &context::Error) -> Refusal {
     let help = "see who owns the file; one that is moved away is made anew, with another token";
     Refusal::new(refusal::USAGE, error.to_string(), help)
-}
-
-/// Begins to tell traces, if they are asked for.
-fn traces(choice: Option<&Choice>, instance: &str) -> Result<Option<Traces>, Refusal> {
-    let begin = |choice| Traces::begin(choice, PROGRAM.name, instance);
-    choice.map(begin).transpose().map_err(|error| {
-        Refusal::new(refusal::USAGE, error.to_string(), "leave trace.endpoint out to go on without traces")
-    })
 }
 
 /// The host's name, from which that of the replica is made.

@@ -7,7 +7,7 @@ use std::{env, fs, io};
 
 use postroom_proto::log;
 use postroom_proto::settings::{Refusal, Settings, Sources, refusal};
-use postroom_proto::trace::{Choice, Traces};
+use postroom_proto::trace::Traces;
 use postroom_worker::app::App;
 use postroom_worker::config::Identity;
 use postroom_worker::config::settings::{self, Launch, PROGRAM};
@@ -53,7 +53,7 @@ async fn work(launch: Launch) -> Result<(), Refusal> {
     // Ordering: signals are caught before anything runs that would have to be stopped.
     let mut signals = Signals::catch()?;
     let by_token = matches!(launch.config.identity, Identity::Token(_));
-    let traces = traces(launch.traces.as_ref(), &launch.config.name)?;
+    let traces = Traces::begin(launch.traces.as_ref(), PROGRAM.name, &launch.config.name)?;
     let app = App::start(launch.config)
         .map_err(|error| Refusal::new(refusal::INVALID, error.to_string(), "see --check-config for what holds"))?;
     let failed = tokio::select! {
@@ -67,9 +67,7 @@ async fn work(launch: Launch) -> Result<(), Refusal> {
     });
     let refused = app.refused().map(str::to_owned);
     app.stop().await;
-    if let Some(traces) = traces {
-        traces.end().await;
-    }
+    traces.end().await;
     tracing::info!("stopped");
     if let Some(why) = refused {
         let help = if by_token {
@@ -85,14 +83,6 @@ async fn work(launch: Launch) -> Result<(), Refusal> {
         return Err(Refusal::new(refusal::INTERNAL, "a part of the worker has ended by itself", help));
     }
     Ok(())
-}
-
-/// Begins to tell traces, if they are asked for.
-fn traces(choice: Option<&Choice>, instance: &str) -> Result<Option<Traces>, Refusal> {
-    let begin = |choice| Traces::begin(choice, PROGRAM.name, instance);
-    choice.map(begin).transpose().map_err(|error| {
-        Refusal::new(refusal::USAGE, error.to_string(), "leave trace.endpoint out to go on without traces")
-    })
 }
 
 /// The host's name, from which that of the worker is made.

@@ -276,11 +276,7 @@ impl<I: Interceptor + Clone + Send + Sync + 'static> Reporter for Client<I> {
         let mut client = self.client.clone();
         let reported = timed(self.deadlines.report, client.report(request)).await;
         if let Some(span) = span {
-            match &reported {
-                Ok(_) => span,
-                Err(error) => span.failed(error.to_string()),
-            }
-            .end();
+            span.failed(reported.as_ref().err().map(ToString::to_string)).end();
         }
         reported
     }

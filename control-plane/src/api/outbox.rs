@@ -21,7 +21,7 @@ use crate::outbox::composing::Composer;
 use crate::outbox::sending::Sending;
 use crate::outbox::state::Decision;
 use crate::outbox::watching::Mails;
-use crate::telemetry::traces::Call;
+use crate::telemetry::traces::Work;
 use crate::watching::Watcher;
 
 /// Longest address that is looked for, in bytes.
@@ -56,7 +56,7 @@ impl Service {
         request: Request<Streaming<v1::ComposeRequest>>,
         reply: bool,
     ) -> Result<v1::OutboxMail, Failure> {
-        let (call, role) = (Call::of(request.extensions()), role(request.extensions())?);
+        let (work, role) = (Work::of(request.extensions()), role(request.extensions())?);
         let mut parts = request.into_inner();
         let first = parts.message().await.map_err(|status| Failure::invalid_field("draft", status.to_string()))?;
         let Some(Part::Draft(draft)) = first.and_then(|request| request.part) else {
@@ -64,7 +64,7 @@ impl Service {
         };
         let instance = self.scope.instance(&role, &draft.instance)?;
         let mail = self.composer.compose(instance, draft, reply, parts).await?;
-        call.composed(&mail.mail);
+        work.composed(&mail.mail);
         self.told(mail).await
     }
 

@@ -8,7 +8,7 @@ use tonic::{Request, Response, Status, Streaming};
 use super::{caller, session};
 use crate::access::sessions::Sessions;
 use crate::intake::Intake;
-use crate::telemetry::traces::Call;
+use crate::telemetry::traces::Work;
 
 /// Serves [`ReportService`].
 #[derive(Clone)]
@@ -48,11 +48,11 @@ impl ReportService for Reports {
     }
 
     async fn report(&self, request: Request<v1::ReportRequest>) -> Result<Response<v1::ReportResponse>, Status> {
-        let call = Call::of(request.extensions());
+        let work = Work::of(request.extensions());
         self.require(&request, &request.get_ref().session).await?;
         let mailbox = request.get_ref().mailbox.clone();
         let mut response = self.intake.report(request.into_inner()).await?;
-        call.reported(&mailbox, &mut response);
+        work.reported(&mailbox, &mut response);
         Ok(Response::new(response))
     }
 

@@ -12,7 +12,7 @@ use postroom_proto::catalogue::outbox as catalogue;
 use postroom_proto::convert::to_duration;
 use postroom_proto::id::SessionId;
 use postroom_proto::reason::{Failure, Reason};
-use postroom_proto::trace::identity;
+use postroom_proto::trace;
 use postroom_proto::v1;
 use tokio::sync::{OwnedMutexGuard, watch};
 use tokio::time::{Instant, timeout_at};
@@ -406,9 +406,8 @@ impl Inner {
                     }
                 }
             }
-            let traceparent = traces::of_mail(&claimed.mail, &claimed.contact);
             mails.push(v1::ClaimedMail {
-                traceparent: traceparent.as_ref().map(identity::header).unwrap_or_default(),
+                traceparent: trace::header_of(traces::of_mail(&claimed.mail, &claimed.contact)),
                 mail: claimed.mail,
                 token: claimed.token,
                 time_left: Some(to_duration(until_then(claimed.deadline_at))),

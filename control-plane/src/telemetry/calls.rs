@@ -95,8 +95,8 @@ impl Drop for Call {
         metric::CALL_TIME.observe(&[self.method], self.begun.elapsed().max(Duration::from_nanos(1)));
         if let Some(span) = self.span.take() {
             let number = self.code.map_or(i64::from(Code::Cancelled as i32), |code| i64::from(code as i32));
-            let span = span.with("rpc.grpc.status_code", number);
-            if self.code == Some(Code::Ok) { span } else { span.failed(code) }.end();
+            let failed = (self.code != Some(Code::Ok)).then_some(code);
+            span.with("rpc.grpc.status_code", number).failed(failed).end();
         }
     }
 }

@@ -8,9 +8,9 @@ use http::Extensions;
 use postroom_proto::trace::{self, Span, SpanContext, identity};
 use postroom_proto::v1;
 
-/// A call that is worked on: since when, and of which trace it is a part.
+/// The work on a call: since when, and of which trace it is a part.
 #[derive(Debug, Clone)]
-pub struct Call {
+pub struct Work {
     begun: SystemTime,
     context: Option<SpanContext>,
 }
@@ -19,7 +19,7 @@ pub struct Call {
 #[derive(Debug, Clone)]
 pub struct Traced(pub SpanContext);
 
-impl Call {
+impl Work {
     /// Begins now.
     pub fn of(extensions: &Extensions) -> Self {
         let context = extensions.get::<Traced>().map(|traced| traced.0.clone());
@@ -63,15 +63,14 @@ impl Call {
             let Some(of) = trace::of_contact(&outcome.contact) else { continue };
             if let Some(span) = self.part(&of, name) {
                 let span = span.with("contact", outcome.contact.clone()).with("instance", instance.to_owned());
-                let refused = !outcome.reason.is_empty();
-                if refused { span.failed(outcome.message.clone()) } else { span }.end();
+                span.failed((!outcome.reason.is_empty()).then(|| outcome.message.clone())).end();
             }
         }
     }
 
     /// A mail was stored, to be sent.
     pub fn composed(&self, mail: &v1::OutboxMail) {
-        let Some(of) = of_mail(&mail.id, &mail.contact) else { return };
+        let Some(of) = trace::of_contact(of_mail(&mail.id, &mail.contact)) else { return };
         let span = match mail.contact.is_empty() {
             true => trace::first(&of, "send").map(|span| span.since(self.begun).linked(self.context.as_ref())),
             false => self.part(&of, "reply").map(|span| span.with("contact", mail.contact.clone())),
@@ -82,7 +81,7 @@ impl Call {
     }
 }
 
-/// The trace of a mail of the outbox: that of the contact that it answers, or its own.
-pub fn of_mail(mail: &str, contact: &str) -> Option<SpanContext> {
-    trace::of_contact(if contact.is_empty() { mail } else { contact })
+/// Whose trace a mail of the outbox belongs to: that of the contact that it answers, or its own.
+pub fn of_mail<'a>(mail: &'a str, contact: &'a str) -> &'a str {
+    if contact.is_empty() { mail } else { contact }
 }

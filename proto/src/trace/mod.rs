@@ -35,6 +35,11 @@ pub fn of_contact(contact: &str) -> Option<SpanContext> {
     identity::of_contact(contact, SINK.get()?.share())
 }
 
+/// What says the trace of a contact to others, for [`HEADER`]; empty: it is not told.
+pub fn header_of(contact: &str) -> String {
+    of_contact(contact).as_ref().map(identity::header).unwrap_or_default()
+}
+
 /// The trace that a caller names in [`HEADER`]. `None`: it is not told.
 pub fn of_caller(header: &str) -> Option<SpanContext> {
     SINK.get()?;

@@ -16,6 +16,7 @@ use opentelemetry_sdk::trace::{BatchConfigBuilder, BatchSpanProcessor, SpanData,
 use tonic::transport::{Certificate, ClientTlsConfig};
 
 use super::{Choice, SINK};
+use crate::settings::{Refusal, refusal};
 use crate::{metric, version};
 
 /// Most spans that wait; at 1 KiB or so each.
@@ -77,13 +78,21 @@ impl Sink {
     }
 }
 
-/// The traces of this process, to be [ended](Traces::end) when it stops.
+impl From<StartError> for Refusal {
+    fn from(error: StartError) -> Self {
+        Self::new(refusal::USAGE, error.to_string(), "leave trace.endpoint out to go on without traces")
+    }
+}
+
+/// The traces of this process, if it tells any, to be [ended](Traces::end) when it stops.
 #[derive(Debug)]
 pub struct Traces(());
 
 impl Traces {
-    /// Begins to tell traces, within a runtime. `process` and `instance` say who tells. A second call changes nothing.
-    pub fn begin(choice: &Choice, process: &'static str, instance: &str) -> Result<Self, StartError> {
+    /// Begins to tell traces, if they are asked for, within a runtime. `process` and `instance` say who tells. A second call
+    /// changes nothing.
+    pub fn begin(choice: Option<&Choice>, process: &'static str, instance: &str) -> Result<Self, StartError> {
+        let Some(choice) = choice else { return Ok(Self(())) };
         let waiting = Arc::<AtomicU64>::default();
         let exporter = Counted { inner: exporter(choice)?, waiting: waiting.clone(), failing: AtomicBool::new(false) };
         let config = BatchConfigBuilder::default()

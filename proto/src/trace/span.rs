@@ -59,9 +59,11 @@ impl Span {
         self
     }
 
-    /// It came to nothing.
-    pub fn failed(mut self, why: String) -> Self {
-        self.0.status = Status::error(why);
+    /// It came to nothing, if there is a reason.
+    pub fn failed(mut self, why: Option<String>) -> Self {
+        if let Some(why) = why {
+            self.0.status = Status::error(why);
+        }
         self
     }
 

@@ -196,11 +196,7 @@ impl Errand {
         if let Some(span) = span {
             let span = span.with("mail", mail.mail.clone()).with("outgoing_server", definition.name.clone());
             let span = span.with("verdict", word(verdict.verdict)).with("attempt", i64::from(mail.attempt));
-            match &verdict.found {
-                Some(found) => span.failed(found.code.to_string()),
-                None => span,
-            }
-            .end();
+            span.failed(verdict.found.as_ref().map(|found| found.code.clone())).end();
         }
         self.note(&mail, &definition, &verdict);
         self.tell(&verdict, claim, under_way.until() + TELL_AFTER).await;

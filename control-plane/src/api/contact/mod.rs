@@ -8,7 +8,7 @@ use futures::stream::BoxStream;
 use http::Extensions;
 use postroom_proto::convert::{from_duration, to_timestamp};
 use postroom_proto::reason::{Failure, Reason, name};
-use postroom_proto::trace::{self, identity};
+use postroom_proto::trace;
 use postroom_proto::v1::{self, contact_service_server::ContactService};
 use tokio::sync::watch;
 use tonic::{Request, Response, Status};
@@ -23,7 +23,7 @@ use crate::contact::taking::Allocator;
 use crate::contact::watching;
 use crate::definition::model::Model;
 use crate::ledger::{Answer, AnswerOutcome, Answered, SharedLedger, Take, Transfer};
-use crate::telemetry::traces::Call;
+use crate::telemetry::traces::Work;
 use crate::watching::Watcher;
 
 mod list;
@@ -68,7 +68,7 @@ impl Contacts {
         answer: Answer,
         contacts: Vec<v1::AllocatedContact>,
     ) -> Result<Vec<v1::ContactOutcome>, Failure> {
-        let (call, name) = (Call::of(extensions), word(&answer));
+        let (work, name) = (Work::of(extensions), word(&answer));
         let instance_uid = self.scope.instance(&role(extensions)?, instance)?.uid.clone();
         let (ids, named) = named(contacts)?;
         let queues = matches!(answer, Answer::Reject | Answer::Requeue);
@@ -77,7 +77,7 @@ impl Contacts {
             self.arrivals.raise(&instance_uid);
         }
         let outcomes = encode(ids, outcomes);
-        call.answered(name, instance, &outcomes);
+        work.answered(name, instance, &outcomes);
         Ok(outcomes)
     }
 
@@ -86,7 +86,7 @@ impl Contacts {
         extensions: &Extensions,
         request: v1::TransferContactsRequest,
     ) -> Result<Vec<v1::ContactOutcome>, Failure> {
-        let call = Call::of(extensions);
+        let work = Work::of(extensions);
         let from = self.scope.instance(&role(extensions)?, &request.instance)?.uid.clone();
         let (ids, named) = named(request.contacts)?;
         let transfer = {
@@ -114,7 +114,7 @@ impl Contacts {
         let outcomes = self.ledger.transfer(&from, transfer, clock::now()).await?;
         self.arrivals.raise(&to);
         let outcomes = encode(ids, outcomes);
-        call.answered("transfer", &request.instance, &outcomes);
+        work.answered("transfer", &request.instance, &outcomes);
         Ok(outcomes)
     }
 }
@@ -129,7 +129,7 @@ impl ContactService for Contacts {
         &self,
         request: Request<v1::AllocateContactsRequest>,
     ) -> Result<Response<v1::AllocateContactsResponse>, Status> {
-        let (call, role) = (Call::of(request.extensions()), role(request.extensions())?);
+        let (work, role) = (Work::of(request.extensions()), role(request.extensions())?);
         let request = request.into_inner();
         let wait = duration("wait", request.wait.as_ref(), Duration::ZERO, Duration::ZERO, LONGEST_WAIT)?;
         let accept_within = accept_within(request.accept_within.as_ref())?;
@@ -145,7 +145,7 @@ impl ContactService for Contacts {
             accept_within,
         };
         let mut contacts = self.allocator.take(take, wait).await?;
-        call.taken(&mut contacts);
+        work.taken(&mut contacts);
         Ok(Response::new(v1::AllocateContactsResponse { contacts }))
     }
 
@@ -235,7 +235,7 @@ impl ContactService for Contacts {
         let found = self.ledger.contact(&id).await.map_err(Failure::from)?;
         let (_, mut contact) =
             found.filter(|(instance, _)| self.scope.may_see(&role, instance)).ok_or_else(|| unknown(&id))?;
-        contact.traceparent = trace::of_contact(&contact.id).as_ref().map(identity::header).unwrap_or_default();
+        contact.traceparent = trace::header_of(&contact.id);
         Ok(Response::new(contact))
     }
 
