@@ -11,7 +11,6 @@ mod mailbox;
 use std::{
     net::{Ipv4Addr, SocketAddr},
     path::{Path, PathBuf},
-    time::Duration,
 };
 
 use tempfile::TempDir;
@@ -29,8 +28,6 @@ use crate::{
     process::{Process, Program},
 };
 
-/// Longest wait for Cyrus to answer after a start.
-const START_SECONDS: u64 = 30;
 /// Who makes mailboxes.
 const ADMIN: &str = "admin";
 
@@ -135,27 +132,7 @@ impl Cyrus {
 }
 
 async fn launch(dir: &Path, authority: &Authority, imap_port: u16, lmtp_port: u16) -> Result<Process> {
-    let mut process = Process::start(&PROGRAM, dir)?;
-    let ready = tokio::time::timeout(Duration::from_secs(START_SECONDS), async {
-        loop {
-            process.check()?;
-            if greets(authority, imap_port, lmtp_port).await {
-                return Ok(());
-            }
-            tokio::time::sleep(Duration::from_millis(20)).await;
-        }
-    });
-    match ready.await {
-        Ok(Ok(())) => Ok(process),
-        Ok(Err(error)) => Err(error),
-        Err(_) => Err(process.error(format!("did not greet within {START_SECONDS} s"))),
-    }
-}
-
-async fn greets(authority: &Authority, imap_port: u16, lmtp_port: u16) -> bool {
-    let lmtp = (Ipv4Addr::LOCALHOST, lmtp_port).into();
-    let imap = (Ipv4Addr::LOCALHOST, imap_port).into();
-    lmtp::Client::connect(lmtp).await.is_ok() && imap::Client::connect(imap, authority).await.is_ok()
+    Process::start(&PROGRAM, dir)?.until(async || dovecot::greets(authority, imap_port, lmtp_port).await).await
 }
 
 /// Where `deploy/testbed/cyrus/setup` has put it: into a folder beside those of the build, from which we run.

@@ -25,8 +25,6 @@ use crate::{
     process::{Process, Program},
 };
 
-/// Longest wait for Dovecot to answer after a start.
-const START_SECONDS: u64 = 20;
 /// How many pairs of ports are tried before a start gives up.
 const PORT_TRIES: u32 = 8;
 
@@ -167,24 +165,11 @@ async fn launch(dir: &Path, authority: &Authority, imap_port: u16, lmtp_port: u1
     if base.exists() {
         std::fs::remove_dir_all(&base).map_err(Error::file("remove", &base))?;
     }
-    let mut process = Process::start(&PROGRAM, dir)?;
-    let ready = tokio::time::timeout(Duration::from_secs(START_SECONDS), async {
-        loop {
-            process.check()?;
-            if greets(authority, imap_port, lmtp_port).await {
-                return Ok(());
-            }
-            tokio::time::sleep(Duration::from_millis(20)).await;
-        }
-    });
-    match ready.await {
-        Ok(Ok(())) => Ok(process),
-        Ok(Err(error)) => Err(error),
-        Err(_) => Err(process.error(format!("did not greet within {START_SECONDS} s"))),
-    }
+    Process::start(&PROGRAM, dir)?.until(async || greets(authority, imap_port, lmtp_port).await).await
 }
 
-async fn greets(authority: &Authority, imap_port: u16, lmtp_port: u16) -> bool {
+/// True when a mail server speaks IMAP over TLS and LMTP.
+pub(crate) async fn greets(authority: &Authority, imap_port: u16, lmtp_port: u16) -> bool {
     let lmtp = (Ipv4Addr::LOCALHOST, lmtp_port).into();
     let imap = (Ipv4Addr::LOCALHOST, imap_port).into();
     crate::lmtp::Client::connect(lmtp).await.is_ok() && imap::Client::connect(imap, authority).await.is_ok()

@@ -31,14 +31,12 @@ use crate::{
     dovecot::{self, Dovecot},
     error::{Error, Result},
     port,
-    process::{Process, Program},
+    process::{Process, Program, START_SECONDS},
 };
 
 /// Largest mail when nothing else was set: that of Exchange Online.
 pub const LARGEST_MAIL: u64 = 150 << 20;
 
-/// Longest wait for Postfix to greet after a start.
-const START_SECONDS: u64 = 30;
 /// How many sets of ports are tried before a start gives up.
 const PORT_TRIES: u32 = 8;
 
@@ -176,21 +174,7 @@ async fn relaunch(dir: &Path, ports: &Ports) -> Result<Process> {
 }
 
 async fn launch(dir: &Path, ports: &Ports) -> Result<Process> {
-    let mut process = Process::start(&PROGRAM, dir)?;
-    let ready = tokio::time::timeout(Duration::from_secs(START_SECONDS), async {
-        loop {
-            process.check()?;
-            if greets(ports.submission).await && greets(ports.open).await {
-                return Ok(());
-            }
-            tokio::time::sleep(Duration::from_millis(20)).await;
-        }
-    });
-    match ready.await {
-        Ok(Ok(())) => Ok(process),
-        Ok(Err(error)) => Err(error),
-        Err(_) => Err(process.error(format!("did not greet within {START_SECONDS} s"))),
-    }
+    Process::start(&PROGRAM, dir)?.until(async || greets(ports.submission).await && greets(ports.open).await).await
 }
 
 async fn greets(port: u16) -> bool {

@@ -29,6 +29,8 @@ kill -s KILL "-$master" 2>/dev/null
 kill -s KILL 0
 "#;
 
+/// Longest wait for a server to greet after a start.
+pub(crate) const START_SECONDS: u64 = 30;
 /// Longest wait for the end of a process that was told to end.
 const STOP_SECONDS: u64 = 10;
 const STEP: Duration = Duration::from_millis(10);
@@ -86,6 +88,24 @@ impl Process {
             Ok(None) => Ok(()),
             Ok(Some(status)) => Err(self.error(format!("ended: {status}"))),
             Err(source) => Err(Error::System { action: format!("look after {}", self.program.name), source }),
+        }
+    }
+
+    /// Waits until the server greets, as `greets` finds out, and fails when it ends before or takes too long.
+    pub(crate) async fn until(mut self, greets: impl AsyncFn() -> bool) -> Result<Self> {
+        let ready = tokio::time::timeout(Duration::from_secs(START_SECONDS), async {
+            loop {
+                self.check()?;
+                if greets().await {
+                    return Ok(());
+                }
+                tokio::time::sleep(STEP * 2).await;
+            }
+        });
+        match ready.await {
+            Ok(Ok(())) => Ok(self),
+            Ok(Err(error)) => Err(error),
+            Err(_) => Err(self.error(format!("did not greet within {START_SECONDS} s"))),
         }
     }
 
