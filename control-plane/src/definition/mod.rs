@@ -31,6 +31,8 @@ mod rename;
 pub mod resealing;
 mod resolve;
 pub mod rollout;
+#[cfg(test)]
+pub(crate) mod sample;
 pub mod secrets;
 pub mod sending;
 mod tree;

@@ -272,7 +272,8 @@ pub(super) fn host_and_port_or(server: &str, default_port: u16) -> Option<(&str,
 
 #[cfg(test)]
 mod tests {
-    use super::super::model::{Authentication, Security};
+    use super::super::model::Authentication;
+    use super::super::sample;
     use super::*;
 
     const GUID: &str = "3f2504e0-4f89-11d3-9a0c-0305e82c3301";
@@ -304,35 +305,12 @@ mod tests {
     }
 
     fn incoming(tenant: &str, authentication: Authentication) -> IncomingServer {
-        IncomingServer {
-            uid: "s".into(),
-            name: "in".into(),
-            address: format!("https://login.microsoftonline.com/{tenant}"),
-            authentication,
-            client_id: String::new(),
-            secret: None,
-            imap_host: "mail.example".into(),
-            imap_port: 0,
-            imap_security: Security::Tls,
-            scope: String::new(),
-            ca_file: String::new(),
-            proxy: String::new(),
-            secret_expires: String::new(),
-            revision: 0,
-        }
+        let address = format!("https://login.microsoftonline.com/{tenant}");
+        IncomingServer { address, authentication, ..sample::incoming() }
     }
 
     fn address(email: &str) -> Address {
-        Address {
-            email: email.into(),
-            priority: 0,
-            language: String::new(),
-            account: String::new(),
-            password: None,
-            sender: true,
-            server: "in".into(),
-            folder: String::new(),
-        }
+        Address { sender: true, ..sample::address(email) }
     }
 
     #[test]

@@ -93,60 +93,14 @@ mod tests {
     use postroom_proto::convert::to_timestamp;
 
     use super::*;
-    use crate::definition::model::{
-        Address, AfterIntake, Allocation, Authentication, IncomingServer, Instance, Parts, Queue, Security, Start,
-    };
+    use crate::definition::model::Parts;
+    use crate::definition::sample::{address, incoming, instance, queue};
 
     /// A model with these mailboxes.
     fn model(emails: &[&str]) -> Model {
-        let address = |email: &&str| Address {
-            email: (*email).into(),
-            priority: 0,
-            language: String::new(),
-            account: String::new(),
-            password: None,
-            sender: false,
-            server: "in".into(),
-            folder: String::new(),
-        };
-        let queue = Queue {
-            uid: "q".into(),
-            name: "Billing".into(),
-            instance: "core1".into(),
-            language: String::new(),
-            priority: 0,
-            max_message_bytes: 0,
-            start: Start::Unseen,
-            after_intake: AfterIntake::Seen,
-            backlog_guard: None,
-            addresses: emails.iter().map(address).collect(),
-            revision: 0,
-        };
-        let instance = Instance {
-            uid: "i".into(),
-            name: "core1".into(),
-            pool: String::new(),
-            allocation: Allocation::Strict,
-            revision: 0,
-        };
-        let server = IncomingServer {
-            uid: "s".into(),
-            name: "in".into(),
-            address: String::new(),
-            authentication: Authentication::Password,
-            client_id: String::new(),
-            secret: None,
-            imap_host: "mail.example".into(),
-            imap_port: 0,
-            imap_security: Security::Tls,
-            scope: String::new(),
-            ca_file: String::new(),
-            proxy: String::new(),
-            secret_expires: String::new(),
-            revision: 0,
-        };
-        let (instances, servers) = (vec![Arc::new(instance)], vec![Arc::new(server)]);
-        Model::new(1, Parts { instances, servers, queues: vec![Arc::new(queue)], ..Parts::default() })
+        let addresses = emails.iter().map(|email| address(email)).collect();
+        let (instances, queues) = (vec![Arc::new(instance("core1"))], vec![Arc::new(queue("q", "core1", addresses))]);
+        Model::new(1, Parts { instances, servers: vec![Arc::new(incoming())], queues, ..Parts::default() })
     }
 
     fn uids(model: &Model) -> Vec<MailboxUid> {

@@ -5,65 +5,19 @@ use std::sync::Arc;
 use proptest::prelude::*;
 
 use super::*;
-use crate::definition::model::{
-    Address, AfterIntake, Allocation, Authentication, IncomingServer, Parts, Queue, Security, Start,
-};
+use crate::definition::model::{Address, Parts};
+use crate::definition::sample;
 
 fn model() -> Model {
-    let address = |email: &str, sender| Address {
-        email: email.into(),
-        priority: 0,
-        language: String::new(),
-        account: String::new(),
-        password: None,
-        sender,
-        server: "in".into(),
-        folder: String::new(),
-    };
-    let queue = |name: &str, instance: &str, addresses| Queue {
-        uid: format!("uid-{name}"),
-        name: name.into(),
-        instance: instance.into(),
-        language: String::new(),
-        priority: 0,
-        max_message_bytes: 0,
-        start: Start::Unseen,
-        after_intake: AfterIntake::Seen,
-        backlog_guard: None,
-        addresses,
-        revision: 0,
-    };
-    let instance = |name: &str| Instance {
-        uid: format!("uid-{name}"),
-        name: name.into(),
-        pool: String::new(),
-        allocation: Allocation::Strict,
-        revision: 0,
-    };
-    let server = IncomingServer {
-        uid: "s".into(),
-        name: "in".into(),
-        address: String::new(),
-        authentication: Authentication::Password,
-        client_id: String::new(),
-        secret: None,
-        imap_host: "mail.example".into(),
-        imap_port: 0,
-        imap_security: Security::Tls,
-        scope: String::new(),
-        ca_file: String::new(),
-        proxy: String::new(),
-        secret_expires: String::new(),
-        revision: 0,
-    };
+    let address = |email: &str, sender| Address { sender, ..sample::address(email) };
     let billing = vec![address("Billing@Contoso.example", true), address("mute@contoso.example", false)];
     let queues = vec![
-        Arc::new(queue("Billing", "core1", billing)),
-        Arc::new(queue("Münster", "core1", vec![address("post@münster.example", true)])),
-        Arc::new(queue("Other", "core2", vec![address("other@contoso.example", true)])),
+        Arc::new(sample::queue("Billing", "core1", billing)),
+        Arc::new(sample::queue("Münster", "core1", vec![address("post@münster.example", true)])),
+        Arc::new(sample::queue("Other", "core2", vec![address("other@contoso.example", true)])),
     ];
-    let instances = vec![Arc::new(instance("core1")), Arc::new(instance("core2"))];
-    Model::new(1, Parts { instances, servers: vec![Arc::new(server)], queues, ..Parts::default() })
+    let instances = vec![Arc::new(sample::instance("core1")), Arc::new(sample::instance("core2"))];
+    Model::new(1, Parts { instances, servers: vec![Arc::new(sample::incoming())], queues, ..Parts::default() })
 }
 
 fn address(name: &str, address: &str) -> EmailAddress {
