@@ -1,18 +1,19 @@
 //! The words of Postroom: wire types, ids, lease terms and error reasons.
 //!
-//! Everything else speaks these. Nothing here does I/O or knows of a runtime.
+//! Everything else speaks these. Nothing of this does I/O or knows of a runtime.
 //!
 //! Reading order: [`v1`] (what is on the wire), [`id`] (who is meant), [`lease`] (the times that worker and leader agree
-//! on), [`limits`], [`reason`] (why a call failed), [`catalogue`] (why a mailbox
-//! does not work), [`fingerprint`] (a message under whatever key), [`convert`] (values that protobuf spells differently), [`span`] (lengths
-//! of time as people write them), [`version`].
+//! on), [`limits`], [`reason`] (why a call failed), [`catalogue`] (why a mailbox does not work), [`fingerprint`] (a message
+//! under whatever key), [`convert`] (values that protobuf spells differently), [`duration`] (lengths of time as people write
+//! them), [`version`].
 //!
 //! Behind the feature `process` stands what the binaries share: `settings` (where a value comes from, and every fault of
-//! them), `log` (the only thing here that writes), `metric` (what is measured), `trace` (what happened to one contact or
-//! call) and `observe` (the listener for metrics and health).
+//! them) and `metric` (what is measured); and what tells others of a process: `log` (on standard error), `observe` (the
+//! listener for metrics and health) and `trace` (what happened to one contact or call, to a collector).
 
 pub mod catalogue;
 pub mod convert;
+pub mod duration;
 pub mod fingerprint;
 pub mod folder;
 pub mod id;
@@ -28,7 +29,6 @@ pub mod reason;
 mod redact;
 #[cfg(feature = "process")]
 pub mod settings;
-pub mod span;
 #[cfg(feature = "process")]
 pub mod trace;
 pub mod version;

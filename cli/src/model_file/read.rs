@@ -8,7 +8,7 @@ use jiff::Timestamp;
 use jiff::civil::Date;
 use jiff::tz::TimeZone;
 use postroom_proto::reason::FieldFault;
-use postroom_proto::{convert, span, v1};
+use postroom_proto::{convert, duration, v1};
 
 use super::{Address, File, Guard, IncomingServer, Instance, Lines, OutgoingServer, Queue, Secret, Start};
 use crate::Environment;
@@ -274,7 +274,7 @@ impl Reading<'_> {
             return v1::AfterIntake { policy, folder: folder.into(), ..Default::default() };
         }
         if let Some(keep) = after.strip_prefix("delete:") {
-            let read = span::read(keep);
+            let read = duration::read(keep);
             if read.is_none() {
                 self.fault(
                     path,

@@ -1,7 +1,7 @@
 //! From model to text.
 
 use jiff::Timestamp;
-use postroom_proto::{convert, span, v1};
+use postroom_proto::{convert, duration, v1};
 
 use super::{Address, File, Guard, IncomingServer, Instance, OutgoingServer, Queue, Start, System, Way};
 use crate::error::{Error, Kind};
@@ -136,7 +136,7 @@ pub(crate) fn after_intake(after: &v1::AfterIntake) -> Option<String> {
         v1::AfterIntakePolicy::Move => Some(format!("move:{}", after.folder)),
         v1::AfterIntakePolicy::Delete => Some(match after.keep.as_ref().and_then(convert::from_duration) {
             None => "delete".to_owned(),
-            Some(keep) => format!("delete:{}", span::write(keep.as_secs())),
+            Some(keep) => format!("delete:{}", duration::write(keep.as_secs())),
         }),
         _ => text(&words::after_intake(after.policy)),
     }

@@ -2,7 +2,7 @@
 //!
 //! The list of a definition's fields stands here once; creating, changing, removing, history and diffs all come of it.
 
-use postroom_proto::{span, v1};
+use postroom_proto::{duration, v1};
 use serde::Serialize;
 
 use super::merge::counterparts;
@@ -203,7 +203,7 @@ fn queue(queue: &Queue) -> Vec<Field> {
         AfterIntake::Move(folder) => format!("move:{folder}"),
         AfterIntake::Leave => "leave".to_owned(),
         AfterIntake::Delete(0) => "delete".to_owned(),
-        AfterIntake::Delete(seconds) => format!("delete:{}", span::write(*seconds)),
+        AfterIntake::Delete(seconds) => format!("delete:{}", duration::write(*seconds)),
     };
     let backlog_guard = match queue.backlog_guard {
         None => String::new(),

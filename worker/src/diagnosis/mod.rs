@@ -120,7 +120,7 @@ pub fn timed_out(host: &str, step: &str) -> Diagnosis {
 
 /// A session stood still; `doing` says at what, and `lasted` for how long.
 pub fn stalled(doing: &str, lasted: Duration) -> Diagnosis {
-    let lasted = postroom_proto::span::write(lasted.as_secs());
+    let lasted = postroom_proto::duration::write(lasted.as_secs());
     Diagnosis::of(&own::STALLED, format!("the reading of the mailbox stood still for {lasted}: it {doing}"))
 }
 
