@@ -3,6 +3,8 @@
 //! The work is bounded by the length of the message, whatever is in it: `fields` and `parts` look at each line once, and
 //! give mail-parser single values and bodies of bounded length. Only this folder knows mail-parser.
 
+use std::borrow::Cow;
+
 use postroom_proto::v1::{Attachment, ContactContent, TransferEncoding};
 
 use self::body::{decode, html_to_text, size, to_text, unflow};
@@ -36,18 +38,22 @@ pub struct Parsed {
 
 /// Reads `raw`.
 pub fn parse(raw: &[u8]) -> Parsed {
-    if !raw.contains(&b'\n') && raw.contains(&b'\r') {
-        // Line ends of another age. The copy has the same length, so that offsets are the same.
-        let copy: Vec<u8> = raw.iter().map(|byte| if *byte == b'\r' { b'\n' } else { *byte }).collect();
-        return read(raw, &divide(&copy));
+    read(raw, &divide(&with_line_ends(raw)))
+}
+
+/// The same where lines end by CR alone, as in another age. A copy has the same length, so that offsets are the same.
+fn with_line_ends(raw: &[u8]) -> Cow<'_, [u8]> {
+    if raw.contains(&b'\n') || !raw.contains(&b'\r') {
+        return raw.into();
     }
-    read(raw, &divide(raw))
+    raw.iter().map(|byte| if *byte == b'\r' { b'\n' } else { *byte }).collect()
 }
 
 /// Reads Message-ID, Date, From, To and Subject of a message, or of its header section alone: the same of both, since
 /// nothing else of the message says how they are to be read.
 pub fn headers(raw: &[u8]) -> ContactContent {
-    let (fields, _) = fields::section(raw, 0, |_| false);
+    let raw = with_line_ends(raw);
+    let (fields, _) = fields::section(&raw, 0, |_| false);
     let mut caps = Caps::default();
     ContactContent {
         message_id: ids(fields.get("message-id"), &mut caps).into_iter().next().unwrap_or_default(),
@@ -300,6 +306,8 @@ mod tests {
         assert_eq!((read.message_id, read.subject), (whole.message_id, whole.subject));
         assert_eq!((read.from, read.to, read.date_time), (whole.from, whole.to, whole.date_time));
         assert_ne!(headers(alone(&["From", "To"]).as_bytes()), headers(some.as_bytes()));
+        let old = MIXED.replace("\r\n", "\r");
+        assert_eq!(headers(old.as_bytes()), headers(MIXED.as_bytes()), "line ends do not matter");
     }
 
     #[test]
