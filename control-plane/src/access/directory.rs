@@ -83,6 +83,17 @@ impl Directory {
         matches!(reached, Ok(Ok(_)))
     }
 
+    /// Waits until none of these credentials is known here any more, but not longer than `patience`. False: one still is.
+    #[must_use]
+    pub async fn forgotten(&self, ids: &[&str], patience: Duration) -> bool {
+        let mut told = self.subscribe();
+        let forgotten = told.wait_for(|_| {
+            let known = self.known();
+            ids.iter().all(|id| !known.credentials.contains_key(*id))
+        });
+        matches!(tokio::time::timeout(patience, forgotten).await, Ok(Ok(_)))
+    }
+
     /// Names of the tokens that came by file.
     pub(super) fn given(&self) -> impl Iterator<Item = &str> {
         self.0.given.values().map(|standing| standing.name.as_str())

@@ -335,13 +335,17 @@ impl Issuer {
         for some in ended.chunks(MAX_WRITES / 2) {
             let writes =
                 some.iter().flat_map(|(id, _)| [Write::Delete(key::credential(id)), Write::Delete(key::usage(id))]);
-            let Outcome::Committed(revision) = self.store.commit(Vec::new(), writes.collect()).await? else {
+            let Outcome::Committed(_) = self.store.commit(Vec::new(), writes.collect()).await? else {
                 return Err(unknown());
             };
             for (id, it) in some {
                 tracing::warn!(credential = id, name = it.name, role = %it.role, by, "a credential was revoked");
             }
-            self.heard(revision).await?;
+            // Not until the commit is heard of: it says nothing when another replica has removed them before.
+            let ids: Vec<&str> = some.iter().map(|(id, _)| id.as_str()).collect();
+            if !self.directory.forgotten(&ids, HEARD).await {
+                return Err(unheard());
+            }
         }
         Ok(())
     }
@@ -394,13 +398,14 @@ impl Issuer {
     }
 
     async fn heard(&self, revision: Revision) -> Result<(), Failure> {
-        if self.directory.reached(revision, HEARD).await {
-            return Ok(());
-        }
-        let text = "the store has the change, but this control plane has not heard of it yet and goes on with what it \
-                    knew; look with `postroom token list`, then try again";
-        Err(Failure::new(Reason::OutcomeUnknown, text))
+        if self.directory.reached(revision, HEARD).await { Ok(()) } else { Err(unheard()) }
     }
+}
+
+fn unheard() -> Failure {
+    let text = "the store has the change, but this control plane has not heard of it yet and goes on with what it knew; \
+                look with `postroom token list`, then try again";
+    Failure::new(Reason::OutcomeUnknown, text)
 }
 
 fn unknown() -> Failure {

@@ -60,6 +60,20 @@ async fn a_revocation_that_is_not_heard_of_is_not_called_done() {
 }
 
 #[tokio::test]
+async fn what_another_replica_has_ended_meanwhile_is_ended() {
+    let store: SharedStore = Arc::new(Sqlite::memory().await.unwrap());
+    certificate(&store, "aaaaaaaaaaaa", 1).await;
+    let issuer = issuer(&store).await;
+    let known = issuer.directory.known();
+    let delete = vec![Write::Delete(key::credential("aaaaaaaaaaaa"))];
+    let Outcome::Committed(revision) = store.commit(Vec::new(), delete).await.unwrap() else { panic!("a conflict") };
+    follow(&issuer, &store);
+    assert!(issuer.directory.reached(revision, HEARD).await);
+    // Nothing changes any more that could be heard of.
+    issuer.end(&known.credentials.iter().collect::<Vec<_>>(), "ada").await.unwrap();
+}
+
+#[tokio::test]
 async fn of_all_who_want_a_name_at_one_moment_one_gets_it_and_nobody_else_is_in_the_way() {
     let store: SharedStore = Arc::new(Sqlite::memory().await.unwrap());
     let replicas = [issuer(&store).await, issuer(&store).await];
