@@ -202,6 +202,27 @@ async fn a_reason_to_stop_is_heeded_after_the_group_under_way() {
 }
 
 #[tokio::test]
+async fn what_is_committed_is_marked_while_the_next_report_waits_and_nothing_else_is() {
+    let server = Server::default();
+    server.put_good(1..=21);
+    let mut rig = Rig::new(server, Start::All).await;
+    // The first report is the cursor's, the second has seven messages.
+    rig.ledger.kept.lock().expect("the ledger").most = Some(2);
+    let (mailbox, ledger) = (rig.server.clone(), rig.ledger.clone());
+    let meanwhile = async {
+        while mailbox.seen().is_empty() {
+            tokio::time::sleep(Duration::from_millis(1)).await;
+        }
+        tokio::time::sleep(Duration::from_millis(50)).await;
+        ledger.kept.lock().expect("the ledger").most = None;
+        mailbox.seen()
+    };
+    let ((), seen) = tokio::join!(rig.until_done(), meanwhile);
+    assert_eq!(seen, (1..=7).collect::<Vec<_>>());
+    assert_eq!(rig.server.seen(), (1..=21).collect::<Vec<_>>());
+}
+
+#[tokio::test]
 async fn a_full_load_of_unsettled_messages_is_settled_and_more_is_asked_for() {
     let server = Server::default();
     server.put_good(1..=600);

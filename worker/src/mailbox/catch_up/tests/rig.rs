@@ -45,6 +45,8 @@ pub(super) struct Kept {
     pub(super) lose: usize,
     /// The next so many reports are not taken.
     pub(super) refuse: usize,
+    /// No more reports than so many are taken.
+    pub(super) most: Option<usize>,
     /// Old messages that wait, as they were last reported, and whether they are released.
     pub(super) backlog: Option<v1::BacklogProgress>,
     pub(super) released: bool,
@@ -62,6 +64,9 @@ impl Reporter for Ledger {
         if kept.refuse > 0 {
             kept.refuse -= 1;
             return Err(ReportError::Unavailable { after: None, detail: "busy".into() });
+        }
+        if kept.most.is_some_and(|most| kept.reports >= most) {
+            return Err(ReportError::Unavailable { after: None, detail: "full".into() });
         }
         if let Some((_, response)) = kept.last.as_ref().filter(|(id, _)| *id == request.batch_id) {
             return Ok(response.clone());
