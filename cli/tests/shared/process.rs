@@ -95,7 +95,7 @@ impl Drop for Process {
     }
 }
 
-/// An address on this machine that nobody listens on.
+/// An address on this machine that nobody listens on, and that nobody takes while a server restarts.
 pub(crate) fn free_address() -> String {
-    std::net::TcpListener::bind("127.0.0.1:0").unwrap().local_addr().unwrap().to_string()
+    format!("127.0.0.1:{}", postroom_testbed::port::free().unwrap())
 }

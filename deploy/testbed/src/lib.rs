@@ -30,7 +30,7 @@ pub mod imap;
 pub mod link;
 pub mod lmtp;
 pub mod mail;
-mod port;
+pub mod port;
 pub mod postfix;
 mod process;
 pub mod prometheus;
