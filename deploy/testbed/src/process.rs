@@ -29,8 +29,8 @@ kill -s KILL "-$master" 2>/dev/null
 kill -s KILL 0
 "#;
 
-/// Longest wait for a server to greet after a start.
-pub(crate) const START_SECONDS: u64 = 30;
+/// Longest wait for a server to answer after a start. Generous: the machine may be busy with other tests.
+pub(crate) const START_SECONDS: u64 = 120;
 /// Longest wait for the end of a process that was told to end.
 const STOP_SECONDS: u64 = 10;
 const STEP: Duration = Duration::from_millis(10);
@@ -91,12 +91,12 @@ impl Process {
         }
     }
 
-    /// Waits until the server greets, as `greets` finds out, and fails when it ends before or takes too long.
-    pub(crate) async fn until(mut self, greets: impl AsyncFn() -> bool) -> Result<Self> {
+    /// Waits until the server answers, as `answers` finds out, and fails when it ends before or takes too long.
+    pub(crate) async fn until(mut self, answers: impl AsyncFn() -> bool) -> Result<Self> {
         let ready = tokio::time::timeout(Duration::from_secs(START_SECONDS), async {
             loop {
                 self.check()?;
-                if greets().await {
+                if answers().await {
                     return Ok(());
                 }
                 tokio::time::sleep(STEP * 2).await;
@@ -105,7 +105,7 @@ impl Process {
         match ready.await {
             Ok(Ok(())) => Ok(self),
             Ok(Err(error)) => Err(error),
-            Err(_) => Err(self.error(format!("did not greet within {START_SECONDS} s"))),
+            Err(_) => Err(self.error(format!("did not answer within {START_SECONDS} s"))),
         }
     }
 

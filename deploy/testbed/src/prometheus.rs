@@ -10,7 +10,7 @@ use serde_json::Value;
 use tempfile::TempDir;
 use tokio::io::{AsyncReadExt as _, AsyncWriteExt as _};
 use tokio::net::TcpStream;
-use tokio::time::{sleep, timeout};
+use tokio::time::timeout;
 
 use crate::error::{Error, Result};
 use crate::port;
@@ -23,9 +23,8 @@ const PROMETHEUS: Program = Program {
     packages: "prometheus",
 };
 
-/// Longest wait for an answer, and for the start.
+/// Longest wait for an answer.
 const ANSWER: Duration = Duration::from_secs(20);
-const START_SECONDS: u64 = 60;
 
 /// One alert that is not inactive.
 #[derive(Debug, Clone, PartialEq, Eq, PartialOrd, Ord)]
@@ -60,15 +59,9 @@ impl Prometheus {
         write("address", &address.to_string())?;
         write("alerts.yaml", rules)?;
         write("prometheus.yaml", &config(jobs, interval))?;
-        let mut process = Process::start(&PROMETHEUS, folder.path())?;
-        for _ in 0..START_SECONDS * 10 {
-            process.check()?;
-            if get(address, "/-/ready").await.is_ok() {
-                return Ok(Self { address, process, _folder: folder });
-            }
-            sleep(Duration::from_millis(100)).await;
-        }
-        Err(process.error(format!("was not ready within {START_SECONDS} s")))
+        let ready = async || get(address, "/-/ready").await.is_ok();
+        let process = Process::start(&PROMETHEUS, folder.path())?.until(ready).await?;
+        Ok(Self { address, process, _folder: folder })
     }
 
     /// Every alert that is pending or fires, in order.

@@ -18,8 +18,6 @@ use crate::{
     process::{Process, Program},
 };
 
-/// Longest wait for the first answer: Python reads much before it begins.
-const START_SECONDS: u64 = 120;
 /// Longest wait for an answer.
 const CALL_SECONDS: u64 = 30;
 const PORT_TRIES: u32 = 8;
@@ -49,9 +47,9 @@ impl Moto {
                 PROGRAM.log
             );
             file::write_private(&dir.path().join("run"), run.as_bytes())?;
-            let mut process = Process::start(&PROGRAM, dir.path())?;
-            match wait_for(&mut process, port).await {
-                Ok(()) => return Ok(Self { _process: process, dir, port }),
+            let answers = async || call(port, "GET /moto-api/data.json", "", "").await.is_ok();
+            match Process::start(&PROGRAM, dir.path())?.until(answers).await {
+                Ok(process) => return Ok(Self { _process: process, dir, port }),
                 // Another process took the port between our look and moto's.
                 Err(Error::Server { log, .. }) if log.contains("in use") && tries < PORT_TRIES => {}
                 Err(error) => return Err(error),
@@ -104,22 +102,6 @@ fn installed() -> Result<PathBuf> {
         what: "is not installed".to_owned(),
         log: "install it: deploy/testbed/moto/setup target/moto".to_owned(),
     })
-}
-
-async fn wait_for(process: &mut Process, port: u16) -> Result<()> {
-    let ready = tokio::time::timeout(Duration::from_secs(START_SECONDS), async {
-        loop {
-            process.check()?;
-            if call(port, "GET /moto-api/data.json", "", "").await.is_ok() {
-                return Ok(());
-            }
-            tokio::time::sleep(Duration::from_millis(100)).await;
-        }
-    });
-    match ready.await {
-        Ok(answer) => answer,
-        Err(_) => Err(process.error(format!("did not answer within {START_SECONDS} s"))),
-    }
 }
 
 /// One call and the body of its answer; anything but a success is an error.
