@@ -341,7 +341,8 @@ impl Issuer {
             for (id, it) in some {
                 tracing::warn!(credential = id, name = it.name, role = %it.role, by, "a credential was revoked");
             }
-            // Not until the commit is heard of: it says nothing when another replica has removed them before.
+            // The credentials are waited for, not the commit: when another replica has removed them before, it changes
+            // nothing that could be heard of.
             let ids: Vec<&str> = some.iter().map(|(id, _)| id.as_str()).collect();
             if !self.directory.forgotten(&ids, HEARD).await {
                 return Err(unheard());
